@@ -1,0 +1,81 @@
+"""trueup: the human-feedback loop of language models, from a base model to one tuned on people's preferences.
+
+Importing this package is cheap: torch loads when a stage runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    **dict.fromkeys(
+        ("pretrain", "sft", "sample", "reward", "rl", "winrate", "resume", "add_data", "show_data", "make_world",
+         "simulate", "export", "plan", "environment", "demo"), "api",
+    ),
+    **dict.fromkeys(
+        ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "WinrateConfig", "ModelSettings",
+         "OptimizerSettings", "RunSettings", "PromptSettings", "Architecture", "Sampling"), "config",
+    ),
+    **dict.fromkeys(("Message", "Prompt", "Completion", "Demonstration", "Judgement", "Score"), "records"),
+    **dict.fromkeys(("Engine", "Scorer", "Judge"), "ports"),
+    **dict.fromkeys(("Artifact", "Workspace"), "store"),
+    "Run": "runs",
+    "TrueupError": "errors",
+}  # fmt: skip
+
+if TYPE_CHECKING:
+    from .api import (
+        add_data,
+        demo,
+        environment,
+        export,
+        make_world,
+        plan,
+        pretrain,
+        resume,
+        reward,
+        rl,
+        sample,
+        sft,
+        show_data,
+        simulate,
+        winrate,
+    )
+    from .config import (
+        Architecture,
+        ModelSettings,
+        OptimizerSettings,
+        PretrainConfig,
+        PromptSettings,
+        RewardConfig,
+        RlConfig,
+        RunSettings,
+        SampleConfig,
+        Sampling,
+        SftConfig,
+        WinrateConfig,
+    )
+    from .errors import TrueupError
+    from .ports import Engine, Judge, Scorer
+    from .records import Completion, Demonstration, Judgement, Message, Prompt, Score
+    from .runs import Run
+    from .store import Artifact, Workspace
+
+__all__ = [*sorted(_EXPORTS), "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'trueup' has no attribute '{name}'")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+    # A submodule called like its stage (`trueup.demo`) would otherwise hide the function after its first import.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,43 @@
+"""The arithmetic of RLHF: tensors in, tensors out. No objects, no configuration, no device, no logging.
+
+Usable alone:
+
+    from trueup.algo import gae, policy_loss, token_logprobs, whiten
+
+Conventions, the same everywhere: shapes end names (`mask_bt` is batch x time, `logits_bv` batch x vocabulary); a mask
+is bool and True where a token counts; losses over tokens are sums, divided by the caller; half precision is widened
+to float32 and float64 stays float64.
+"""
+
+from .advantages import gae, leave_one_out, token_rewards
+from .kl import k1, k2, k3, per_token_penalty, safe_exp
+from .logprobs import chunked_logprobs, chunked_logprobs_and_entropy, entropy, token_logprobs
+from .losses import language_model_loss, policy_loss, preference_loss, ranking_loss, value_loss
+from .masked import at_least_float32, last_true, masked_mean, masked_sum, masked_var, whiten, zero_outside
+
+__all__ = [
+    "at_least_float32",
+    "chunked_logprobs",
+    "chunked_logprobs_and_entropy",
+    "entropy",
+    "gae",
+    "k1",
+    "k2",
+    "k3",
+    "language_model_loss",
+    "last_true",
+    "leave_one_out",
+    "masked_mean",
+    "masked_sum",
+    "masked_var",
+    "per_token_penalty",
+    "policy_loss",
+    "preference_loss",
+    "ranking_loss",
+    "safe_exp",
+    "token_logprobs",
+    "token_rewards",
+    "value_loss",
+    "whiten",
+    "zero_outside",
+]

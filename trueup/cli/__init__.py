@@ -1,0 +1,1 @@
+"""The command line. Nothing in this package imports torch before a command needs it."""

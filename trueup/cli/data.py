@@ -1,0 +1,139 @@
+"""`trueup data`: prompts, demonstrations and preferences come in here, and can be looked at as models see them."""
+
+from __future__ import annotations
+
+import click
+
+from .command import Group, Result, workspace
+from .text import artifact_data, artifact_line, counted, named, table
+
+SHOWN_SKIPPED = 20
+
+
+@click.group(
+    cls=Group,
+    examples="""
+    trueup data add demonstrations.jsonl --kind demonstrations --name demos
+    trueup data show demos --model HuggingFaceTB/SmolLM2-135M
+    """,
+)
+def data() -> None:
+    """Add data files to the workspace and look at them."""
+
+
+def _mapping(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [pair.partition("=") for value in values for pair in value.split(",")]
+    if wrong := [field for field, equals, column in pairs if not (field.strip() and equals and column.strip())]:
+        raise click.BadParameter(f"'{wrong[0]}' is not FIELD=COLUMN, such as prompt=question", ctx, param)
+    fields = [field.strip() for field, _, _ in pairs]
+    if twice := [field for field in fields if fields.count(field) > 1]:
+        raise click.BadParameter(f"'{twice[0]}' is mapped twice", ctx, param)
+    return {field.strip(): column.strip() for field, _, column in pairs}
+
+
+@data.command(
+    "add",
+    examples="""
+    trueup data add prompts.jsonl --kind prompts
+    trueup data add answers.csv --kind demonstrations --map prompt=question,completion=answer
+    trueup data add votes.parquet --kind preferences --map prompt=question,chosen=best,rejected=worst --name votes
+    """,
+)
+@click.argument("file")
+@click.option(
+    "--kind",
+    required=True,
+    type=click.Choice(["prompts", "demonstrations", "preferences"]),
+    help="What each row is.",
+)
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    callback=_mapping,
+    metavar="FIELD=COLUMN,...",
+    help="Which column holds which field, where the names differ. Nothing is guessed.",
+)
+@click.option(
+    "--heldout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of prompts whose preferences are kept for evaluation.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which those are.")
+@click.option("--name", default="", help="A name for the artifact, to use in place of its id.")
+@click.pass_context
+def add(
+    ctx: click.Context, file: str, kind: str, mapping: dict[str, str], heldout: float, seed: int, name: str
+) -> Result:
+    """Read FILE (JSONL, CSV, Parquet, or the id of a Hugging Face data set) into an artifact.
+
+    Rows that cannot be used are left out, counted and listed.
+    """
+    given = [o for o in ("heldout", "seed") if ctx.get_parameter_source(o) is click.core.ParameterSource.COMMANDLINE]
+    if given and kind != "preferences":
+        raise click.UsageError(f"--{given[0]} has a meaning only with --kind preferences", ctx)
+    from .. import api
+
+    with workspace() as ws:
+        report = api.add_data(ws, file, kind, mapping, name=name, heldout=heldout, seed=seed)
+        found = artifact_data(report.artifact, ws.names())
+    skipped = [{"where": where, "reason": reason} for where, reason in report.skipped]
+    found |= {"rows": report.rows, "recognised": report.recognised, "skipped": skipped}
+    lines = [f"{artifact_line(report.artifact, name)}: {counted(report.rows, 'row')}, {len(skipped):,} skipped"]
+    lines.append(f"  read as {report.recognised}")
+    lines += [f"  skipped {row['where']}: {row['reason']}" for row in skipped[:SHOWN_SKIPPED]]
+    if len(skipped) > SHOWN_SKIPPED:
+        lines.append(f"  and {len(skipped) - SHOWN_SKIPPED:,} more (--json lists them all)")
+    return Result(found, "\n".join(lines))
+
+
+@data.command(
+    "show",
+    examples="""
+    trueup data show demos
+    trueup data show demos --model 3fd2c8a1 --rows 3
+    """,
+)
+@click.argument("ref", metavar="ID")
+@click.option("--model", metavar="MODEL", help="Show rows as this model sees them: an artifact, a folder or a hub id.")
+@click.option("--rows", type=click.IntRange(min=0), default=5, show_default=True, help="How many rows to show.")
+def show(ref: str, model: str | None, rows: int) -> Result:
+    """Print rows of a data artifact as a model sees them: template applied, trained tokens marked, lengths."""
+    from .. import api
+
+    with workspace() as ws:
+        found = api.show_data(ws, ref, model=model, rows=rows)
+    return Result(found, found["text"] if "text" in found else named(found))
+
+
+@data.command(
+    "world",
+    examples="""
+    trueup data world
+    trueup data world --seed 7 --prompts 500
+    """,
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every word.")
+@click.option(
+    "--pretraining", type=click.IntRange(min=0), default=3000, show_default=True, help="Posts to pretrain on."
+)
+@click.option(
+    "--demonstrations", type=click.IntRange(min=0), default=2000, show_default=True, help="Posts with one summary each."
+)
+@click.option(
+    "--prompts", type=click.IntRange(min=0), default=1000, show_default=True, help="Posts to sample and train on."
+)
+@click.option(
+    "--heldout", type=click.IntRange(min=0), default=300, show_default=True, help="Posts kept for evaluation."
+)
+def world(seed: int, pretraining: int, demonstrations: int, prompts: int, heldout: int) -> Result:
+    """Write the data of the built-in world: posts to summarise, made by a program. The people in it are simulated."""
+    from .. import api
+
+    with workspace() as ws:
+        made = api.make_world(ws, seed, pretraining, demonstrations, prompts, heldout)
+        names = ws.names()
+    text = table(["what", "kind", "id"], [[what, artifact.kind, artifact.id] for what, artifact in made.items()])
+    return Result({what: artifact_data(artifact, names) for what, artifact in made.items()}, text)

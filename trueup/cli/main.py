@@ -1,0 +1,124 @@
+"""The root command, and the one place where errors become exit codes.
+
+0 it worked · 1 `error:` and `hint:` on stderr · 2 wrong usage · 130 Ctrl-C. stdout holds the result and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from ..errors import Interrupted, TrueupError
+from .artifacts import artifacts, gc, lineage
+from .command import Group, Result
+from .data import data
+from .demo import demo
+from .judging import evaluate, feedback
+from .models import env, export, sample
+from .runs import runs
+from .text import to_json
+from .train import train
+from .workspaces import init, upgrade
+
+PIPE_CLOSED = 141  # what a shell reports for a program that SIGPIPE ended
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    examples="""
+    trueup demo
+    trueup init work
+    trueup --workspace work data add prompts.jsonl --kind prompts
+    trueup --workspace work train sft --base HuggingFaceTB/SmolLM2-135M --data demonstrations
+    """,
+)
+@click.option(
+    "--workspace",
+    metavar="DIR",
+    help="The workspace to use; else $TRUEUP_WORKSPACE, else the nearest folder upwards that is one.",
+)
+@click.version_option(version("trueup"), prog_name="trueup", message="%(prog)s %(version)s")
+def root(workspace: str | None) -> None:
+    """Tune language models on people's preferences: data, training, judging and evaluation in one workspace."""
+
+
+_WORK = (init, data, train, sample, feedback, evaluate)
+_LOOK = (runs, artifacts, lineage, export, gc, env, upgrade, demo)
+for command in (*_WORK, *_LOOK):
+    root.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The `trueup` program."""
+    # Idle OpenMP threads that spin make a busy machine many times slower. Read once, when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; nothing a user does ends in a traceback."""
+    try:
+        returned = root.main(arguments, prog_name="trueup", standalone_mode=False)
+        if isinstance(returned, Result):
+            print_result(returned)
+            return 0
+        return int(returned or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "trueup"
+        return _fail(error, error.format_message(), f"see `{path} --help`", error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except Interrupted as error:
+        return _fail(error, error.message, error.hint, 130)
+    except TrueupError as error:
+        return _fail(error, error.message, error.hint, 1)
+    except BrokenPipeError:
+        _silence_stdout()
+        return PIPE_CLOSED
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(error, f"{place}{error.strerror or error}", "", 1)
+    except Exception as error:
+        found = f"{type(error).__name__}: {error} ({_place(error)})"
+        return _fail(error, found, "this is a bug of trueup: report it with what TRUEUP_DEBUG=1 prints", 1)
+
+
+def print_result(result: Result) -> None:
+    text = to_json(result.data) if result.as_json else result.text
+    if text:
+        click.echo(text)
+    sys.stdout.flush()  # a closed pipe shows here, not after the last chance to catch it
+
+
+def _fail(error: BaseException, message: str, hint: str, code: int) -> int:
+    if os.environ.get("TRUEUP_DEBUG"):
+        traceback.print_exception(error)
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return code
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of trueup on the way to `error`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parents[1])]
+    frame = (own or frames)[-1]
+    return f"{Path(frame.filename).name} line {frame.lineno}"
+
+
+def _silence_stdout() -> None:
+    """Python flushes stdout once more as it exits, and would complain about the closed pipe there."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,64 @@
+"""`trueup sample`, `export` and `env`: using a model, taking it elsewhere, and where it would run."""
+
+from __future__ import annotations
+
+import click
+
+from ..config import SampleConfig
+from .command import Command, Result, workspace
+from .settings import stage_settings
+from .text import artifact_data, artifact_line, named
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    trueup sample --model sft --prompts posts --per-prompt 4 --name drafts
+    trueup sample --model sft --prompts posts --set sampling.temperature=0
+    """,
+)
+@click.option("--model", required=True, metavar="MODEL", help="Who writes: an artifact, a folder or a hub id.")
+@click.option("--prompts", required=True, metavar="ID", help="What to answer.")
+@click.option("--name", default="", help="A name for the completion set, to use in place of its id.")
+@stage_settings("sample")
+def sample(model: str, prompts: str, name: str, config: SampleConfig) -> Result:
+    """Let a model answer prompts; the completions become an artifact."""
+    from .. import api
+
+    with workspace() as ws:
+        artifact = api.sample(ws, model=model, prompts=prompts, config=config, name=name)
+        return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    trueup export tuned ./tuned-model
+    trueup export tuned ./tuned-model --merge
+    """,
+)
+@click.argument("ref", metavar="ID")
+@click.argument("folder", metavar="DIR")
+@click.option("--merge", is_flag=True, help="Merge a LoRA adapter into its base: one plain transformers model.")
+def export(ref: str, folder: str, merge: bool) -> Result:
+    """Write a model as a plain transformers or PEFT folder, with tokenizer, chat template and model card."""
+    from .. import api
+
+    with workspace() as ws:
+        written = api.export(ws, ref, folder, merge)
+    return Result({"folder": str(written)}, str(written))
+
+
+@click.command(
+    cls=Command,
+    examples="""
+    trueup env
+    trueup env --json
+    """,
+)
+def env() -> Result:
+    """Print versions, the device and the number type that `auto` would choose here, and why."""
+    from .. import api
+
+    found = api.environment()
+    return Result(found, named(found))

@@ -1,0 +1,157 @@
+"""`trueup runs`: what was executed, with which settings, how it went, and how to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import NotFoundError
+from .command import Group, Result, workspace
+from .text import artifact_data, artifact_line, cell, named, table
+
+if TYPE_CHECKING:
+    from ..runs import Run
+
+EVENTS_SHOWN = 10
+
+
+@click.group(
+    cls=Group,
+    examples="""
+    trueup runs list
+    trueup runs show 20261121-0137-rl-5f0c
+    """,
+)
+def runs() -> None:
+    """Look at runs, compare them, take one up again."""
+
+
+@runs.command(
+    "list",
+    examples="""
+    trueup runs list
+    trueup runs list --stage rl --json
+    """,
+)
+@click.option("--stage", help="Only those of one stage.")
+def list_runs(stage: str | None) -> Result:
+    """List runs, oldest first."""
+    from .. import runs as library
+
+    with workspace() as ws:
+        found = [_summary(run) for run in library.runs(ws) if stage in (None, run.stage)]
+    rows = [[r["id"], r["stage"], r["status"], r["seed"], r["started"][:19], r["outputs"]] for r in found]
+    return Result(found, table(["id", "stage", "status", "seed", "started", "made"], rows, "no runs yet"))
+
+
+@runs.command(
+    "show",
+    examples="""
+    trueup runs show 20261121-0137-rl
+    trueup runs show 20261121-0137-rl --json
+    """,
+)
+@click.argument("run_id", metavar="RUN")
+def show(run_id: str) -> Result:
+    """Print one run: settings, inputs, outputs, result, its last metrics and events."""
+    from ..runs import Run
+
+    with workspace() as ws:
+        run = Run.load(ws, run_id)
+        about = _summary(run) | {
+            "path": str(run.path),
+            "config": dict(run.config),
+            "versions": dict(run.row.versions),
+        }
+        metrics, events = run.metrics(), run.events()
+    last = {name: item for row in metrics for name, item in row.items()}  # the last value of each
+    text = named({key: item for key, item in about.items() if item not in ("", {}, None)} | {"last metrics": last})
+    if events:
+        older = f" (the last {EVENTS_SHOWN} of {len(events)})" if len(events) > EVENTS_SHOWN else ""
+        text += f"\nevents{older}\n" + "\n".join(f"  {cell(event)}" for event in events[-EVENTS_SHOWN:])
+    return Result(about | {"metrics": metrics, "events": events}, text)
+
+
+@runs.command(
+    "diff",
+    examples="""
+    trueup runs diff 20261121-0137-rl 20261121-0240-rl
+    """,
+)
+@click.argument("a", metavar="RUN_A")
+@click.argument("b", metavar="RUN_B")
+def diff(a: str, b: str) -> Result:
+    """Print what differs between two runs: settings, inputs, versions, results."""
+    from .. import runs as library
+
+    with workspace() as ws:
+        run_a, run_b = library.Run.load(ws, a), library.Run.load(ws, b)
+        found = library.diff(run_a, run_b)
+    rows = [[part, key, *pair] for part, keys in found.items() for key, pair in keys.items()]
+    text = table(["part", "key", run_a.id, run_b.id], rows, "no difference")
+    return Result({"a": run_a.id, "b": run_b.id, "differences": found}, text)
+
+
+@runs.command(
+    "resume",
+    examples="""
+    trueup runs resume 20261121-0137-rl-5f0c
+    """,
+)
+@click.argument("run_id", metavar="RUN")
+def resume(run_id: str) -> Result:
+    """Go on with a run that was interrupted, failed or killed, from its last checkpoint."""
+    from .. import api
+
+    with workspace() as ws:
+        artifact = api.resume(ws, run_id)
+        return Result(artifact_data(artifact, ws.names()), artifact_line(artifact))
+
+
+@runs.command(
+    "samples",
+    examples="""
+    trueup runs samples 20261121-0137-rl
+    trueup runs samples 20261121-0137-rl --step 40 --rows 20
+    """,
+)
+@click.argument("run_id", metavar="RUN")
+@click.option("--step", type=click.IntRange(min=0), help="The step to show; by default the last one with samples.")
+@click.option("--rows", type=click.IntRange(min=1), default=5, show_default=True, help="How many samples to show.")
+def samples(run_id: str, step: int | None, rows: int) -> Result:
+    """Print what the policy of a run wrote at a step."""
+    from ..runs import Run
+
+    with workspace() as ws:
+        run = Run.load(ws, run_id)
+        found = run.samples()
+    steps = sorted({row["step"] for row in found})
+    chosen = steps[-1] if step is None and steps else step
+    if chosen not in steps:
+        kept = f"it has them at steps {cell(steps)}" if steps else "only RL runs keep samples"
+        raise NotFoundError(f"run {run.id} has no samples" + ("" if step is None else f" of step {step}"), kept)
+    shown = [row for row in found if row["step"] == chosen][:rows]
+    return Result({"run": run.id, "steps": steps, "samples": shown}, _listed(chosen, shown))
+
+
+def _listed(step: int | None, rows: Sequence[Mapping[str, Any]]) -> str:
+    return "\n\n".join([f"step {step}", *(named({k: v for k, v in row.items() if k != "step"}) for row in rows)])
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    row = run.row
+    return {
+        "id": row.id,
+        "stage": row.stage,
+        "status": run.status,
+        "seed": row.seed,
+        "started": row.started,
+        "ended": row.ended,
+        "note": row.note,
+        "inputs": dict(row.inputs),
+        "outputs": dict(row.outputs),
+        "result": dict(row.result),
+        "error": row.error,
+    }

@@ -1,0 +1,115 @@
+"""`trueup train`: the stages that change weights. Inputs are options, settings come from the stage's config class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..config import RewardConfig, Table
+from .command import Group, Result, workspace
+from .settings import Function, stage_settings
+from .text import artifact_data, artifact_line, named
+
+
+@click.group(
+    cls=Group,
+    examples="""
+    trueup train sft --base HuggingFaceTB/SmolLM2-135M --data demos --name sft
+    trueup train reward --base sft --data votes --name judge
+    trueup train rl --policy sft --reward judge --prompts posts --dry-run
+    """,
+)
+def train() -> None:
+    """Train models: from scratch, on demonstrations, on judgements, against a reward model."""
+
+
+def _input(name: str, about: str) -> Callable[[Function], Function]:
+    return click.option(f"--{name}", required=True, metavar="ID", help=about)
+
+
+def _common(function: Function) -> Function:
+    function = click.option("--name", default="", help="A name for the artifact, to use in place of its id.")(function)
+    return click.option(
+        "--dry-run", is_flag=True, help="Print the effective config, what would be made and its memory; train nothing."
+    )(function)
+
+
+def _train(stage: str, inputs: dict[str, str], config: Table, name: str, dry_run: bool) -> Result:
+    from .. import api
+
+    with workspace() as ws:
+        if dry_run:
+            plan = api.plan(ws, stage, inputs, config)
+            return Result(plan, named(plan))
+        artifact = getattr(api, stage)(ws, **inputs, config=config, name=name)
+        return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
+
+
+@train.command(
+    "pretrain",
+    examples="""
+    trueup train pretrain --data posts --name base
+    trueup train pretrain --data posts --set architecture.layers=6 --steps 1000 --dry-run
+    """,
+)
+@_input("data", "Demonstrations: their prompts and completions are both learnt.")
+@_common
+@stage_settings("pretrain")
+def pretrain(data: str, config: Table, **rest: Any) -> Result:
+    """Train a small Llama-style model and its tokenizer from scratch."""
+    return _train("pretrain", {"data": data}, config, **rest)
+
+
+@train.command(
+    "sft",
+    examples="""
+    trueup train sft --base HuggingFaceTB/SmolLM2-135M --data demos --name sft
+    trueup train sft --base ./my-model --data demos --epochs 2 --set model.adapter=lora
+    """,
+)
+@_input("base", "The model to start from: an artifact, a folder or a hub id.")
+@_input("data", "Demonstrations.")
+@_common
+@stage_settings("sft")
+def sft(base: str, data: str, config: Table, **rest: Any) -> Result:
+    """Fine-tune a model on demonstrations; the loss is on completions only."""
+    return _train("sft", {"base": base, "data": data}, config, **rest)
+
+
+@train.command(
+    "reward",
+    examples="""
+    trueup train reward --base sft --data votes --name judge
+    trueup train reward --base sft --data votes --kind features --epochs 2
+    """,
+)
+@_input("base", "The model to start from, usually the SFT policy.")
+@_input("data", "Preferences.")
+@click.option("--features", metavar="ID", help="With --kind features: whose likelihoods it reads; else the base's own.")
+@_common
+@stage_settings("reward")
+def reward(base: str, data: str, features: str | None, config: RewardConfig, **rest: Any) -> Result:
+    """Train a reward model on judgements."""
+    if features is not None and config.kind != "features":
+        raise click.UsageError("--features has a meaning only with --kind features")
+    inputs = {"base": base, "data": data} | ({"features": features} if features is not None else {})
+    return _train("reward", inputs, config, **rest)
+
+
+@train.command(
+    "rl",
+    examples="""
+    trueup train rl --policy sft --reward judge --prompts posts --name tuned
+    trueup train rl --policy sft --reward judge --prompts posts --config rl.toml --kl-coefficient 0.05
+    """,
+)
+@_input("policy", "The policy to improve; a frozen copy of it is the reference.")
+@_input("reward", "The reward model that scores completions.")
+@_input("prompts", "The prompts that the policy answers while it learns.")
+@_common
+@stage_settings("rl")
+def rl(policy: str, reward: str, prompts: str, config: Table, **rest: Any) -> Result:
+    """Improve a policy against a reward model with PPO, held near the policy it started from."""
+    return _train("rl", {"policy": policy, "reward": reward, "prompts": prompts}, config, **rest)

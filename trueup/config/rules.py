@@ -1,0 +1,174 @@
+"""Settings that contradict one another. An option without meaning for what was chosen is an error, never ignored.
+
+Types and ranges are the schema's business; a rule here looks at several settings at once. It speaks only when one of
+its `keys` was set on purpose, so defaults never complain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from .schema import Table
+
+_ALL = ("pretrain", "sft", "sample", "reward", "rl", "winrate")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`keys` are wrong or without meaning in `stages` when `broken(config)`."""
+
+    keys: tuple[str, ...]
+    broken: Callable[[Any], bool]
+    why: str
+    stages: tuple[str, ...] = _ALL
+    together: bool = False  # about how the keys fit together: one mistake, not one a key
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        ("optimizer.muon_lr",),
+        lambda c: c.optimizer.name != "muon",
+        "has a meaning only with optimizer.name = 'muon'",
+    ),
+    Rule(
+        ("optimizer.final_lr",),
+        lambda c: c.optimizer.schedule == "constant",
+        "has no meaning with optimizer.schedule = 'constant'",
+    ),
+    Rule(
+        ("model.lora_rank", "model.lora_alpha"),
+        lambda c: c.model.adapter == "none",
+        "has no meaning with model.adapter = 'none'",
+        ("sft", "reward", "rl"),
+    ),
+    Rule(
+        ("model.adapter",),
+        lambda c: c.model.adapter == "lora",
+        "cannot be 'lora' in pretraining: it trains every weight of a new model",
+        ("pretrain",),
+    ),
+    Rule(
+        ("model.lora_rank", "model.lora_alpha", "model.trust_remote_code"),
+        lambda c: True,
+        "has no meaning in pretraining: it loads no model and trains every weight",
+        ("pretrain",),
+    ),
+    Rule(
+        ("model.adapter", "model.lora_rank", "model.lora_alpha"),
+        lambda c: True,
+        "has no meaning here: nothing is trained",
+        ("sample", "winrate"),
+    ),
+    Rule(
+        ("run.checkpoint_every", "run.evaluate_every", "run.micro_batch", "run.max_skipped", "run.tensorboard"),
+        lambda c: True,
+        "has no meaning here: nothing is trained",
+        ("sample", "winrate"),
+    ),
+    Rule(
+        ("epochs",),
+        lambda c: c.steps > 0,
+        "has no meaning when steps is set: give one of the two",
+        ("sft", "reward"),
+    ),
+    Rule(
+        ("heldout",),
+        lambda c: c.heldout == 1,
+        "leaves nothing to train on: it must be below 1",
+        ("pretrain", "sft"),
+    ),
+    Rule(
+        ("run.evaluate_every",),
+        lambda c: c.heldout == 0,
+        "has no meaning with heldout = 0: there is nothing to evaluate on",
+        ("pretrain", "sft"),
+    ),
+    Rule(
+        ("architecture.hidden", "architecture.heads"),
+        lambda c: c.architecture.hidden % (2 * c.architecture.heads) != 0,
+        "does not fit: a head needs an even width, so architecture.hidden must be a multiple of 2 x architecture.heads",
+        ("pretrain",),
+        together=True,
+    ),
+    Rule(
+        ("architecture.vocabulary",),
+        lambda c: c.architecture.vocabulary < 272,
+        "must be at least 272: the 256 bytes and the special tokens come first",
+        ("pretrain",),
+    ),
+    Rule(
+        ("sampling.temperature",),
+        lambda c: c.sampling.temperature == 0,
+        "must be above 0 in RL: a greedy policy explores nothing",
+        ("rl",),
+    ),
+    Rule(
+        ("sampling.top_p",),
+        lambda c: c.sampling.top_p != 1,
+        "must be 1 in RL: rollouts have to come from the very distribution that is trained",
+        ("rl",),
+    ),
+    Rule(
+        ("sampling.top_k",),
+        lambda c: c.sampling.top_k != 0,
+        "must be 0 in RL: rollouts have to come from the very distribution that is trained",
+        ("rl",),
+    ),
+    Rule(
+        ("value_clip",),
+        lambda c: c.value_coefficient == 0,
+        "has no meaning with value_coefficient = 0: the value is not trained",
+        ("rl",),
+    ),
+    Rule(
+        ("minibatches", "prompts_per_step", "samples_per_prompt"),
+        lambda c: c.minibatches > c.prompts_per_step * c.samples_per_prompt,
+        "does not fit: a rollout has prompts_per_step x samples_per_prompt completions, fewer than minibatches",
+        ("rl",),
+        together=True,
+    ),
+    Rule(
+        ("sampling.top_p", "sampling.top_k"),
+        lambda c: c.sampling.temperature == 0,
+        "has no meaning with sampling.temperature = 0: greedy decoding takes the likeliest token",
+        ("sample", "winrate"),
+    ),
+    Rule(
+        ("per_prompt", "sampling.temperature"),
+        lambda c: c.sampling.temperature == 0 and c.per_prompt > 1,
+        "does not fit: greedy completions are all the same, so per_prompt must be 1 with sampling.temperature = 0",
+        ("sample",),
+        together=True,
+    ),
+    Rule(
+        ("best_of", "sampling.temperature"),
+        lambda c: c.sampling.temperature == 0 and c.best_of > 1,
+        "does not fit: greedy completions are all the same, so best_of must be 1 with sampling.temperature = 0",
+        ("winrate",),
+        together=True,
+    ),
+)
+
+
+def applies(rule: Rule, stage: type[Table]) -> bool:
+    """Whether a stage has the rule: it is named by it and has the settings it speaks of."""
+    known = stage.model_fields
+    return getattr(stage, "stage", "") in rule.stages and all(key.partition(".")[0] in known for key in rule.keys)
+
+
+def contradictions(config: Table, explicit: Collection[str]) -> list[tuple[str, str]]:
+    """(key, why) for every rule that is broken and touched by a key somebody set on purpose."""
+    found = []
+    for rule in RULES:
+        touched = [key for key in rule.keys if key in explicit]
+        if touched and applies(rule, type(config)) and rule.broken(config):
+            found += [(key, rule.why) for key in (touched[:1] if rule.together else touched)]
+    return found
+
+
+def idle(config: Table) -> dict[str, str]:
+    """Keys that have no effect in this config, each with the reason."""
+    broken = [rule for rule in RULES if applies(rule, type(config)) and rule.broken(config)]
+    return {key: rule.why for rule in broken for key in rule.keys}

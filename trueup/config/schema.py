@@ -1,0 +1,199 @@
+"""Every setting of every stage, declared once. TOML keys, command-line flags, docs and validation all come from here.
+
+Shared tables ([model], [sampling], [optimizer], [run]) are declared once and reused; a stage's own table holds only
+what is its own. A field's `description` is its documentation.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ModelSettings(Table):
+    """How the base model is loaded and which of its weights are trained."""
+
+    adapter: Literal["auto", "none", "lora"] = Field(
+        "auto", description="what is trained: everything (none), LoRA adapters, or auto: LoRA above 100M parameters"
+    )
+    lora_rank: Count = Field(16, description="rank of the LoRA matrices, on every linear layer of the trunk")
+    lora_alpha: Positive = Field(32.0, description="LoRA scale: the update is multiplied by alpha / rank")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes a GPU if there is")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="compute type; auto is float32 on CPU, bfloat16 on a GPU that has it"
+    )
+    trust_remote_code: bool = Field(False, description="run Python code shipped with a model; only for code you read")
+
+
+class Architecture(Table):
+    """The model that pretraining makes from scratch: a Llama."""
+
+    hidden: Count = Field(128, description="width")
+    layers: Count = Field(4, description="number of blocks")
+    heads: Count = Field(4, description="attention heads")
+    mlp: Count = Field(352, description="inner width of the MLP")
+    vocabulary: Count = Field(1024, description="tokens of the byte-level BPE trained on the data")
+    context: Count = Field(256, description="longest sequence, in tokens")
+
+
+class PromptSettings(Table):
+    """How messages become text. Chosen once, at SFT, and stored with the model: every later stage reads it there."""
+
+    template: str = Field(
+        "", description="Jinja2 chat template; empty takes the base model's own, else the plain 'Prompt: ... Answer:'"
+    )
+    system: str = Field("", description="system text put before every prompt that has none")
+    stop: tuple[str, ...] = Field((), description="token strings that end a completion; the EOS token always does")
+
+
+class Sampling(Table):
+    """How completions are drawn."""
+
+    max_new_tokens: Count = Field(64, description="length limit of a completion")
+    temperature: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is greedy")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus; must be 1 in RL rollouts")
+    top_k: Annotated[int, Field(ge=0)] = Field(0, description="keep the k likeliest tokens, 0 for all; 0 in rollouts")
+    batch_size: Count = Field(64, description="sequences decoded at once")
+
+
+class OptimizerSettings(Table):
+    """One optimizer for every stage."""
+
+    name: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon on hidden matrices, AdamW on the rest")
+    lr: Positive = Field(1e-4, description="peak learning rate of AdamW")
+    muon_lr: Positive = Field(0.02, description="peak learning rate of Muon (only with name = muon)")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.95), description="Adam's decay rates")
+    eps: Positive = Field(1e-5, description="Adam's epsilon; 1e-5 keeps early RL updates small")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="decoupled weight decay on matrices")
+    grad_clip: Positive = Field(1.0, description="largest gradient norm")
+    schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="decay to `final_lr` of the peak")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps over which the rate rises from 0")
+    final_lr: Fraction = Field(0.1, description="share of the peak rate left at the last step")
+
+
+class RunSettings(Table):
+    """What every run has: a seed, a pace, and how often it writes things down."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="decides everything random in the run")
+    threads: Annotated[int, Field(ge=0)] = Field(
+        0, description="CPU threads, 0 for all cores; part of bitwise equality"
+    )
+    checkpoint_every: Count = Field(50, description="steps between checkpoints (the last two and the best are kept)")
+    evaluate_every: Count = Field(25, description="steps between evaluations on the held-out split")
+    micro_batch: Annotated[int, Field(ge=0)] = Field(
+        0, description="rows in one forward; 0 takes the whole batch. Halved by itself when memory runs out"
+    )
+    max_skipped: Count = Field(10, description="steps with a non-finite loss or gradient after which the run stops")
+    tensorboard: bool = Field(True, description="also write TensorBoard event files")
+
+
+class StageConfig(Table):
+    """A stage's effective config: its own fields beside the shared tables. `stage` names it in runs and commands."""
+
+    stage: ClassVar[str] = ""
+    model: ModelSettings = ModelSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    run: RunSettings = RunSettings()
+
+
+class PretrainConfig(StageConfig):
+    """Train a Llama-style model and its tokenizer from scratch on demonstrations."""
+
+    stage: ClassVar[str] = "pretrain"
+    optimizer: OptimizerSettings = OptimizerSettings(name="muon", lr=4e-3, warmup_steps=20, final_lr=0.05)
+    architecture: Architecture = Architecture()
+    prompt: PromptSettings = PromptSettings()
+    steps: Count = Field(500, description="optimizer steps")
+    batch_size: Count = Field(8, description="prompts a step, each with all its completions")
+    completion_weight: Positive = Field(1.0, description="loss weight of completion tokens; prompt tokens weigh 1")
+    heldout: Fraction = Field(0.02, description="share of prompts kept for the held-out loss")
+
+
+class SftConfig(StageConfig):
+    """Fine-tune on demonstrations: cross-entropy on completion tokens only; ships the best held-out checkpoint."""
+
+    stage: ClassVar[str] = "sft"
+    prompt: PromptSettings = PromptSettings()
+    steps: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps; 0 means `epochs` over the data")
+    epochs: Positive = Field(1.0, description="passes over the data when `steps` is 0")
+    batch_size: Count = Field(16, description="demonstrations a step")
+    max_tokens: Annotated[int, Field(ge=0)] = Field(0, description="longest row; 0 takes the model's context")
+    heldout: Fraction = Field(0.05, description="share of prompts kept for the held-out loss")
+
+
+class RewardConfig(StageConfig):
+    """Train a reward model on judgements: -log sigmoid(score_better - score_worse), all pairs of a ranking."""
+
+    stage: ClassVar[str] = "reward"
+    kind: Literal["sequence", "features"] = Field(
+        "sequence",
+        description="sequence: head at the last real token, an ordinary sequence-classification checkpoint; "
+        "features: pooled head plus likelihood features of the frozen base, trueup's own format",
+    )
+    steps: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps; 0 means `epochs` over the data")
+    epochs: Positive = Field(1.0, description="passes over the data when `steps` is 0")
+    batch_size: Count = Field(8, description="prompts a step, each with all its judged completions")
+    max_tokens: Annotated[int, Field(ge=0)] = Field(0, description="longest row; 0 takes the model's context")
+    head_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate of the head; 0 is the optimizer's")
+
+
+class RlConfig(StageConfig):
+    """Proximal policy optimisation against a scorer, with a per-token KL penalty to the frozen reference."""
+
+    stage: ClassVar[str] = "rl"
+    sampling: Sampling = Sampling()
+    steps: Count = Field(40, description="iterations: rollout, score, update")
+    prompts_per_step: Count = Field(16, description="prompts a rollout")
+    samples_per_prompt: Count = Field(8, description="completions a prompt")
+    epochs: Count = Field(2, description="passes over each rollout")
+    minibatches: Count = Field(2, description="optimizer steps a pass")
+    kl_coefficient: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the per-token KL in the reward")
+    clip: Positive = Field(0.2, description="clip range of the policy ratio")
+    value_clip: Annotated[float, Field(ge=0)] = Field(0.2, description="clip range of the value, 0 for none")
+    value_coefficient: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the value loss")
+    gamma: Fraction = Field(1.0, description="discount")
+    lam: Fraction = Field(0.95, description="lambda of generalised advantage estimation")
+    whiten: bool = Field(True, description="whiten advantages over all tokens of the rollout")
+    missing_eos_score: float | None = Field(-1.0, description="score of a completion without EOS, None to keep its own")
+    normalise_scores: bool = Field(True, description="mean 0, std 1 on samples of the reference before the first step")
+    max_approx_kl: Positive = Field(0.1, description="end the passes over a rollout early above this approximate KL")
+    stop_score: float | None = Field(None, description="stop when the mean score of an evaluation reaches this")
+    evaluation_prompts: Count = Field(64, description="held-out prompts an evaluation samples")
+
+
+class WinrateConfig(Table):
+    """Two models answer the same held-out prompts and a scorer says which answer is better; ties count half."""
+
+    stage: ClassVar[str] = "winrate"
+    sampling: Sampling = Sampling()
+    model: ModelSettings = ModelSettings()
+    run: RunSettings = RunSettings()
+    best_of: Count = Field(1, description="B sends its best of n by the reward model; A always sends one")
+    temperature_b: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="temperature of B where it differs from sampling.temperature; 0 is greedy"
+    )
+    prompts: Annotated[int, Field(ge=0)] = Field(0, description="how many prompts; 0 for all")
+
+
+class SampleConfig(Table):
+    """Completions for a prompt set, stored as a completion set."""
+
+    stage: ClassVar[str] = "sample"
+    sampling: Sampling = Sampling()
+    model: ModelSettings = ModelSettings()
+    run: RunSettings = RunSettings()
+    per_prompt: Count = Field(1, description="completions a prompt")
+
+
+STAGES: dict[str, type[Table]] = {
+    c.stage: c for c in (PretrainConfig, SftConfig, SampleConfig, RewardConfig, RlConfig, WinrateConfig)
+}

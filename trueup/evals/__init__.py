@@ -1,0 +1,1 @@
+"""Judging models and reward models honestly: every figure with its n and its interval."""

@@ -1,0 +1,43 @@
+"""Two models on the same prompts: who wins, by how much it could be luck, and what they wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..ports import Scorer
+from ..records import Completion, by_prompt
+from ..stats.winrate import WinRate, winrate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`a` over `b`, ties half; with both texts of each prompt and their scores."""
+
+    rate: WinRate
+    rows: list[dict[str, Any]]
+    mean_a: float
+    mean_b: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.rate.to_json(), "mean_a": self.mean_a, "mean_b": self.mean_b}
+
+
+def compare(a: Sequence[Completion], b: Sequence[Completion], scorer: Scorer) -> Comparison:
+    """One completion a prompt from each, in the same order of prompts; the higher score wins."""
+    assert [c.prompt.id for c in a] == [c.prompt.id for c in b], "both must answer the same prompts"
+    score_a, score_b = ([s.value for s in scorer.score(side)] for side in (a, b))
+    rows = [
+        {"prompt": x.prompt.to_json(), "a": x.text, "b": y.text, "score_a": s, "score_b": t}
+        for x, y, s, t in zip(a, b, score_a, score_b, strict=True)
+    ]
+    rate = winrate(score_a, score_b, [c.prompt.id for c in a])
+    return Comparison(rate, rows, sum(score_a) / len(a), sum(score_b) / len(b))
+
+
+def best_of(completions: Sequence[Completion], scorer: Scorer) -> list[Completion]:
+    """Of each prompt's completions the one that the scorer likes most: the first, among equals."""
+    scored = zip(completions, scorer.score(completions), strict=True)
+    value = {id(completion): score.value for completion, score in scored}
+    return [max(group, key=lambda c: value[id(c)]) for group in by_prompt(completions)]

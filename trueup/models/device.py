@@ -1,0 +1,39 @@
+"""Where to compute and in which type: chosen once, said plainly."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from ..config import ModelSettings
+from ..errors import ModelError
+
+
+@dataclass(frozen=True)
+class Placement:
+    device: torch.device
+    dtype: torch.dtype
+    why: str
+
+
+def place(settings: ModelSettings) -> Placement:
+    """Device and dtype for these settings. `auto` never surprises: its reason is in `why` and in `trueup env`."""
+    gpu = torch.cuda.is_available()
+    if settings.device == "cuda" and not gpu:
+        raise ModelError("model.device is 'cuda' but torch sees no GPU", "set model.device to 'cpu' or 'auto'")
+    device = torch.device("cuda" if gpu and settings.device != "cpu" else "cpu")
+    if settings.dtype != "auto":
+        return Placement(device, getattr(torch, settings.dtype), f"{settings.dtype} was asked for")
+    if device.type == "cpu":
+        return Placement(device, torch.float32, "float32 is exact and, on most CPUs, as fast as bfloat16")
+    if torch.cuda.is_bf16_supported():
+        return Placement(device, torch.bfloat16, "this GPU computes bfloat16")
+    return Placement(device, torch.float32, "this GPU has no bfloat16")
+
+
+def use_threads(count: int) -> int:
+    """Set torch's CPU threads (0: all cores) and return how many. Part of what bitwise equality depends on."""
+    torch.set_num_threads(count or os.cpu_count() or 1)
+    return torch.get_num_threads()

@@ -1,0 +1,152 @@
+"""A causal language model with its tokenizer and prompt format: what every stage trains, samples or compares.
+
+`hidden` runs the trunk over rows, `logprobs` reads the log-probability of each completion token. Prompt positions
+never reach the vocabulary projection; that alone is most of what a plain `model(...).logits` would waste.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..algo.logprobs import chunked_logprobs, token_logprobs
+from ..errors import ModelError
+from ..records import Completion, Prompt
+from ..text.chat import Encoder
+from .rows import Group, Rows, lay_out
+
+# Above this many logits (64 MiB in fp32) the projection is done in chunks that are recomputed in the backward pass.
+WHOLE_LOGITS = 2**24
+
+
+class LanguageModel(nn.Module):
+    """A transformers causal LM. `network` may carry LoRA layers; `adapter` is then the peft object that owns them."""
+
+    def __init__(self, network: Any, encoder: Encoder, *, adapter: Any = None, source: str = "") -> None:
+        super().__init__()
+        self.network = network
+        self.encoder = encoder
+        self.source = source  # the artifact these weights came from
+        self._adapter = [adapter]  # in a list: peft's wrapper holds `network`, which must not be registered twice
+        self.context: int = getattr(network.config, "max_position_embeddings", 0) or 1 << 30
+        self.shares_prompts, self.plain_head = _probe(network)
+
+    @property
+    def adapter(self) -> Any:
+        return self._adapter[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    def rows(self, groups: Sequence[Group]) -> Rows:
+        """Rows on this model's device, sharing prompts where the model is known to compute that correctly."""
+        return lay_out(groups, self.encoder.pad_id, shared=self.shares_prompts).to(self.device)
+
+    def groups(self, completions: Sequence[Sequence[Completion]]) -> list[Group]:
+        """Tokens of completions that answer one prompt each; text without tokens is encoded as the model would."""
+        return [
+            (self.encoder.prompt(group[0].prompt), [self.tokens(completion) for completion in group])
+            for group in completions
+        ]
+
+    def tokens(self, completion: Completion) -> Sequence[int]:
+        return completion.tokens or self.encoder.completion(completion.prompt, completion.text)
+
+    def fits(self, prompt: Prompt, room: int) -> bool:
+        return len(self.encoder.prompt(prompt)) + room <= self.context
+
+    def hidden(self, rows: Rows) -> torch.Tensor:
+        """Final hidden states, flat: (b*t, width). No cache, no logits."""
+        return run_trunk(self.network.get_decoder(), rows)
+
+    def logprobs(self, rows: Rows, temperature: float = 1.0, hidden: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-probability of each completion token under the distribution that sampling at `temperature` draws from.
+
+        (c, l), zero where `mask_cl` is False. Always fp32.
+        """
+        hidden = self.hidden(rows) if hidden is None else hidden
+        found = self.read(hidden[rows.before_cl[rows.mask_cl]], rows.target_cl[rows.mask_cl], temperature)
+        return torch.zeros(rows.mask_cl.shape, device=found.device).masked_scatter(rows.mask_cl, found)
+
+    def read(self, hidden_nd: torch.Tensor, target_n: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        """log p(target | hidden state), through the vocabulary projection."""
+        head = self.network.get_output_embeddings()
+        if self.plain_head and len(target_n) * head.weight.shape[0] > WHOLE_LOGITS:
+            return chunked_logprobs(hidden_nd, head.weight, target_n, temperature, bias=head.bias)
+        return token_logprobs(self.logits(hidden_nd), target_n, temperature)
+
+    def logits(self, hidden_nd: torch.Tensor) -> torch.Tensor:
+        return _finish_logits(self.network.get_output_embeddings()(hidden_nd), self.network.config)
+
+
+def _finish_logits(logits: torch.Tensor, config: Any) -> torch.Tensor:
+    """What some families do after the projection (Gemma's soft cap, Cohere's and Granite's scales)."""
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if scaling := getattr(config, "logits_scaling", None):
+        logits = logits / scaling
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = torch.tanh(logits / cap) * cap
+    return logits
+
+
+@torch.no_grad()
+def _probe(network: Any) -> tuple[bool, bool]:
+    """Ask the model itself, on eight tokens, what it computes correctly: (prompts may be shared, plain head).
+
+    Families differ in how they treat a 4-D mask (sliding windows, ALiBi, recurrent layers) and in what follows the
+    projection. A wrong guess would shift log-probs silently, so nothing is assumed from a name.
+    """
+    training = network.training
+    network.eval()
+    trunk, head = network.get_decoder(), network.get_output_embeddings()
+    plain = _probe_rows(network, shared=False)
+    states = run_trunk(trunk, plain)
+    logits = network(input_ids=plain.tokens_bt, position_ids=plain.positions_bt, use_cache=False).logits
+    at = _tolerance(network.dtype)
+    if not torch.allclose(_finish_logits(head(states), network.config), logits.flatten(0, 1), atol=at, rtol=at):
+        raise ModelError(
+            f"{type(network).__name__} does more between its trunk and its logits than trueup knows",
+            "use a model of the Llama, Qwen, Mistral, Gemma, GPT-2 or GPT-NeoX kind",
+        )
+    shares = trunk_shares_prompts(trunk)
+    network.train(training)
+    known = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+    return shares, not any(getattr(network.config, k, None) for k in known)
+
+
+@torch.no_grad()
+def trunk_shares_prompts(trunk: Any) -> bool:
+    """Does the trunk give a completion the same states beside a sibling as alone?"""
+    if getattr(trunk.config, "sliding_window", None):  # eight tokens cannot show what a window does to a long row
+        return False
+    try:
+        plain, shared = (_probe_rows(trunk, shared=s) for s in (False, True))
+        alone, beside = run_trunk(trunk, plain)[plain.before_cl], run_trunk(trunk, shared)[shared.before_cl]
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return False
+    at = _tolerance(trunk.dtype)
+    return torch.allclose(alone, beside, atol=at, rtol=at)
+
+
+def run_trunk(trunk: Any, rows: Rows) -> torch.Tensor:
+    """Final hidden states, flat (b*t, width): no cache, no logits."""
+    mask = rows.real_bt if rows.allow_b1tt is None else rows.allow_b1tt
+    states = trunk(
+        input_ids=rows.tokens_bt, attention_mask=mask, position_ids=rows.positions_bt, use_cache=False
+    ).last_hidden_state
+    return states.reshape(-1, states.shape[-1])
+
+
+def _probe_rows(network: Any, *, shared: bool) -> Rows:
+    limit = network.get_input_embeddings().weight.shape[0]
+    prompt, first, second = ([i % limit for i in ids] for ids in ((5, 11, 3, 7), (9, 2), (4, 8)))
+    return lay_out([(prompt, [first, second])], 0, shared=shared).to(network.device)
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return 1e-4 if dtype == torch.float32 else 5e-2

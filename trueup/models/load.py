@@ -1,0 +1,263 @@
+"""Models in and out of folders: any Hugging Face causal LM by local folder or hub id, and what trueup saves.
+
+Everything saved opens in plain transformers or PEFT; beside it lies `prompt_format.json`, which says how messages
+become tokens for this model. Weights are safetensors only, and code shipped with a model runs only when asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import Architecture, ModelSettings, PromptSettings
+from ..errors import ModelError
+from ..text.chat import Encoder, PromptFormat, prompt_format
+from ..text.tokenizer import save_tokenizer
+from .adapters import add_lora, load_lora, wants_lora
+from .device import place
+from .language_model import LanguageModel, trunk_shares_prompts
+from .reward_model import PARTS, SETTINGS_FILE, FeatureReward, RewardModel, SequenceReward
+
+FORMAT_FILE = "prompt_format.json"
+ADAPTER_FILE = "adapter_config.json"
+
+
+def new_model(architecture: Architecture, tokenizer: Any, format: PromptFormat, seed: int) -> LanguageModel:
+    """A Llama with random weights for a tokenizer made on the spot."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    encoder = Encoder(tokenizer, format)
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=architecture.hidden,
+        num_hidden_layers=architecture.layers,
+        num_attention_heads=architecture.heads,
+        num_key_value_heads=architecture.heads,
+        intermediate_size=architecture.mlp,
+        max_position_embeddings=architecture.context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=encoder.eos_id,
+        pad_token_id=encoder.pad_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LanguageModel(LlamaForCausalLM(config), encoder)
+
+
+def load_model(
+    chain: Sequence[str],
+    settings: ModelSettings,
+    *,
+    prompt: PromptSettings | None = None,
+    source: str = "",
+    trainable: bool = False,
+    seed: int = 0,
+) -> LanguageModel:
+    """A causal LM from `chain`: a folder or hub id with weights, then the PEFT adapters that sit on one another.
+
+    The adapters are folded into the weights: what a stage starts from is one plain model, and its own LoRA layers
+    (`trainable`, where `settings` ask for them) sit on that, so switching them off gives back exactly the start.
+    """
+    placement = place(settings)
+    network = _chained(chain, settings, placement.dtype)
+    encoder = load_encoder(chain[-1], settings, prompt)
+    adapter = None
+    if trainable and wants_lora(settings, network.num_parameters()):
+        adapter = add_lora(network, settings, seed)
+    elif not trainable:
+        network.requires_grad_(False)
+    network.to(placement.device)
+    return LanguageModel(network, encoder, adapter=adapter, source=source)
+
+
+def save_model(model: LanguageModel, folder: Path) -> None:
+    """A plain transformers folder, or a PEFT one when only an adapter was trained; tokenizer and format beside it."""
+    _save_network(model.network, model.adapter, folder)
+    save_encoder(model.encoder, folder)
+
+
+def load_reward(chain: Sequence[str], settings: ModelSettings, *, source: str = "") -> RewardModel:
+    """A reward model of either kind, or any sequence-classification checkpoint with one output.
+
+    A LoRA reward model is a chain: the causal LM it was trained on, then its own adapter with the head.
+    """
+    placement, folder = place(settings), chain[-1]
+    stored = _read_json(Path(folder) / SETTINGS_FILE)
+    encoder = load_encoder(folder, settings, None)
+    model: RewardModel
+    if stored.get("kind") == "features":
+        trunk, base = (_network("AutoModelForCausalLM", f"{folder}/{n}", settings, placement.dtype) for n in PARTS)
+        model = FeatureReward(LanguageModel(trunk, encoder), LanguageModel(base, encoder))
+        model.load_heads(Path(folder))
+    else:
+        if (Path(folder) / ADAPTER_FILE).is_file():
+            network = classifier(_chained(chain[:-1], settings, placement.dtype), encoder.pad_id)
+            network = load_lora(network, folder).merge_and_unload()
+        else:
+            network = _network("AutoModelForSequenceClassification", folder, settings, placement.dtype)
+            _check_head(network)
+        model = SequenceReward(network, encoder, shares_prompts=trunk_shares_prompts(network.base_model))
+    model.mean, model.std, model.source = stored.get("mean", 0.0), stored.get("std", 1.0), source
+    return model.requires_grad_(False).to(placement.device).eval()
+
+
+def new_reward(
+    kind: str, chain: Sequence[str], settings: ModelSettings, *, features: Sequence[str] = (), seed: int = 0
+) -> RewardModel:
+    """A reward model with a fresh head on a causal LM's trunk.
+
+    `features` is the chain of the frozen model whose surprise the features kind reads; by default the trunk's start.
+    """
+    placement = place(settings)
+    whole = settings.model_copy(update={"adapter": "none"})
+    model = load_model(chain, whole, trainable=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if kind == "features":
+            return FeatureReward(model, load_model(features or chain, whole)).to(placement.device)
+        network = classifier(model.network, model.encoder.pad_id).to(placement.device)
+    adapter = add_lora(network, settings, seed, "SEQ_CLS") if wants_lora(settings, network.num_parameters()) else None
+    return SequenceReward(network, model.encoder, shares_prompts=model.shares_prompts, adapter=adapter)
+
+
+def save_reward(model: RewardModel, folder: Path) -> None:
+    model.save(folder)
+    if isinstance(model, SequenceReward):
+        _save_network(model.network, model.adapter, folder)
+    save_encoder(model.encoder, folder)
+
+
+def classifier(network: Any, pad_id: int) -> Any:
+    """The sequence-classification form of a causal LM, around the very same trunk: no second copy of the weights."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = type(network.config)(**(network.config.to_dict() | {"num_labels": 1, "pad_token_id": pad_id}))
+    config.architectures = None
+    with torch.device("meta"):
+        shell = AutoModelForSequenceClassification.from_config(config)
+    _check_head(shell)
+    width = shell.score.in_features
+    shell.score = torch.nn.Linear(width, 1, bias=shell.score.bias is not None, dtype=network.dtype)
+    torch.nn.init.normal_(shell.score.weight, std=(width + 1) ** -0.5)  # first scores of order one
+    setattr(shell, shell.base_model_prefix, network.get_decoder())
+    return shell
+
+
+def _check_head(network: Any) -> None:
+    head = getattr(network, "score", None)
+    if head is None:
+        raise ModelError(
+            f"{type(network).__name__} has no linear head called 'score'",
+            "use the sequence-classification form of a decoder model (Llama, Qwen, Mistral, GPT-2, ...)",
+        )
+    if head.out_features != 1:
+        raise ModelError(f"the model has {head.out_features} outputs, a reward model has one", "train one with num_labels=1")
+
+
+def load_encoder(folder: str, settings: ModelSettings, prompt: PromptSettings | None) -> Encoder:
+    """Tokenizer and prompt format. A stored format wins: `prompt` may only say what no earlier stage has said."""
+    stored = Path(folder) / FORMAT_FILE
+    tokenizer = _tokenizer(folder, settings)
+    if stored.is_file():
+        format = PromptFormat.load(Path(folder))
+        if prompt is not None and _changed(format, prompt):
+            raise ModelError(
+                "this model already has a prompt format, and [prompt] asks for another",
+                f"drop the [prompt] settings, or start from a base model without {FORMAT_FILE}",
+            )
+        return Encoder(tokenizer.backend_tokenizer, format)
+    special = {name: getattr(tokenizer, f"{name}_token") or "" for name in ("bos", "eos", "pad")}
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    format = prompt_format(tokenizer.backend_tokenizer, prompt or PromptSettings(), template=template, **special)
+    return Encoder(tokenizer.backend_tokenizer, format)
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    save_tokenizer(encoder.tokenizer, folder, encoder.format)
+    encoder.format.save(folder)
+
+
+def count_parameters(config: Mapping[str, Any]) -> int:
+    """Parameters of a causal LM from its config alone: built on the meta device, no memory, no download of weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    return model.num_parameters()
+
+
+def _chained(chain: Sequence[str], settings: ModelSettings, dtype: torch.dtype) -> Any:
+    """The causal LM at the root of the chain with every adapter above it folded in."""
+    network = _network("AutoModelForCausalLM", chain[0], settings, dtype)
+    for folder in chain[1:]:
+        network = load_lora(network, folder).merge_and_unload()
+    return network
+
+
+def _network(kind: str, folder: str, settings: ModelSettings, dtype: torch.dtype) -> Any:
+    import transformers
+
+    _check_folder(folder)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return getattr(transformers, kind).from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=settings.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"cannot load a model from '{folder}': {_first_line(error)}",
+            "give a folder with config.json and safetensors weights, or a hub id that is reachable or cached",
+        ) from error
+
+
+def _save_network(network: Any, adapter: Any, folder: Path) -> None:
+    if adapter is None:
+        network.save_pretrained(folder)
+        return
+    # The path of the base means nothing on another machine, and would make equal adapters differ.
+    adapter.peft_config["default"].base_model_name_or_path = None
+    adapter.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty card; `trueup export` writes a real one
+
+
+def _tokenizer(folder: str, settings: ModelSettings) -> Any:
+    from transformers import AutoTokenizer
+
+    _check_folder(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"cannot load a tokenizer from '{folder}': {_first_line(error)}", "the folder needs a tokenizer.json"
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"the tokenizer of '{folder}' has no fast form", "save it with tokenizer.json first")
+    return tokenizer
+
+
+def _check_folder(folder: str) -> None:
+    """A path that does not exist must not be mistaken for a hub id and sent over the network."""
+    if folder.startswith((".", "/", "~")) and not Path(folder).expanduser().is_dir():
+        raise ModelError(f"no such model folder: {folder}", "check the path; a hub id looks like 'owner/name'")
+
+
+def _changed(format: PromptFormat, prompt: PromptSettings) -> bool:
+    return (
+        (prompt.template not in ("", format.template))
+        or (prompt.system not in ("", format.system))
+        or (tuple(prompt.stop) not in ((), tuple(format.stop)))
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -1,0 +1,130 @@
+"""Reward models: a trunk and a scalar for a whole completion.
+
+sequence   The trunk with a linear head read at the last real token: an ordinary `AutoModelForSequenceClassification`
+           checkpoint that other software opens.
+features   The same trunk with the head summed over the completion's tokens, plus a linear readout of how likely the
+           frozen base finds those tokens (sum, minimum, soft counts of surprising ones). A small model's trunk does
+           not see by itself whether a summary is faithful; the base's surprise at an unfaithful word tells it. The
+           saved format is trueup's own (`reward_model.json` names it) and nothing else opens it.
+
+Both carry `mean` and `std`: scores are shifted and scaled by them, so a KL coefficient means the same from model to
+model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..algo.masked import zero_outside
+from ..text.chat import Encoder
+from .language_model import LanguageModel, run_trunk
+from .rows import Rows
+
+FORMAT = "trueup-reward-model"
+SURPRISES = (-4.0, -6.0)  # log-probs below which a token counts as surprising, softly
+SETTINGS_FILE = "reward_model.json"
+PARTS = ("trunk", "base")  # folders of a features model
+
+
+class RewardModel(nn.Module):
+    """What both kinds share: rows in, one raw score a completion out; `normalised` applies the stored constants."""
+
+    kind = ""
+
+    def __init__(self, encoder: Encoder, pad_id: int) -> None:
+        super().__init__()
+        self.encoder, self.pad_id = encoder, pad_id
+        self.shares_prompts = False
+        self.mean, self.std = 0.0, 1.0
+        self.source = ""
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        raise AssertionError("a reward model is one of the kinds below")
+
+    def normalised(self, raw: torch.Tensor) -> torch.Tensor:
+        return (raw - self.mean) / self.std
+
+    def settings(self) -> dict[str, Any]:
+        return {"format": FORMAT, "version": 1, "kind": self.kind, "mean": self.mean, "std": self.std}
+
+    def save(self, folder: Path) -> None:
+        (folder / SETTINGS_FILE).write_text(json.dumps(self.settings(), indent=1, sort_keys=True) + "\n")
+
+
+class SequenceReward(RewardModel):
+    """An `AutoModelForSequenceClassification` network with one output, read at the last real token by mask."""
+
+    kind = "sequence"
+
+    def __init__(self, network: Any, encoder: Encoder, *, shares_prompts: bool, adapter: Any = None) -> None:
+        super().__init__(encoder, encoder.pad_id)
+        self.network = network
+        self.shares_prompts = shares_prompts
+        self._adapter = [adapter]
+
+    @property
+    def adapter(self) -> Any:
+        return self._adapter[0]
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        hidden = run_trunk(self.network.base_model, rows)
+        return self.network.score(hidden[rows.last_c]).squeeze(-1).float()
+
+
+class FeatureReward(RewardModel):
+    """Trunk, summed head, and a linear readout of the frozen base's surprise."""
+
+    kind = "features"
+
+    def __init__(self, trunk: LanguageModel, base: LanguageModel) -> None:
+        super().__init__(trunk.encoder, trunk.encoder.pad_id)
+        self.trunk, self.base = trunk, base.requires_grad_(False)
+        self.shares_prompts = trunk.shares_prompts and base.shares_prompts
+        width = trunk.network.config.hidden_size
+        self.token_head = nn.Linear(width, 1)
+        self.readout = nn.Linear(2 + len(SURPRISES), 1, bias=False)
+        nn.init.normal_(self.token_head.weight, std=1 / math.sqrt(width + 1))
+        nn.init.zeros_(self.token_head.bias)
+        nn.init.zeros_(self.readout.weight)
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        hidden = self.trunk.hidden(rows)
+        at_cl = (rows.before_cl + 0).masked_scatter(rows.mask_cl, _token_positions(rows))
+        tokens = zero_outside(self.token_head(hidden[at_cl]).squeeze(-1), rows.mask_cl).sum(1)
+        return tokens / 10 + self.readout(self.features(rows)).squeeze(-1)
+
+    @torch.no_grad()
+    def features(self, rows: Rows) -> torch.Tensor:
+        """(c, 4) statistics of the base's token log-probs, scaled to about 1."""
+        logp, mask = self.base.logprobs(rows), rows.mask_cl
+        surprising = [zero_outside(torch.sigmoid(2 * (limit - logp)), mask).sum(1) for limit in SURPRISES]
+        return torch.stack([logp.sum(1) / 10, logp.amin(1) / 5, *surprising], 1)
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        for part, model in zip(PARTS, (self.trunk, self.base), strict=True):
+            model.network.save_pretrained(folder / part)
+        heads = {"token_head": self.token_head, "readout": self.readout}
+        save_file(
+            {f"{k}.{n}": p.detach().contiguous() for k, m in heads.items() for n, p in m.named_parameters()},
+            folder / "heads.safetensors",
+        )
+
+    def load_heads(self, folder: Path) -> None:
+        tensors = load_file(folder / "heads.safetensors")
+        for name, module in (("token_head", self.token_head), ("readout", self.readout)):
+            module.load_state_dict({k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(name + ".")})
+
+
+def _token_positions(rows: Rows) -> torch.Tensor:
+    """Flat index of each completion token itself (`before_cl` is the one before it), in mask order."""
+    counts = rows.mask_cl.sum(1)
+    offsets = torch.arange(rows.mask_cl.shape[1], device=counts.device).expand_as(rows.mask_cl)
+    return (rows.last_c[:, None] - (counts[:, None] - 1) + offsets)[rows.mask_cl]

@@ -1,0 +1,97 @@
+"""How prompts and completions lie in a batch. One forward pass, two layouts, the same answer.
+
+plain    one row a completion: prompt, completion, padding on the right.
+shared   one row a prompt: the prompt once, then its K completions side by side. A block mask lets each completion
+         see the prompt and itself only, and each starts at the position after the prompt, so every completion is
+         computed exactly as if it stood alone. Saves (K-1)/K of the prompt's work.
+
+Either way the caller gets completions as a grid: C completions in the order given, L tokens wide, right-padded.
+`before_cl` says which hidden state stands before each token (it predicts the token and carries the state's value),
+`last_c` which one stands at the last token (a reward head reads there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+Group = tuple[Sequence[int], Sequence[Sequence[int]]]  # a prompt's tokens, and those of its completions
+
+
+@dataclass(frozen=True)
+class Rows:
+    tokens_bt: torch.Tensor
+    positions_bt: torch.Tensor
+    real_bt: torch.Tensor  # False on padding
+    allow_b1tt: torch.Tensor | None  # block mask of the shared layout; None means causal over `real_bt`
+    target_cl: torch.Tensor
+    mask_cl: torch.Tensor
+    before_cl: torch.Tensor  # flat index into b*t
+    last_c: torch.Tensor
+    prompt_target_bp: torch.Tensor  # prompt tokens after the first, for losses on prompts (pretraining)
+    prompt_mask_bp: torch.Tensor
+    prompt_before_bp: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Rows:
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Rows(**{k: v.to(device) if v is not None else None for k, v in moved.items()})
+
+
+def lay_out(groups: Sequence[Group], pad_id: int, *, shared: bool) -> Rows:
+    """Lay the groups out in rows. A prompt needs at least one token and a completion at least one."""
+    assert groups and all(prompt and all(completions) for prompt, completions in groups)
+    rows = groups if shared else [(prompt, [c]) for prompt, completions in groups for c in completions]
+    height = len(rows)
+    width = max(len(prompt) + sum(map(len, completions)) for prompt, completions in rows)
+    count = sum(len(completions) for _, completions in rows)
+    longest = max(len(c) for _, completions in rows for c in completions)
+    longest_prompt = max(len(prompt) for prompt, _ in rows)
+
+    tokens = np.full((height, width), pad_id, dtype=np.int64)
+    positions = np.zeros((height, width), dtype=np.int64)
+    branch = np.full((height, width), -1, dtype=np.int64)  # 0 prompt, 1.. completions, -1 padding
+    target = np.full((count, longest), pad_id, dtype=np.int64)
+    mask = np.zeros((count, longest), dtype=bool)
+    before = np.zeros((count, longest), dtype=np.int64)
+    last = np.zeros(count, dtype=np.int64)
+    prompt_target = np.full((height, longest_prompt - 1), pad_id, dtype=np.int64)
+    prompt_mask = np.zeros((height, longest_prompt - 1), dtype=bool)
+    prompt_before = np.zeros((height, longest_prompt - 1), dtype=np.int64)
+
+    which = 0
+    for r, (prompt, completions) in enumerate(rows):
+        p = len(prompt)
+        tokens[r, :p], positions[r, :p], branch[r, :p] = prompt, np.arange(p), 0
+        prompt_target[r, : p - 1], prompt_mask[r, : p - 1] = prompt[1:], True
+        prompt_before[r, : p - 1] = r * width + np.arange(p - 1)
+        at = p
+        for b, completion in enumerate(completions, start=1):
+            n = len(completion)
+            tokens[r, at : at + n], branch[r, at : at + n] = completion, b
+            positions[r, at : at + n] = np.arange(p, p + n)
+            target[which, :n], mask[which, :n] = completion, True
+            before[which, 0] = r * width + p - 1
+            before[which, 1:n] = r * width + np.arange(at, at + n - 1)
+            last[which] = r * width + at + n - 1
+            at, which = at + n, which + 1
+
+    allow = _block_mask(branch) if shared and any(len(c) > 1 for _, c in rows) else None
+    return Rows(
+        *map(torch.from_numpy, (tokens, positions, branch >= 0)),
+        torch.from_numpy(allow) if allow is not None else None,
+        *map(torch.from_numpy, (target, mask, before, last, prompt_target, prompt_mask, prompt_before)),
+    )
+
+
+def _block_mask(branch: np.ndarray) -> np.ndarray:
+    """True where query i may look at key j: j not after i, and j in the prompt or in i's own completion."""
+    width = branch.shape[1]
+    same = branch[:, :, None] == branch[:, None, :]
+    to_prompt = (branch[:, None, :] == 0) & (branch[:, :, None] > 0)
+    causal = np.tri(width, dtype=bool)
+    allow = (same | to_prompt) & causal
+    allow |= np.eye(width, dtype=bool)  # padding looks at itself: a row without any key would be NaN
+    return allow[:, None]

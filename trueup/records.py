@@ -1,0 +1,183 @@
+"""The records every part of trueup passes around: frozen, without tensors, each readable as one JSON object.
+
+A `Completion` carries its `Prompt`, so engines return, scorers take and judges compare plain flat lists. A human
+label, an AI label, a thumbs-up from a served model and an evaluation verdict are all a `Judgement`; only `source`
+differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+Source = Literal["human", "ai", "simulated", "imported", "rule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a completion answers. `meta` travels with it (tags, the built-in world's truth) and is never rendered."""
+
+    messages: tuple[Message, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+
+    @property
+    def id(self) -> str:
+        """Content-derived, so the same prompt has the same id in every file it appears in."""
+        return digest([[m.role, m.content] for m in self.messages])[:16]
+
+    @property
+    def text(self) -> str:
+        """The last message: for people to read, not for models (they read `text.chat`)."""
+        return self.messages[-1].content
+
+    @classmethod
+    def user(cls, content: str, **meta: Any) -> Prompt:
+        return cls((Message("user", content),), meta)
+
+    def to_json(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"messages": [{"role": m.role, "content": m.content} for m in self.messages]}
+        return row | ({"meta": dict(self.meta)} if self.meta else {})
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Prompt:
+        return cls(tuple(Message(m["role"], m["content"]) for m in row["messages"]), row.get("meta", {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer to a prompt. `tokens` and `logprobs` (of the sampling distribution) are empty for text from a file."""
+
+    prompt: Prompt
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    finished: bool = True  # ended with a stop token rather than at the length limit
+    model: str = ""  # the artifact that wrote it; never shown to a judge
+
+    def to_json(self, *, logprobs: bool = False) -> dict[str, Any]:
+        """Without the prompt: rows of a completion set hold the prompt once for all its completions."""
+        row: dict[str, Any] = {"text": self.text, "finished": self.finished}
+        if self.model:
+            row["model"] = self.model
+        if self.tokens:
+            row["tokens"] = list(self.tokens)
+        if logprobs and self.logprobs:
+            row["logprobs"] = list(self.logprobs)
+        return row
+
+    @classmethod
+    def from_json(cls, prompt: Prompt, row: Mapping[str, Any]) -> Completion:
+        return cls(
+            prompt,
+            row["text"],
+            tuple(row.get("tokens", ())),
+            tuple(row.get("logprobs", ())),
+            row.get("finished", True),
+            row.get("model", ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A prompt with a completion to imitate."""
+
+    prompt: Prompt
+    completion: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"prompt": self.prompt.to_json(), "completion": self.completion}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Demonstration:
+        return cls(Prompt.from_json(row["prompt"]), row["completion"])
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one judge said about the completions of one prompt.
+
+    `ranks[i]` is the place of `completions[i]`: lower is better, equal is a tie. A pairwise choice is a ranking of
+    two; a K-way ranking is all its pairs (`pairs`).
+    """
+
+    prompt: Prompt
+    completions: tuple[str, ...]
+    ranks: tuple[int, ...]
+    judge: str
+    source: Source
+    id: str = ""
+    split: Literal["train", "heldout"] = "train"
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+
+    def __post_init__(self) -> None:
+        assert len(self.completions) == len(self.ranks) >= 2
+
+    def pairs(self) -> list[tuple[int, int, float]]:
+        """All C(K,2) pairs as (i, j, target): target is 1 when i is better, 0 when j is, 0.5 for a tie."""
+        k = len(self.ranks)
+        return [(i, j, _preference(self.ranks[i], self.ranks[j])) for i in range(k) for j in range(i + 1, k)]
+
+    def to_json(self) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "id": self.id,
+            "prompt": self.prompt.to_json(),
+            "completions": list(self.completions),
+            "ranks": list(self.ranks),
+            "judge": self.judge,
+            "source": self.source,
+            "split": self.split,
+        }
+        return row | ({"meta": dict(self.meta)} if self.meta else {})
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Judgement:
+        return cls(
+            Prompt.from_json(row["prompt"]),
+            tuple(row["completions"]),
+            tuple(row["ranks"]),
+            row["judge"],
+            row["source"],
+            row.get("id", ""),
+            row.get("split", "train"),
+            row.get("meta", {}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A scorer's number for one completion, with its named parts where it has several."""
+
+    value: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of `value`: the one way trueup derives an id from content."""
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    ).hexdigest()
+
+
+def by_prompt(completions: Sequence[Completion]) -> list[list[Completion]]:
+    """Consecutive completions of one prompt, grouped: what `Engine.sample(..., n=K)` returned, K at a time."""
+    groups: list[list[Completion]] = []
+    for completion in completions:
+        if groups and groups[-1][0].prompt is completion.prompt:
+            groups[-1].append(completion)
+        else:
+            groups.append([completion])
+    return groups
+
+
+def _preference(a: int, b: int) -> float:
+    return 1.0 if a < b else 0.0 if a > b else 0.5

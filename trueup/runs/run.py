@@ -1,0 +1,358 @@
+"""One execution of a stage: what went in, how it went, what came out, and where it can be taken up again.
+
+Two kinds of files: `metrics.jsonl`, `events.jsonl`, `samples/` and the checkpoints are deterministic (a killed and
+resumed run leaves the same bytes as an undisturbed one); `timing.jsonl`, TensorBoard and the database hold the times.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from ..errors import Interrupted, RunError
+from ..store import (
+    Artifact,
+    Lock,
+    RunRow,
+    Workspace,
+    human_size,
+    is_held,
+    plain_json,
+    read_jsonl,
+    remove,
+    saying_disk_full,
+    stamp,
+    utc_now,
+    write_jsonl,
+)
+from . import checkpoints
+from .board import Board
+from .checkpoints import Checkpoints
+from .streams import Stream, finite, read_stream
+from .versions import installed_versions
+
+Status = Literal["running", "done", "failed", "interrupted", "dead"]
+STREAMS = ("metrics.jsonl", "events.jsonl")  # deterministic: cut back to the checkpoint on resume
+
+
+class Run:
+    """Made by `start`, `resume` (both write and hold the run's lock) or `load` (reads only).
+
+    As a context manager it notes how it ended: an exception as failed, Ctrl-C as interrupted.
+    """
+
+    resume_step: int = 0
+    resume_folder: Path | None = None
+
+    def __init__(self, workspace: Workspace, row: RunRow) -> None:
+        self.workspace = workspace
+        self.row = row
+        self.path = workspace.run_folder(row.id)
+        self._checkpoints = Checkpoints(self.path / "checkpoints")
+        self._lock = Lock(self.path / "lock")
+        self._streams: dict[str, Stream] = {}
+        self._board: Board | None = None
+        self._earlier = (0.0, 0.0)  # wall and CPU seconds of the attempts before this one
+
+    # Beginnings
+
+    @classmethod
+    def start(
+        cls,
+        workspace: Workspace,
+        stage: str,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, Artifact],
+        *,
+        seed: int,
+        note: str = "",
+    ) -> Run:
+        """A new run, with its effective config; TensorBoard files are written when config has run.tensorboard."""
+        config = plain_json(config, "config")
+        identity = f"{stamp()}-{stage}-{secrets.token_hex(2)}"
+        with saying_disk_full(workspace.path):
+            workspace.run_folder(identity).mkdir(parents=True)
+        row = RunRow(
+            identity, stage, "running", config, seed, installed_versions(), note, started=utc_now(),
+            inputs={role: artifact.id for role, artifact in inputs.items()},
+        )  # fmt: skip
+        run = cls(workspace, row)
+        try:
+            run._take_lock()  # before the row: nobody may see a run that seems dead
+            run._open()
+            workspace.add_run(row)
+        except BaseException:
+            run._close()
+            remove(run.path)
+            raise
+        return run
+
+    @classmethod
+    def resume(cls, workspace: Workspace, ref: str) -> Run:
+        """Take a run up at its last checkpoint. Whatever it wrote after that is cut off, to be written again."""
+        run = cls.load(workspace, ref)
+        run._take_lock()
+        try:
+            run.row = workspace.run_row(run.id)  # again, now that nobody else can change it
+            if run.row.status == "done":
+                raise RunError(f"run {run.id} is finished", "start a new run to change something")
+            run._rewind()
+            run._open()
+        except BaseException:
+            run._close()
+            raise
+        workspace.update_run(run.id, status="running", error="", ended="")
+        return run
+
+    @classmethod
+    def load(cls, workspace: Workspace, ref: str) -> Run:
+        """For reading, by id or the beginning of exactly one id."""
+        return cls(workspace, workspace.run_row(ref))
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock.held_here and isinstance(error, KeyboardInterrupt | Interrupted):
+            self.interrupted()
+        elif self._lock.held_here and error is not None:
+            self.fail(error)
+        assert not self._lock.held_here, "a run ends with finish, fail or interrupted"
+
+    # What it is
+
+    @property
+    def id(self) -> str:
+        return self.row.id
+
+    @property
+    def stage(self) -> str:
+        return self.row.stage
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.row.config
+
+    @property
+    def seed(self) -> int:
+        return self.row.seed
+
+    @property
+    def inputs(self) -> dict[str, Artifact]:
+        return {role: self.workspace.get(artifact) for role, artifact in self.row.inputs.items()}
+
+    @property
+    def outputs(self) -> dict[str, Artifact]:
+        return {role: self.workspace.get(artifact) for role, artifact in self._fresh_row().outputs.items()}
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        return self._fresh_row().result
+
+    @property
+    def status(self) -> Status:
+        """`dead`: it says it is running, but no process holds its lock."""
+        alive = is_held(self._lock.path)  # asked first: a run that ends in between is then seen as ended, not dead
+        recorded: Status = self._fresh_row().status  # type: ignore[assignment]
+        return "dead" if recorded == "running" and not alive else recorded
+
+    # While it runs
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics. The values must be deterministic; when they came is written elsewhere."""
+        self._stream("metrics.jsonl").append({"step": step, **values})
+        wall, cpu = self._spent()
+        self._stream("timing.jsonl").append({"step": step, "wall": wall, "cpu": cpu, "at": utc_now()})
+        if self._board:
+            self._board.write(step, values)
+
+    def event(self, kind: str, reason: str, **data: Any) -> None:
+        """Something worth knowing that is no number: a skipped step, a smaller micro-batch, an early stop."""
+        self._stream("events.jsonl").append({"kind": kind, "reason": reason, **data})
+
+    def keep_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Texts of this step, compressed; the same rows give the same bytes."""
+        assert self._lock.held_here, "only a started or resumed run writes"
+        path = self._samples / f"step-{step:06d}.jsonl.gz"
+        with saying_disk_full(path):
+            path.parent.mkdir(exist_ok=True)
+        write_jsonl(path, (finite(row) for row in rows))
+        return path
+
+    def checkpoint(self, step: int, write: Callable[[Path], None], *, score: float | None = None) -> Path:
+        """Let `write` fill a folder and keep it as a resume point; the higher the score, the better.
+
+        Log everything of the step first: a resumed run keeps what was logged before this call and nothing after.
+        """
+        for stream in self._streams.values():
+            stream.sync()
+        if self._board:
+            self._board.flush()
+        sizes = {name: self._stream(name).size for name in STREAMS}
+        samples = tuple(path.name for path in self._sample_files())
+        return self._checkpoints.write(step, write, score, sizes, samples)
+
+    def need_space(self, size: int) -> None:
+        """Refuse to start what cannot end: `size` bytes must be free."""
+        free = shutil.disk_usage(self.path).free
+        if free < size:
+            message = f"the run may need {human_size(size)} of disk, {self.path} has {human_size(free)} left"
+            raise RunError(message, "free some space (`trueup gc` lists what nothing needs) or use another disk")
+
+    # Endings
+
+    def output(self, role: str, artifact: Artifact) -> None:
+        assert self._lock.held_here, "only a started or resumed run writes"
+        self.workspace.add_run_output(self.id, role, artifact.id)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        self._end("done", result=plain_json(result, "result"))
+
+    def fail(self, error: BaseException | str) -> None:
+        """Resumable all the same: its checkpoints stay."""
+        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        self._end("failed", error=text)
+
+    def interrupted(self) -> None:
+        self._end("interrupted")
+
+    # What it left
+
+    def checkpoints(self) -> list[tuple[int, Path]]:
+        """(step, folder), earliest first."""
+        return self._checkpoints.all()
+
+    def best(self) -> tuple[int, Path] | None:
+        """The checkpoint with the highest score."""
+        return self._checkpoints.best()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return read_stream(self.path / "metrics.jsonl")
+
+    def events(self) -> list[dict[str, Any]]:
+        return read_stream(self.path / "events.jsonl")
+
+    def timing(self) -> list[dict[str, Any]]:
+        """Wall and CPU seconds at each logged step, summed over attempts; steps done twice are there twice."""
+        return read_stream(self.path / "timing.jsonl")
+
+    def samples(self, step: int | None = None) -> list[dict[str, Any]]:
+        """Rows kept at one step, or all of them with their step."""
+        if step is not None:
+            return list(read_jsonl(self._samples / f"step-{step:06d}.jsonl.gz"))
+        return [{"step": _step_of(path), **row} for path in self._sample_files() for row in read_jsonl(path)]
+
+    # Inside
+
+    @property
+    def _samples(self) -> Path:
+        return self.path / "samples"
+
+    def _sample_files(self) -> list[Path]:
+        return sorted(self._samples.glob("step-*.jsonl.gz"), key=_step_of)
+
+    def _fresh_row(self) -> RunRow:
+        self.row = self.workspace.run_row(self.id)
+        return self.row
+
+    def _take_lock(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self._lock.acquire():
+            holder = self._lock.path.read_text()
+            raise RunError(f"run {self.id} is running (process {holder})", "wait for it to end, or stop it")
+
+    def _open(self) -> None:
+        with saying_disk_full(self.path):
+            self._streams = {name: Stream(self.path / name) for name in (*STREAMS, "timing.jsonl")}
+        timing = self._stream("timing.jsonl")
+        timing.cut_torn_line()
+        if past := self.timing():
+            self._earlier = (past[-1]["wall"], past[-1]["cpu"])
+        self._began = (time.monotonic(), time.process_time())
+        wall, cpu = self._earlier
+        timing.append({"step": self.resume_step, "wall": wall, "cpu": cpu, "at": utc_now()})
+        if self.config.get("run", {}).get("tensorboard"):
+            self._board = Board(self.path / "tensorboard", self.resume_step)
+
+    def _rewind(self) -> None:
+        """Back to the last complete checkpoint, or to the very beginning."""
+        self._checkpoints.clean()
+        sizes, samples = dict.fromkeys(STREAMS, 0), set[str]()
+        if last := self._checkpoints.last():
+            self.resume_step, self.resume_folder = last
+            state = checkpoints.check(self.resume_folder)
+            sizes, samples = dict(state.streams), set(state.samples)
+        for name, size in sizes.items():
+            stream = Stream(self.path / name)
+            stream.cut(size)
+            stream.close()
+        for path in self._samples.iterdir() if self._samples.is_dir() else ():
+            if path.name not in samples:
+                remove(path)
+
+    def _stream(self, name: str) -> Stream:
+        assert self._lock.held_here, "only a started or resumed run writes"
+        return self._streams[name]
+
+    def _spent(self) -> tuple[float, float]:
+        wall, cpu = time.monotonic() - self._began[0], time.process_time() - self._began[1]
+        return round(self._earlier[0] + wall, 4), round(self._earlier[1] + cpu, 4)
+
+    def _end(self, status: Status, **columns: Any) -> None:
+        assert self._lock.held_here, "only a started or resumed run ends"
+        try:
+            for stream in self._streams.values():
+                stream.sync()
+            self.workspace.update_run(self.id, status=status, ended=utc_now(), **columns)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for stream in self._streams.values():
+            stream.close()
+        self._streams = {}
+        if self._board:
+            self._board.close()
+            self._board = None
+        self._lock.release()
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-").removesuffix(".jsonl.gz"))
+
+
+def runs(workspace: Workspace) -> list[Run]:
+    """All runs, oldest first."""
+    return [Run(workspace, row) for row in workspace.run_rows()]
+
+
+def diff(run_a: Run, run_b: Run) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """What differs between two runs: dotted key -> (of a, of b), None where one of them has no such key."""
+    return {
+        part: _differences(_flat(getattr(run_a.row, part)), _flat(getattr(run_b.row, part)))
+        for part in ("config", "inputs", "versions", "result")
+    }
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    keys = list(a) + [key for key in b if key not in a]
+    return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
+
+
+def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(_leaves(value, ""))
+
+
+def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}.{key}" if prefix else key)
+    elif prefix:
+        yield prefix, value

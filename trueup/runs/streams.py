@@ -1,0 +1,78 @@
+"""Append-only JSONL files of a run that can be cut back to an earlier length, so that a resumed run continues them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError
+from ..store import saying_disk_full
+
+
+class Stream:
+    """One open file. A line is written whole at once; only a kill can tear it, and `cut` removes what it tore."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        line = json.dumps(finite(row), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        with saying_disk_full(self.path):
+            try:
+                _write_whole(self._descriptor, line)
+            except OSError:
+                os.ftruncate(self._descriptor, self.size)
+                raise
+        self.size += len(line)
+
+    def cut(self, size: int) -> None:
+        """Forget everything after the first `size` bytes."""
+        if size > self.size:
+            message = f"{self.path} is shorter ({self.size} bytes) than the checkpoint says ({size})"
+            raise RunError(message, "the file was changed from outside; start a new run")
+        os.ftruncate(self._descriptor, size)
+        self.size = size
+
+    def cut_torn_line(self) -> None:
+        self.cut(self.path.read_bytes().rfind(b"\n") + 1)
+
+    def sync(self) -> None:
+        with saying_disk_full(self.path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def read_stream(path: Path) -> list[dict[str, Any]]:
+    """All complete lines; one that is just being written is not there yet."""
+    if not path.exists():
+        return []
+    complete, _, _ = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def finite(value: Any) -> Any:
+    """`value` for JSON, which has no NaN and no infinity: they become null. Numbers of NumPy become plain ones."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

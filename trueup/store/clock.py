@@ -1,0 +1,14 @@
+"""The one place that asks what time it is. Times are stored for people and never take part in an id."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def stamp() -> str:
+    """For file names: 20261121-0137."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M")

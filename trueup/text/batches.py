@@ -1,0 +1,40 @@
+"""Which rows come when: pure functions of the seed and the step, so a resumed run needs no data state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from random import Random
+
+
+def order(seed: int, epoch: int, n: int) -> list[int]:
+    """A permutation of 0..n-1, another one each epoch."""
+    return list(_order(seed, epoch, n))
+
+
+def batch_indices(seed: int, step: int, batch_size: int, n: int) -> list[int]:
+    """The rows of one step. Epochs follow one another without a gap: a batch may end one and begin the next."""
+    assert n > 0 and batch_size > 0 and step >= 0
+    start = step * batch_size
+    return [_order(seed, i // n, n)[i % n] for i in range(start, start + batch_size)]
+
+
+def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in batches of similar length whose padded size (rows x longest) stays within `budget` tokens.
+
+    A row longer than the budget is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if batches and (len(batches[-1]) + 1) * lengths[i] <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, n: int) -> tuple[int, ...]:
+    rows = list(range(n))
+    Random(f"{seed} {epoch}").shuffle(rows)
+    return tuple(rows)

@@ -1,0 +1,101 @@
+"""One optimizer for every stage: AdamW, or Muon on the hidden matrices with AdamW on everything else.
+
+The learning rate is a pure function of the step, so a resumed run needs no scheduler state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ..config import OptimizerSettings
+
+
+class Optimizer:
+    """One or two torch optimizers that step, clip and save as one."""
+
+    def __init__(self, modules: Iterable[nn.Module], settings: OptimizerSettings, head_lr: float = 0.0) -> None:
+        """`modules` in a fixed order; every module after the first is a head and learns at `head_lr` if given."""
+        trunk, *heads = modules
+        self.settings = settings
+        self.named = {
+            f"{i}.{name}": p
+            for i, module in enumerate((trunk, *heads))
+            for name, p in module.named_parameters()
+            if p.requires_grad
+        }
+        assert self.named, "nothing to train"
+        muon = {n for n, p in self.named.items() if settings.name == "muon" and _is_hidden_matrix(n, p)}
+        groups = {
+            "matrix": [p for n, p in self.named.items() if n not in muon and p.ndim > 1 and n.startswith("0.")],
+            "vector": [p for n, p in self.named.items() if n not in muon and p.ndim <= 1 and n.startswith("0.")],
+            "head": [p for n, p in self.named.items() if not n.startswith("0.")],
+        }
+        rates = {"matrix": settings.lr, "vector": settings.lr, "head": head_lr or settings.lr}
+        decay = {"matrix": settings.weight_decay, "vector": 0.0, "head": 0.0}
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                [{"params": ps, "lr": rates[g], "weight_decay": decay[g]} for g, ps in groups.items() if ps],
+                betas=settings.betas,
+                eps=settings.eps,
+            )
+        ]
+        if muon:
+            self.parts.append(
+                torch.optim.Muon([self.named[n] for n in sorted(muon)], lr=settings.muon_lr, weight_decay=0.0)
+            )
+        self.peaks = [[g["lr"] for g in part.param_groups] for part in self.parts]
+
+    def step(self, rate: float) -> None:
+        """Move by the present gradients at `rate` times the peak learning rates."""
+        for part, peaks in zip(self.parts, self.peaks, strict=True):
+            for group, peak in zip(part.param_groups, peaks, strict=True):
+                group["lr"] = peak * rate
+            part.step()
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def clip(self) -> float:
+        """Scale the gradient down to the largest norm allowed; returns the norm before. Non-finite is returned as is."""
+        return float(nn.utils.clip_grad_norm_(self.named.values(), self.settings.grad_clip))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything torch's optimizers remember, by parameter name: flat, so that safetensors can hold it."""
+        names = {id(p): n for n, p in self.named.items()}
+        return {
+            f"{names[id(p)]}::{key}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
+            for part in self.parts
+            for p, slots in part.state.items()
+            for key, value in slots.items()
+        }
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        for part in self.parts:
+            own = {id(p) for group in part.param_groups for p in group["params"]}
+            for name, parameter in self.named.items():
+                if id(parameter) in own:
+                    slots = {k.split("::")[1]: v for k, v in tensors.items() if k.split("::")[0] == name}
+                    part.state[parameter] = {k: v.clone() for k, v in slots.items()}
+
+
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Muon is for matrices between hidden states: not embeddings, not the vocabulary projection, not a head."""
+    outside = any(part in name for part in ("embed", "lm_head", "wte", "wpe", "score"))
+    return name.startswith("0.") and parameter.ndim == 2 and not outside
+
+
+def rate(settings: OptimizerSettings, step: int, total: int) -> float:
+    """Share of the peak learning rate at `step` (1-based) of `total`."""
+    if step <= settings.warmup_steps:
+        return step / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    if settings.schedule == "constant":
+        return 1.0
+    left = 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return settings.final_lr + (1 - settings.final_lr) * left

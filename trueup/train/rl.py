@@ -1,0 +1,177 @@
+"""Reinforcement learning from a scorer: PPO (arXiv 1707.06347) as InstructGPT uses it (arXiv 2203.02155).
+
+Objective: the clipped policy ratio times the advantage, summed over tokens. Reward of a token: minus `kl_coefficient`
+times log(policy / reference); the last one also gets the completion's score. Advantages: GAE with a value head on the
+policy's trunk, whitened over the rollout.
+
+Departures: losses are divided by the token count of the whole minibatch, not averaged a row at a time; advantages are
+whitened without adding the mean back; a completion without EOS gets a fixed score, since the score of a cut text
+means nothing; the value head starts at zero rather than from the reward model.
+
+    trueup train rl --policy SFT_MODEL --reward REWARD_MODEL --prompts PROMPTS
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ..algo.losses import policy_loss, value_loss
+from ..config import RlConfig
+from ..models.language_model import LanguageModel
+from ..models.value import ValueHead
+from ..ports import Engine, Scorer
+from ..records import Completion, Prompt
+from ..runs.run import Run
+from ..text.batches import batch_indices
+from .experience import Experience, observe, with_advantages
+from .run_loop import Loop
+
+
+def rl(
+    run: Run,
+    config: RlConfig,
+    policy: LanguageModel,
+    reference: LanguageModel | None,
+    engine: Engine,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    heldout: Sequence[Prompt],
+    watched: Mapping[str, Scorer] = {},
+) -> int:
+    """Tune `policy` in place and leave the weights with the best held-out objective in it; returns their step.
+
+    `watched` scorers are only logged: the run never learns from, stops on or chooses by them.
+    """
+    value_head = ValueHead(policy.network.config.get_text_config().hidden_size, config.run.seed).to(policy.device)
+    loop = Loop(run, [policy, value_head], config, config.steps)
+    if "score_mean" not in loop.memory:
+        loop.memory |= _score_constants(config, engine, scorer, prompts)
+
+    def rollout(chosen: Sequence[Prompt], seed: int, each: int) -> tuple[list[Completion], torch.Tensor]:
+        completions = engine.sample(chosen, config.sampling, seed=seed, n=each)  # 1 write
+        return completions, _scores(config, scorer, completions, loop.memory)  # 2 score
+
+    for step in loop.steps():
+        chosen = [
+            prompts[i] for i in batch_indices(config.run.seed, step - 1, config.prompts_per_step, len(prompts))
+        ]
+        completions, score_c = rollout(chosen, _seed(config, "rollout", step), config.samples_per_prompt)
+        experience = observe(completions, score_c, policy, reference, value_head, config.sampling.temperature)  # 3
+        experience = with_advantages(experience, config)  # 4
+        stats = improve(loop, config, experience, policy, value_head)  # 5
+        loop.log(**describe(experience, completions), **stats)
+        loop.log(**{name: _mean(scorer_.score(completions)) for name, scorer_ in watched.items()})
+        run.keep_samples(step, _sample_rows(completions, experience))
+        if loop.evaluation_due and heldout:
+            completions, score_c = rollout(heldout, _seed(config, "evaluation", 0), 1)
+            seen = observe(completions, score_c, policy, reference, value_head, config.sampling.temperature)
+            score, kl = float(score_c.mean()), float(seen.kl_c.mean())
+            loop.log(heldout_score=score, heldout_kl=kl)
+            loop.log(**{f"heldout_{name}": _mean(s.score(completions)) for name, s in watched.items()})
+            loop.evaluated(score - config.kl_coefficient * kl)
+            if config.stop_score is not None and score >= config.stop_score:
+                loop.stop(f"the held-out score {score:.3f} reached stop_score {config.stop_score}")
+    return loop.restore_best()
+
+
+def improve(
+    loop: Loop, config: RlConfig, experience: Experience, policy: LanguageModel, value_head: ValueHead
+) -> dict[str, float]:
+    """Several passes over one rollout in minibatches of whole prompts; ends early when the policy has moved enough."""
+    each = config.samples_per_prompt
+    order = list(range(len(experience.groups)))
+    size = max(1, len(order) // config.minibatches)
+    updates: list[dict[str, float]] = []
+
+    def loss_sum(indices: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        rows = policy.rows([experience.groups[i] for i in indices])
+        at = torch.tensor([i * each + k for i in indices for k in range(each)], device=policy.device)
+        width, mask = rows.mask_cl.shape[1], rows.mask_cl
+        hidden = policy.hidden(rows)
+        logp = policy.logprobs(rows, config.sampling.temperature, hidden)
+        values = value_head(hidden[rows.before_cl])
+        old_logp, old_value, advantage, returns = (
+            t[at, :width]
+            for t in (experience.logp_cl, experience.value_cl, experience.advantage_cl, experience.return_cl)
+        )
+        on_policy, seen = policy_loss(logp, old_logp, advantage, mask, config.clip, config.clip)
+        on_value = value_loss(values, old_value, returns, mask, config.value_clip)
+        tokens = mask.sum()
+        sums = {"policy_loss": on_policy, "value_loss": on_value}
+        sums |= {key: seen[key] * tokens for key in ("approx_kl", "clip_fraction", "ratio_gap")}
+        return on_policy + config.value_coefficient * on_value, sums
+
+    for epoch in range(config.epochs):
+        random.Random(_seed(config, f"epoch {epoch}", loop.step)).shuffle(order)
+        for start in range(0, size * config.minibatches, size):
+            indices = order[start:] if start + 2 * size > len(order) else order[start : start + size]
+            tokens = float(sum(len(c) for i in indices for c in experience.groups[i][1]))
+            updates.append(loop.update(indices, loss_sum, tokens))
+            if updates[-1]["approx_kl"] > config.max_approx_kl:
+                loop.run.event("early stop", "approximate KL over its limit", step=loop.step, updates=len(updates))
+                return _summary(updates)
+    return _summary(updates)
+
+
+def describe(experience: Experience, completions: Sequence[Completion]) -> dict[str, float]:
+    """Numbers to watch a rollout by. None is averaged over padding."""
+    return {
+        "score": float(experience.score_c.mean()),
+        "score_std": float(experience.score_c.std(correction=0)),
+        "kl": float(experience.kl_c.mean()),
+        "entropy": -experience.mean(experience.logp_cl),
+        "value_explained": experience.explained_variance(),
+        "length": float(experience.mask_cl.sum(1).float().mean()),
+        "unfinished": sum(not c.finished for c in completions) / len(completions),
+        "drift": experience.drift(),
+    }
+
+
+def _scores(
+    config: RlConfig, scorer: Scorer, completions: Sequence[Completion], constants: Mapping[str, float]
+) -> torch.Tensor:
+    """Scores on the reference's scale. Text that was cut off gets a fixed one: a score of half a text means nothing."""
+    raw = torch.tensor([score.value for score in scorer.score(completions)], dtype=torch.float32)
+    scores = (raw - constants["score_mean"]) / constants["score_std"]
+    if config.missing_eos_score is None:
+        return scores
+    finished = torch.tensor([completion.finished for completion in completions])
+    return torch.where(finished, scores, config.missing_eos_score)
+
+
+def _score_constants(
+    config: RlConfig, engine: Engine, scorer: Scorer, prompts: Sequence[Prompt]
+) -> dict[str, float]:
+    """Mean and std of the score on the reference's own completions, measured before the first step."""
+    if not config.normalise_scores:
+        return {"score_mean": 0.0, "score_std": 1.0}
+    chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, 128, len(prompts))]
+    completions = engine.sample(chosen, config.sampling, seed=_seed(config, "constants", 0), n=1)
+    values = torch.tensor([s.value for s in scorer.score(completions)], dtype=torch.float64)
+    return {"score_mean": float(values.mean()), "score_std": max(float(values.std(correction=0)), 1e-6)}
+
+
+def _summary(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the updates of a step; the ratio gap is the first update's: before it, the ratio must be 1."""
+    keys = ("policy_loss", "value_loss", "approx_kl", "clip_fraction", "gradient_norm")
+    means = {key: sum(update[key] for update in updates) / len(updates) for key in keys}
+    return means | {"ratio_gap": updates[0]["ratio_gap"], "updates": float(len(updates))}
+
+
+def _sample_rows(completions: Sequence[Completion], experience: Experience) -> list[dict]:
+    return [
+        {"prompt": c.prompt.id, "text": c.text, "finished": c.finished, "score": score, "kl": kl, "length": len(c.tokens)}
+        for c, score, kl in zip(completions, experience.score_c.tolist(), experience.kl_c.tolist(), strict=True)
+    ]
+
+
+def _mean(scores: Sequence) -> float:
+    return sum(score.value for score in scores) / len(scores)
+
+
+def _seed(config: RlConfig, purpose: str, step: int) -> int:
+    """Every random choice is a function of the run's seed, its purpose and the step: nothing to save or restore."""
+    return random.Random(f"{config.run.seed}/{purpose}/{step}").getrandbits(63)

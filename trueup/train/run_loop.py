@@ -1,0 +1,195 @@
+"""The loop every training stage shares: resume, step, checkpoint, stop. A stage's own loop reads
+
+    for step in loop.steps():
+        ...                                  # what this stage is about
+        loop.update(items, loss_sum, count)  # one optimizer step, in micro-batches, skipped when not finite
+        loop.log(loss=...)
+
+What is random or ordered in a stage must be a function of (seed, step), never of state kept in Python: then weights,
+optimizer and these few counters are all a resumed run needs to equal an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..config import StageConfig
+from ..errors import Interrupted, RunError
+from ..models.device import use_threads
+from ..runs.progress import track
+from ..runs.run import Run
+from ..runs.signals import graceful
+from .optimizers import Optimizer, rate
+
+LossSum = Callable[[Sequence[Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+
+
+class Loop:
+    """One run's training: `modules[0]` is the trunk, the rest are heads. The world has one member until it has more."""
+
+    def __init__(
+        self, run: Run, modules: Sequence[nn.Module], config: StageConfig, total: int, head_lr: float = 0.0
+    ) -> None:
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world != 1:
+            raise RunError(f"started with WORLD_SIZE={world}, but stages run in one process", "start without torchrun")
+        self.run, self.modules, self.config, self.total = run, list(modules), config, total
+        self.optimizer = Optimizer(modules, config.optimizer, head_lr)
+        self.micro_batch = config.run.micro_batch
+        self.skipped = 0
+        self.step = 0
+        self.memory: dict[str, Any] = {}  # what a stage itself must remember, as JSON (score constants, ...)
+        self._values: dict[str, float] = {}
+        self._score: float | None = None
+        self._stopped = False
+        use_threads(config.run.threads)
+        for module in self.modules:
+            module.eval()  # dropout off everywhere: identical weights must give identical log-probs
+        run.need_space(self._checkpoint_bytes() * 4)
+        if run.resume_folder is not None:
+            self._load(run.resume_folder)
+
+    def steps(self) -> Iterator[int]:
+        """Step numbers still to do. Logging, checkpoints, Ctrl-C and the progress bar happen between them."""
+        every, label = self.config.run.checkpoint_every, self.config.stage
+        with graceful() as stop_requested, track(self.total, label, start=self.step) as advance:
+            while self.step < self.total and not self._stopped:
+                self.step += 1
+                self._values, self._score = {}, None
+                yield self.step
+                self.run.log(self.step, self._values)
+                advance(1, **self._values)
+                asked = stop_requested()  # once: a signal between two looks would be half obeyed
+                last = self.step == self.total or self._stopped
+                if last or asked or self._score is not None or self.step % every == 0:
+                    self.run.checkpoint(self.step, self._save, score=self._score)
+                if asked and not last:
+                    raise Interrupted(
+                        f"stopped at step {self.step} of {self.total}; the checkpoint is written",
+                        f"trueup runs resume {self.run.id}",
+                    )
+
+    def update(self, items: Sequence[Any], loss_sum: LossSum, count: float, steps_rate: float | None = None) -> dict:
+        """One optimizer step on the sum of losses over `items` divided by `count`, in micro-batches.
+
+        `loss_sum(part)` returns the SUM over its part: with one global `count` below, the gradient does not depend on
+        how the items were split. Memory running out halves the micro-batch and does the same step again.
+        """
+        while True:
+            try:
+                totals = self._accumulate(items, loss_sum, count)
+                break
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._halve_micro_batch(error, len(items))
+        norm = self.optimizer.clip()
+        loss = totals["loss"]
+        if not (math.isfinite(norm) and math.isfinite(loss)):
+            self._skip(loss, norm)
+        else:
+            at = rate(self.config.optimizer, self.step, self.total) if steps_rate is None else steps_rate
+            self.optimizer.step(at)
+        return {**totals, "gradient_norm": norm}
+
+    def log(self, **values: float | torch.Tensor | None) -> None:
+        self._values |= {k: float(v) for k, v in values.items() if v is not None}
+
+    def evaluated(self, score: float) -> None:
+        """This step has a held-out score (higher is better): it gets a checkpoint, and the best one is kept."""
+        self._score = score
+
+    @property
+    def evaluation_due(self) -> bool:
+        return self.step % self.config.run.evaluate_every == 0 or self.step == self.total
+
+    def stop(self, reason: str) -> None:
+        """End after this step. The event stands before its checkpoint, so a kill in between loses neither."""
+        self._stopped = True
+        self.run.event("stop", reason, step=self.step)
+
+    def restore_best(self) -> int:
+        """Put the best checkpoint's weights back; returns its step."""
+        best = self.run.best()
+        if best is None:
+            return self.step
+        step, folder = best
+        self._load_weights(folder)
+        return step
+
+    def _accumulate(self, items: Sequence[Any], loss_sum: LossSum, count: float) -> dict[str, float]:
+        self.optimizer.zero_grad()
+        size = self.micro_batch or len(items)
+        totals: dict[str, torch.Tensor] = {}
+        for start in range(0, len(items), size):
+            loss, more = loss_sum(items[start : start + size])
+            (loss / count).backward()
+            for key, value in {"loss": loss, **more}.items():
+                value = value.detach() / count
+                totals[key] = totals[key] + value if key in totals else value
+        return {k: float(v) for k, v in totals.items()}
+
+    def _halve_micro_batch(self, error: Exception, rows: int) -> None:
+        message = str(error)
+        if not (isinstance(error, torch.OutOfMemoryError) or "not enough memory" in message):
+            raise error
+        self.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        size = self.micro_batch or rows
+        if size == 1:
+            raise RunError(
+                f"memory ran out on a single row at step {self.step}: {message.splitlines()[0]}",
+                "lower the stage's max_tokens or sampling.max_new_tokens, or use LoRA (model.adapter=lora)",
+            ) from error
+        self.micro_batch = max(1, size // 2)
+        self.run.event("memory", f"memory ran out with {size} rows at once; going on with {self.micro_batch}")
+
+    def _skip(self, loss: float, norm: float) -> None:
+        self.optimizer.zero_grad()
+        self.skipped += 1
+        self.run.event("skip", "loss or gradient not finite", step=self.step, loss=repr(loss), norm=repr(norm))
+        if self.skipped > self.config.run.max_skipped:
+            raise RunError(
+                f"{self.skipped} steps had a non-finite loss or gradient (the last: step {self.step})",
+                "the last good checkpoint is kept; lower optimizer.lr and start from it, or look at the data",
+            )
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach().contiguous() for name, p in self.optimizer.named.items()}
+
+    def _checkpoint_bytes(self) -> int:
+        return sum(p.numel() * p.element_size() for p in self.optimizer.named.values()) * 3
+
+    def _save(self, folder: Path) -> None:
+        save_file(self._weights(), folder / "weights.safetensors")
+        save_file(self.optimizer.state(), folder / "optimizer.safetensors")
+        state = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "micro_batch": self.micro_batch,
+            "stopped": self._stopped,
+            "memory": self.memory,
+            "torch_random": torch.get_rng_state().numpy().tobytes().hex(),
+        }
+        (folder / "loop.json").write_text(json.dumps(state))
+
+    def _load(self, folder: Path) -> None:
+        self._load_weights(folder)
+        self.optimizer.load(load_file(folder / "optimizer.safetensors"))
+        state = json.loads((folder / "loop.json").read_text())
+        self.step, self.skipped, self._stopped = state["step"], state["skipped"], state["stopped"]
+        self.micro_batch, self.memory = state["micro_batch"], state["memory"]
+        torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch_random"]), dtype=torch.uint8))
+
+    def _load_weights(self, folder: Path) -> None:
+        with torch.no_grad():
+            for name, tensor in load_file(folder / "weights.safetensors").items():
+                self.optimizer.named[name].copy_(tensor)

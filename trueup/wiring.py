@@ -1,0 +1,422 @@
+"""Where artifacts become the models and records that stages are handed, and their results become artifacts.
+
+`EXECUTE[stage](run, config)` does one stage from start to end, whether fresh or resumed; everything it needs stands in
+the run's record, so resuming is calling it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import (
+    PretrainConfig,
+    RewardConfig,
+    RlConfig,
+    SampleConfig,
+    SftConfig,
+    Table,
+    WinrateConfig,
+)
+from .errors import ModelError, NotFoundError, TrueupError
+from .records import Completion, Demonstration, Judgement, Prompt, by_prompt
+from .runs import Run
+from .store import Artifact, Workspace, read_jsonl, write_jsonl
+from .text.formats import split_by_prompt
+from .world import GoldScorer, p_true
+
+if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
+    from .engines.sampler import Sampler
+    from .models.language_model import LanguageModel
+    from .models.rows import Group
+    from .ports import Scorer
+
+ROWS = "rows.jsonl"
+MODELS = ("model", "external")
+
+
+# --- artifacts as records
+
+
+def read_prompts(artifact: Artifact) -> list[Prompt]:
+    """The prompts of a prompt set, or those that a set of demonstrations, judgements or completions is about."""
+    rows = _rows(artifact)
+    prompts = [Prompt.from_json(row if artifact.kind == "prompts" else row["prompt"]) for row in rows]
+    return list({prompt.id: prompt for prompt in prompts}.values())
+
+
+def read_demonstrations(artifact: Artifact) -> list[Demonstration]:
+    _expect(artifact, "demonstrations")
+    return [Demonstration.from_json(row) for row in _rows(artifact)]
+
+
+def read_judgements(artifact: Artifact) -> list[Judgement]:
+    _expect(artifact, "preferences")
+    return [Judgement.from_json(row) for row in _rows(artifact)]
+
+
+def read_completions(artifact: Artifact) -> list[Completion]:
+    _expect(artifact, "completions")
+    found = []
+    for row in _rows(artifact):
+        prompt = Prompt.from_json(row["prompt"])
+        found += [Completion.from_json(prompt, c) for c in row["completions"]]
+    return found
+
+
+def put_records(
+    workspace: Workspace,
+    kind: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    name: str = "",
+    parents: Mapping[str, Artifact] | None = None,
+    **meta: Any,
+) -> Artifact:
+    with workspace.staging() as folder:
+        write_jsonl(folder / ROWS, rows)
+        return workspace.put(kind, folder, parents=parents or {}, meta={"rows": len(rows), **meta}, name=name)
+
+
+def completion_rows(completions: Sequence[Completion]) -> list[dict[str, Any]]:
+    return [
+        {"prompt": group[0].prompt.to_json(), "completions": [c.to_json(logprobs=True) for c in group]}
+        for group in by_prompt(completions)
+    ]
+
+
+# --- artifacts as models
+
+
+def resolve_model(workspace: Workspace, ref: str | Artifact) -> Artifact:
+    """A model of the workspace, or a local folder or hub id, which gets an artifact that points to it.
+
+    The pointer holds no weights, only where they are and what they looked like: if they change, that is an error.
+    """
+    if isinstance(ref, Artifact):
+        return ref
+    try:
+        artifact = workspace.get(ref)
+    except NotFoundError:
+        path = Path(ref).expanduser()
+        if path.is_dir():
+            return workspace.put("external", _pointer(str(path.resolve()), _look(path)))
+        if "/" in ref and not ref.startswith((".", "/", "~")):
+            return workspace.put("external", _pointer(ref, {}))
+        raise
+    if artifact.kind not in (*MODELS, "reward"):
+        raise ModelError(f"'{ref}' is a {artifact.kind} artifact, not a model", "see `trueup artifacts list`")
+    return artifact
+
+
+def chain(workspace: Workspace, artifact: Artifact) -> list[str]:
+    """Folders to load in order: weights first, then the adapters that sit on one another."""
+    if artifact.kind == "external":
+        pointer = json.loads((artifact.path / "source.json").read_text())
+        if pointer["files"] and _look(Path(pointer["source"])) != pointer["files"]:
+            raise ModelError(
+                f"the model in {pointer['source']} is not the one it was when it was first used",
+                "name the folder again to use it as it is now; older results keep pointing to what it was",
+            )
+        return [pointer["source"]]
+    below = chain(workspace, workspace.get(artifact.parents["base"])) if artifact.meta.get("adapter") else []
+    return [*below, str(artifact.path)]
+
+
+def load_policy(run: Run, role: str, config: Any, *, trainable: bool = False, prompt: Any = None) -> LanguageModel:
+    from .models.load import load_model
+
+    artifact = run.inputs[role]
+    return load_model(
+        chain(run.workspace, artifact), config.model, prompt=prompt, source=artifact.id, trainable=trainable,
+        seed=config.run.seed,
+    )  # fmt: skip
+
+
+def load_scorer(run: Run, role: str, config: Any) -> Scorer:
+    from .engines.reward_scorer import RewardScorer
+    from .models.load import load_reward
+
+    artifact = run.inputs[role]
+    return RewardScorer(load_reward(chain(run.workspace, artifact), config.model, source=artifact.id))
+
+
+def check_formats(workspace: Workspace, policy: Artifact, reward: Artifact) -> None:
+    """Policy and reward model must read prompts in one format. Asked of their files, before anything is loaded."""
+    found = [_stored_format(chain(workspace, artifact)[-1]) for artifact in (policy, reward)]
+    if None not in found and found[0] != found[1]:
+        raise ModelError(
+            f"policy {policy.id} and reward model {reward.id} were trained with different prompt formats",
+            "train the reward model on this policy's SFT model, so that both read prompts alike",
+        )
+
+
+# --- stages
+
+
+def _pretrain(run: Run, config: PretrainConfig) -> Artifact:
+    from .models.load import new_model
+    from .text.chat import prompt_format
+    from .text.tokenizer import EOS, PAD, train_tokenizer
+    from .train.pretrain import pretrain
+
+    demonstrations = read_demonstrations(run.inputs["data"])
+    texts = [text for prompt, answers in _grouped(demonstrations) for text in (prompt.text, *answers)]
+    tokenizer = train_tokenizer(texts, config.architecture.vocabulary)
+    format = prompt_format(tokenizer, config.prompt, eos=EOS, pad=PAD)
+    model = new_model(config.architecture, tokenizer, format, config.run.seed)
+    train, heldout, dropped = _split(model, demonstrations, config.architecture.context, config)
+    best = pretrain(run, config, model, train, heldout)
+    return _finish_model(run, model, config, best, dropped)
+
+
+def _sft(run: Run, config: SftConfig) -> Artifact:
+    from .train.sft import sft
+
+    model = load_policy(run, "base", config, trainable=True, prompt=config.prompt)
+    demonstrations = read_demonstrations(run.inputs["data"])
+    train, heldout, dropped = _split(model, demonstrations, config.max_tokens or model.context, config)
+    best = sft(run, config, model, train, heldout)
+    return _finish_model(run, model, config, best, dropped)
+
+
+def _sample(run: Run, config: SampleConfig) -> Artifact:
+    from .models.device import use_threads
+
+    use_threads(config.run.threads)
+    prompts = read_prompts(run.inputs["prompts"])
+    with _sampler(load_policy(run, "model", config), len(prompts)) as sampler:
+        completions = sampler.sample(prompts, config.sampling, seed=config.run.seed, n=config.per_prompt)
+    artifact = put_records(run.workspace, "completions", completion_rows(completions), parents=run.inputs)
+    run.output("completions", artifact)
+    run.finish(
+        {
+            "prompts": len(prompts),
+            "completions": len(completions),
+            "unfinished": sum(not c.finished for c in completions),
+        }
+    )
+    return artifact
+
+
+def _reward(run: Run, config: RewardConfig) -> Artifact:
+    from .engines.reward_scorer import RewardScorer
+    from .evals.reward import evaluate_reward
+    from .models.load import new_reward, save_reward
+    from .train.reward import judged, reward
+
+    inputs = run.inputs
+    judgements = read_judgements(inputs["data"])
+    model = new_reward(
+        config.kind,
+        chain(run.workspace, inputs["base"]),
+        config.model,
+        features=chain(run.workspace, inputs["features"]) if "features" in inputs else (),
+        seed=config.run.seed,
+    )
+    longest = config.max_tokens or model.context
+    (train, dropped), (heldout, _) = (
+        judged(model.encoder, [j for j in judgements if j.split == split], longest) for split in ("train", "heldout")
+    )
+    _require(train, run, "no judgement is left to train on", dropped)
+    best = reward(run, config, model, train, heldout)
+    simulated = all(j.source == "simulated" for j in judgements)
+    kept = [j for j in judgements if j.split == "heldout" and any(target != 0.5 for _, _, target in j.pairs())]
+    result: dict[str, Any] = {"best_step": best, "dropped": dropped, "kind": config.kind}
+    if kept:
+        gold = GoldScorer() if _in_world([j.prompt for j in kept]) else None
+        result |= evaluate_reward(RewardScorer(model), kept, gold, p_true if simulated else None)
+    is_adapter = getattr(model, "adapter", None) is not None
+    artifact = _put_model(run, "reward", lambda folder: save_reward(model, folder), is_adapter, scorer=config.kind)
+    run.finish(result)
+    return artifact
+
+
+def _rl(run: Run, config: RlConfig) -> Artifact:
+    from .engines.sampler import Sampler
+    from .train.rl import rl
+
+    inputs = run.inputs
+    check_formats(run.workspace, inputs["policy"], inputs["reward"])
+    policy = load_policy(run, "policy", config, trainable=True)
+    reference = None if policy.adapter is not None else load_policy(run, "policy", config)
+    prompts, long = _fitting(read_prompts(inputs["prompts"]), policy, config.sampling.max_new_tokens)
+    _require(prompts, run, "no prompt leaves room for a completion", long)
+    held = sorted(prompts, key=lambda prompt: prompt.id)[: min(config.evaluation_prompts, len(prompts) // 5)]
+    apart = {prompt.id for prompt in held}
+    train = [prompt for prompt in prompts if prompt.id not in apart]
+    watched: dict[str, Scorer] = {"gold": GoldScorer()} if _in_world(prompts) else {}
+    best = rl(
+        run, config, policy, reference, Sampler(policy), load_scorer(run, "reward", config), train, held, watched
+    )
+    return _finish_model(run, policy, config, best, long)
+
+
+def _winrate(run: Run, config: WinrateConfig) -> Artifact:
+    from .evals.compare import best_of, compare
+    from .models.device import use_threads
+
+    use_threads(config.run.threads)
+    prompts = read_prompts(run.inputs["prompts"])
+    prompts = prompts[: config.prompts or len(prompts)]
+    judge = load_scorer(run, "judge", config) if "judge" in run.inputs else GoldScorer()
+    if "judge" not in run.inputs and not _in_world(prompts):
+        raise TrueupError("these prompts have no gold score", "only the built-in world has one; name a reward model")
+    with _sampler(load_policy(run, "a", config), len(prompts)) as sampler:
+        a = sampler.sample(prompts, config.sampling, seed=config.run.seed)
+    sampling_b = config.sampling
+    if config.temperature_b is not None:
+        sampling_b = sampling_b.model_copy(update={"temperature": config.temperature_b})
+    with _sampler(load_policy(run, "b", config), len(prompts)) as sampler:
+        b = sampler.sample(prompts, sampling_b, seed=config.run.seed + 1, n=config.best_of)
+    if config.best_of > 1:
+        b = best_of(b, load_scorer(run, "reward", config))
+    found = compare(a, b, judge)
+    with run.workspace.staging() as folder:
+        write_jsonl(folder / ROWS, found.rows)
+        (folder / "result.json").write_text(json.dumps(found.to_json(), indent=1) + "\n")
+        artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta={"config": run.config})
+    run.output("evaluation", artifact)
+    run.finish(found.to_json())
+    return artifact
+
+
+EXECUTE: dict[str, Callable[[Run, Any], Artifact]] = {
+    "pretrain": _pretrain,
+    "sft": _sft,
+    "sample": _sample,
+    "reward": _reward,
+    "rl": _rl,
+    "winrate": _winrate,
+}
+
+
+def execute(run: Run, config: Table) -> Artifact:
+    with run:
+        return EXECUTE[run.stage](run, config)
+
+
+# --- inside
+
+
+def _split(
+    model: LanguageModel, demonstrations: Sequence[Demonstration], longest: int, config: PretrainConfig | SftConfig
+) -> tuple[list[Group], list[Group], int]:
+    """Token groups for training and for the held-out loss, split by prompt; and how many rows were too long."""
+    sides: dict[str, list[Group]] = {"train": [], "heldout": []}
+    dropped, encoder = 0, model.encoder
+    for prompt, answers in _grouped(demonstrations):
+        replies = [encoder.completion(prompt, answer) for answer in answers]
+        fitted = encoder.fit(prompt, longest - max(map(len, replies)))
+        if fitted is None:
+            dropped += len(answers)
+            continue
+        if fitted is not prompt:
+            replies = [encoder.completion(fitted, answer) for answer in answers]
+        side = split_by_prompt(prompt.id, config.heldout, config.run.seed)
+        sides[side].append((encoder.prompt(fitted), replies))
+    if not sides["train"]:
+        raise TrueupError(
+            f"none of the {len(demonstrations)} demonstrations can be trained on ({dropped} are longer than "
+            f"{longest} tokens)",
+            "raise max_tokens, use a model with a longer context, or lower `heldout`",
+        )
+    return sides["train"], sides["heldout"][:256], dropped
+
+
+def _grouped(demonstrations: Sequence[Demonstration]) -> list[tuple[Prompt, list[str]]]:
+    """Demonstrations by prompt: the completions of one prompt share its row."""
+    groups: dict[str, tuple[Prompt, list[str]]] = {}
+    for demonstration in demonstrations:
+        groups.setdefault(demonstration.prompt.id, (demonstration.prompt, []))[1].append(demonstration.completion)
+    return list(groups.values())
+
+
+def _fitting(prompts: Sequence[Prompt], policy: LanguageModel, room: int) -> tuple[list[Prompt], int]:
+    fitted = [policy.encoder.fit(prompt, policy.context - room) for prompt in prompts]
+    kept = [prompt for prompt in fitted if prompt is not None]
+    return kept, len(prompts) - len(kept)
+
+
+def _finish_model(run: Run, model: LanguageModel, config: Any, best: int, dropped: int) -> Artifact:
+    from .models.load import save_model
+
+    artifact = _put_model(run, "model", lambda folder: save_model(model, folder), model.adapter is not None)
+    last = run.metrics()[-1] if run.metrics() else {}
+    run.finish({"best_step": best, "dropped": dropped, **{k: v for k, v in last.items() if k != "step"}})
+    return artifact
+
+
+def _put_model(run: Run, kind: str, save: Callable[[Path], None], is_adapter: bool, **meta: Any) -> Artifact:
+    """Parents are the run's inputs; `base` is what an adapter sits on."""
+    parents = dict(run.inputs)
+    if "policy" in parents:
+        parents["base"] = parents.pop("policy")
+    with run.workspace.staging() as folder:
+        save(folder)
+        artifact = run.workspace.put(
+            kind, folder, parents=parents, meta={"stage": run.stage, "adapter": is_adapter, **meta}
+        )
+    run.output(kind, artifact)
+    return artifact
+
+
+@contextmanager
+def _sampler(model: LanguageModel, prompts: int) -> Iterator[Sampler]:
+    from .engines.sampler import Sampler
+    from .runs import track
+
+    with track(prompts, "sample") as advance:
+        yield Sampler(model, progress=advance)
+
+
+def _in_world(prompts: Sequence[Prompt]) -> bool:
+    return bool(prompts) and all("world" in prompt.meta for prompt in prompts)
+
+
+def _require(rows: Sequence[Any], run: Run, problem: str, dropped: int) -> None:
+    if not rows:
+        raise TrueupError(
+            f"{problem} ({dropped} left out as too long)", "raise max_tokens or look at the data: trueup data show"
+        )
+
+
+def _expect(artifact: Artifact, kind: str) -> None:
+    if artifact.kind != kind:
+        raise TrueupError(
+            f"artifact {artifact.id} is of kind '{artifact.kind}', not '{kind}'", "see `trueup artifacts list`"
+        )
+
+
+def _rows(artifact: Artifact) -> list[dict[str, Any]]:
+    path = artifact.path / ROWS
+    if not path.is_file():
+        raise TrueupError(f"artifact {artifact.id} ({artifact.kind}) holds no rows", "see `trueup artifacts list`")
+    return list(read_jsonl(path))
+
+
+def _pointer(source: str, files: Mapping[str, Any]) -> dict[str, bytes]:
+    return {"source.json": json.dumps({"source": source, "files": files}, indent=1, sort_keys=True).encode()}
+
+
+def _look(folder: Path) -> dict[str, Any]:
+    """Sizes of the weights and digests of the small files: enough to notice that a folder changed, without reading all."""
+    import hashlib
+
+    def mark(path: Path) -> str:
+        if path.stat().st_size > 2**22:
+            with path.open("rb") as file:
+                start = file.read(2**16)
+            return f"{path.stat().st_size} {hashlib.sha256(start).hexdigest()}"
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    files = (p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".jinja", ".model"))
+    return {path.name: mark(path) for path in files} if folder.is_dir() else {}
+
+
+def _stored_format(folder: str) -> dict[str, Any] | None:
+    path = Path(folder) / "prompt_format.json"
+    return json.loads(path.read_text()) if path.is_file() else None
