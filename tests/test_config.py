@@ -267,7 +267,7 @@ def test_an_effective_config_is_read_back_equal(stage, tmp_path):
     [
         ("rl", ["missing_eos_score=none", "stop_score=3", "optimizer.name=muon", "optimizer.muon_lr=1e-07"]),
         ("rl", ["value_coefficient=0", "optimizer.schedule=constant", "optimizer.eps=1e-20", "whiten=false"]),
-        ("sft", ["steps=7", "prompt.template={% for m in messages %}\t\"{{ m.content }}\"\n{% endfor %}\x7f\\"]),
+        ("sft", ["steps=7", 'prompt.template={% for m in messages %}\t"{{ m.content }}"\n{% endfor %}\x7f\\']),
         ("sft", ["epochs=1e6", 'prompt.stop=["</s>", "é", "\\u0000"]', "heldout=0", "model.adapter=none"]),
         ("sample", ["sampling.temperature=0"]),
         ("pretrain", ["optimizer.name=adamw", "optimizer.betas=[0, 1]"]),
@@ -279,7 +279,9 @@ def test_an_effective_config_with_everything_unusual_is_read_back_equal(stage, s
     assert load(stage, written(tmp_path, as_toml(config))) == config
 
 
-@given(st.one_of(st.text(st.characters(exclude_categories=["Cs"])), st.floats(allow_nan=False), st.integers(-9, 10**12)))
+@given(
+    st.one_of(st.text(st.characters(exclude_categories=["Cs"])), st.floats(allow_nan=False), st.integers(-9, 10**12))
+)
 def test_toml_values_are_read_back_by_a_toml_parser(item):
     assert tomllib.loads(f"x = {toml_value(item)}")["x"] == item
 

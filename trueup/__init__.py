@@ -5,9 +5,11 @@ Importing this package is cheap: torch loads when a stage runs.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+IMPORTED = time.time()
 
 _EXPORTS = {
     **dict.fromkeys(

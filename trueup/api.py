@@ -105,13 +105,13 @@ def winrate(
     config: Table | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """How often `a`'s answer beats `b`'s on the same prompts, ties half.
+    """How often `a`'s answer beats `b`'s on the same prompts, ties half. Either may be a completion set.
 
     `judge` is a reward model kept out of training, or "gold" in the built-in world. `reward` chooses B's best of n.
     """
     inputs = {
-        "a": wiring.resolve_model(ws, a),
-        "b": wiring.resolve_model(ws, b),
+        "a": wiring.resolve_model(ws, a, or_completions=True),
+        "b": wiring.resolve_model(ws, b, or_completions=True),
         "prompts": ws.get(prompts),
     }
     if judge != "gold":
@@ -204,10 +204,18 @@ def _no_rows(artifact: Artifact) -> list[Any]:
 
 
 def make_world(
-    ws: Workspace, seed: int = 0, pretraining: int = 3000, demonstrations: int = 2000, prompts: int = 1000,
+    ws: Workspace,
+    seed: int = 0,
+    pretraining: int = 3000,
+    demonstrations: int = 2000,
+    prompts: int = 1000,
     heldout: int = 300,
-) -> dict[str, Artifact]:  # fmt: skip
-    """The data of the built-in world as artifacts: posts to summarise, made by a program. Its people are simulated."""
+    posts: int | None = None,
+) -> dict[str, Artifact]:
+    """The data of the built-in world as artifacts: posts to summarise, made by a program. Its people are simulated.
+
+    `prompts` is how many posts there are to judge completions of, `posts` how many for RL (as many by default).
+    """
     from .world import World
 
     world = World(seed)
@@ -220,7 +228,7 @@ def make_world(
         "pretraining": ("demonstrations", titles),
         "demonstrations": ("demonstrations", [d.to_json() for d in world.demonstrations(demonstrations)]),
         "candidates": ("prompts", [p.to_json() for p in world.prompts("candidates", prompts)]),
-        "posts": ("prompts", [p.to_json() for p in world.prompts("rl", prompts)]),
+        "posts": ("prompts", [p.to_json() for p in world.prompts("rl", prompts if posts is None else posts)]),
         "heldout": ("prompts", [p.to_json() for p in world.prompts("heldout", heldout)]),
     }
     return {

@@ -17,6 +17,7 @@ from .config import (
     RewardConfig,
     RlConfig,
     SampleConfig,
+    Sampling,
     SftConfig,
     Table,
     WinrateConfig,
@@ -91,7 +92,7 @@ def completion_rows(completions: Sequence[Completion]) -> list[dict[str, Any]]:
 # --- artifacts as models
 
 
-def resolve_model(workspace: Workspace, ref: str | Artifact) -> Artifact:
+def resolve_model(workspace: Workspace, ref: str | Artifact, *, or_completions: bool = False) -> Artifact:
     """A model of the workspace, or a local folder or hub id, which gets an artifact that points to it.
 
     The pointer holds no weights, only where they are and what they looked like: if they change, that is an error.
@@ -107,7 +108,7 @@ def resolve_model(workspace: Workspace, ref: str | Artifact) -> Artifact:
         if "/" in ref and not ref.startswith((".", "/", "~")):
             return workspace.put("external", _pointer(ref, {}))
         raise
-    if artifact.kind not in (*MODELS, "reward"):
+    if artifact.kind not in (*MODELS, "reward") and not (or_completions and artifact.kind == "completions"):
         raise ModelError(f"'{ref}' is a {artifact.kind} artifact, not a model", "see `trueup artifacts list`")
     return artifact
 
@@ -124,6 +125,13 @@ def chain(workspace: Workspace, artifact: Artifact) -> list[str]:
         return [pointer["source"]]
     below = chain(workspace, workspace.get(artifact.parents["base"])) if artifact.meta.get("adapter") else []
     return [*below, str(artifact.path)]
+
+
+def context_of(folder: str) -> int:
+    """The longest row a model takes, from its config alone."""
+    path = Path(folder) / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or 1024)
 
 
 def load_policy(run: Run, role: str, config: Any, *, trainable: bool = False, prompt: Any = None) -> LanguageModel:
@@ -265,13 +273,11 @@ def _winrate(run: Run, config: WinrateConfig) -> Artifact:
     judge = load_scorer(run, "judge", config) if "judge" in run.inputs else GoldScorer()
     if "judge" not in run.inputs and not _in_world(prompts):
         raise TrueupError("these prompts have no gold score", "only the built-in world has one; name a reward model")
-    with _sampler(load_policy(run, "a", config), len(prompts)) as sampler:
-        a = sampler.sample(prompts, config.sampling, seed=config.run.seed)
+    a = _answers(run, "a", config, prompts, config.sampling, config.run.seed, 1)
     sampling_b = config.sampling
     if config.temperature_b is not None:
         sampling_b = sampling_b.model_copy(update={"temperature": config.temperature_b})
-    with _sampler(load_policy(run, "b", config), len(prompts)) as sampler:
-        b = sampler.sample(prompts, sampling_b, seed=config.run.seed + 1, n=config.best_of)
+    b = _answers(run, "b", config, prompts, sampling_b, config.run.seed + 1, config.best_of)
     if config.best_of > 1:
         b = best_of(b, load_scorer(run, "reward", config))
     found = compare(a, b, judge)
@@ -282,6 +288,26 @@ def _winrate(run: Run, config: WinrateConfig) -> Artifact:
     run.output("evaluation", artifact)
     run.finish(found.to_json())
     return artifact
+
+
+def _answers(
+    run: Run, role: str, config: WinrateConfig, prompts: Sequence[Prompt], sampling: Sampling, seed: int, each: int
+) -> list[Completion]:
+    """`each` completions a prompt: sampled from a model now, or the first ones of a completion set."""
+    if run.inputs[role].kind != "completions":
+        with _sampler(load_policy(run, role, config), len(prompts)) as sampler:
+            return sampler.sample(prompts, sampling, seed=seed, n=each)
+    stored: dict[str, list[Completion]] = {}
+    for completion in read_completions(run.inputs[role]):
+        stored.setdefault(completion.prompt.id, []).append(completion)
+    lacking = [prompt for prompt in prompts if len(stored.get(prompt.id, ())) < each]
+    if lacking:
+        raise TrueupError(
+            f"completion set {run.inputs[role].id} has fewer than {each} completions for {len(lacking)} of the "
+            f"{len(prompts)} prompts",
+            "sample it again for these prompts, or name the model instead",
+        )
+    return [completion for prompt in prompts for completion in stored[prompt.id][:each]]
 
 
 EXECUTE: dict[str, Callable[[Run, Any], Artifact]] = {

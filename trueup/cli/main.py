@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The `trueup` program."""
     # Idle OpenMP threads that spin make a busy machine many times slower. Read once, when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its code
     sys.exit(run(arguments))
 
 
@@ -98,8 +101,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def print_result(result: Result) -> None:
     text = to_json(result.data) if result.as_json else result.text
     if text:
-        click.echo(text)
-    sys.stdout.flush()  # a closed pipe shows here, not after the last chance to catch it
+        print(text, flush=True)  # flushed now: a closed pipe must show while it can still be caught
 
 
 def _fail(error: BaseException, message: str, hint: str, code: int) -> int:

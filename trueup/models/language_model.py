@@ -31,7 +31,7 @@ class LanguageModel(nn.Module):
         self.encoder = encoder
         self.source = source  # the artifact these weights came from
         self._adapter = [adapter]  # in a list: peft's wrapper holds `network`, which must not be registered twice
-        self.context: int = getattr(network.config, "max_position_embeddings", 0) or 1 << 30
+        self.context = context_of(network.config)
         self.shares_prompts, self.plain_head = _probe(network)
 
     @property
@@ -54,7 +54,9 @@ class LanguageModel(nn.Module):
         ]
 
     def tokens(self, completion: Completion) -> Sequence[int]:
-        return completion.tokens or self.encoder.completion(completion.prompt, completion.text)
+        return completion.tokens or self.encoder.completion(
+            completion.prompt, completion.text, finished=completion.finished
+        )
 
     def fits(self, prompt: Prompt, room: int) -> bool:
         return len(self.encoder.prompt(prompt)) + room <= self.context
@@ -81,6 +83,11 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden_nd: torch.Tensor) -> torch.Tensor:
         return _finish_logits(self.network.get_output_embeddings()(hidden_nd), self.network.config)
+
+
+def context_of(config: Any) -> int:
+    """The longest row the model was made for; a model without position limits gets one that is never reached."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
 
 
 def _finish_logits(logits: torch.Tensor, config: Any) -> torch.Tensor:

@@ -203,8 +203,7 @@ def _network(kind: str, folder: str, settings: ModelSettings, dtype: torch.dtype
     import transformers
 
     _check_folder(folder)
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    _hush()
     try:
         return getattr(transformers, kind).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, trust_remote_code=settings.trust_remote_code
@@ -216,7 +215,16 @@ def _network(kind: str, folder: str, settings: ModelSettings, dtype: torch.dtype
         ) from error
 
 
+def _hush() -> None:
+    """trueup shows its own progress, and a head that does not exist yet is no news."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def _save_network(network: Any, adapter: Any, folder: Path) -> None:
+    _hush()
     if adapter is None:
         network.save_pretrained(folder)
         return

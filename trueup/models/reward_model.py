@@ -24,7 +24,7 @@ from torch import nn
 
 from ..algo.masked import zero_outside
 from ..text.chat import Encoder
-from .language_model import LanguageModel, run_trunk
+from .language_model import LanguageModel, context_of, run_trunk
 from .rows import Rows
 
 FORMAT = "trueup-reward-model"
@@ -38,9 +38,9 @@ class RewardModel(nn.Module):
 
     kind = ""
 
-    def __init__(self, encoder: Encoder, pad_id: int) -> None:
+    def __init__(self, encoder: Encoder, context: int) -> None:
         super().__init__()
-        self.encoder, self.pad_id = encoder, pad_id
+        self.encoder, self.pad_id, self.context = encoder, encoder.pad_id, context
         self.shares_prompts = False
         self.mean, self.std = 0.0, 1.0
         self.source = ""
@@ -64,7 +64,7 @@ class SequenceReward(RewardModel):
     kind = "sequence"
 
     def __init__(self, network: Any, encoder: Encoder, *, shares_prompts: bool, adapter: Any = None) -> None:
-        super().__init__(encoder, encoder.pad_id)
+        super().__init__(encoder, context_of(network.config))
         self.network = network
         self.shares_prompts = shares_prompts
         self._adapter = [adapter]
@@ -84,7 +84,7 @@ class FeatureReward(RewardModel):
     kind = "features"
 
     def __init__(self, trunk: LanguageModel, base: LanguageModel) -> None:
-        super().__init__(trunk.encoder, trunk.encoder.pad_id)
+        super().__init__(trunk.encoder, min(trunk.context, base.context))
         self.trunk, self.base = trunk, base.requires_grad_(False)
         self.shares_prompts = trunk.shares_prompts and base.shares_prompts
         width = trunk.network.config.hidden_size

@@ -49,6 +49,9 @@ def rl(
     loop = Loop(run, [policy, value_head], config, config.steps)
     if "score_mean" not in loop.memory:
         loop.memory |= _score_constants(config, engine, scorer, prompts)
+        run.event(
+            "score scale", "scores are shifted and scaled", mean=loop.memory["score_mean"], std=loop.memory["score_std"]
+        )
 
     def rollout(chosen: Sequence[Prompt], seed: int, each: int) -> tuple[list[Completion], torch.Tensor]:
         completions = engine.sample(chosen, config.sampling, seed=seed, n=each)  # 1 write
