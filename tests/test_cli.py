@@ -521,16 +521,40 @@ def test_the_world_makes_its_data_sets(called, trueup, ws):
     mock = called("make_world", made)
     code, out, _ = trueup("data", "world", "--seed", "3", "--prompts", "40", "--json")
     assert code == 0 and {what: a["id"] for what, a in json.loads(out).items()} == {w: a.id for w, a in made.items()}
-    assert mock.call_args.args[1:] == (3, 3000, 2000, 40, 300)
+    assert mock.call_args.args[1:] == (3, 3000, 2000, 40, 300, None)
+
+
+DEMO = {
+    "seed": 7,
+    "seconds": 1.0,
+    "people": "All simulated.",
+    "stages": [{"name": "rl", "seconds": 2.0, "data": "3 rollouts", "result": "KL 1"}],
+    "win_rates": [{"name": "RL vs SFT", "value": 0.75, "ci": [0.7, 0.8], "n": 300}],
+    "samples": [
+        {
+            "post": "A post.",
+            "entries": [
+                {"who": "SFT", "text": "two\nlines", "gold": -1.25},
+                {"who": "after RL", "text": "bell \x07", "gold": 3.0},
+            ],
+        }
+    ],
+    "report": "x/demo.html",
+    "commands": ["trueup lineage rl"],
+}
 
 
 def test_export_and_demo_pass_what_was_asked(called, trueup, tmp_path):
     export = called("export", tmp_path / "out")
     assert trueup("export", "tuned", "out", "--merge")[:2] == (0, f"{tmp_path / 'out'}\n")
     assert export.call_args.args[1:] == ("tuned", "out", True)
-    demo = called("demo", {"seconds": 1.0})
-    assert json.loads(trueup("demo", "--seed", "7", "--quick", "--json")[1]) == {"seconds": 1.0}
+    demo = called("demo", DEMO)
+    assert json.loads(trueup("demo", "--seed", "7", "--quick", "--json")[1]) == DEMO
     assert demo.call_args.args == (Path("trueup-demo"), 7, False, True)
+    text = trueup("demo")[1]
+    assert "rl     2.0s  3 rollouts  KL 1" in text and "RL vs SFT                 0.750  0.700 to 0.800  300" in text
+    assert "A post.\n  SFT       gold -1.25  two lines\n  after RL  gold +3.00  bell \\x07\n" in text
+    assert "All simulated." in text and "x/demo.html" in text and "  trueup lineage rl\n" in text
 
 
 def test_the_demo_takes_a_new_folder_and_never_one_in_use(called, trueup, tmp_path):
@@ -538,7 +562,7 @@ def test_the_demo_takes_a_new_folder_and_never_one_in_use(called, trueup, tmp_pa
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo-2").mkdir()
     assert free_folder(tmp_path / "demo") == tmp_path / "demo-3"
-    mock = called("demo", {})
+    mock = called("demo", DEMO)
     (tmp_path / "demo" / "mine.txt").write_text("precious")
     code, _, err = trueup("demo", "demo")
     assert code == 1 and "is not empty" in err and not mock.called

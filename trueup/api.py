@@ -287,11 +287,11 @@ def plan(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Table) ->
     return plan_stage(ws, stage, inputs, config)
 
 
-def environment() -> dict[str, Any]:
-    """Where trueup would compute, in which type, and why."""
+def environment(workspace: str | Path | None = None) -> dict[str, Any]:
+    """Versions, where trueup would compute, in which type and why, and which workspace it finds."""
     from .planning import describe_environment
 
-    return describe_environment()
+    return describe_environment(workspace)
 
 
 def demo(folder: str | Path, seed: int = 0, overopt: bool = False, quick: bool = False) -> dict[str, Any]:

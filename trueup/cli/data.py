@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .command import Group, Result, workspace
-from .text import artifact_data, artifact_line, counted, named, table
+from .text import artifact_data, artifact_line, counted, printable, table
 
 SHOWN_SKIPPED = 20
 
@@ -105,7 +105,7 @@ def show(ref: str, model: str | None, rows: int) -> Result:
 
     with workspace() as ws:
         found = api.show_data(ws, ref, model=model, rows=rows)
-    return Result(found, found["text"] if "text" in found else named(found))
+    return Result(found, printable(found["text"]))
 
 
 @data.command(
@@ -123,17 +123,22 @@ def show(ref: str, model: str | None, rows: int) -> Result:
     "--demonstrations", type=click.IntRange(min=0), default=2000, show_default=True, help="Posts with one summary each."
 )
 @click.option(
-    "--prompts", type=click.IntRange(min=0), default=1000, show_default=True, help="Posts to sample and train on."
+    "--prompts",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="Posts to have judged completions of.",
 )
+@click.option("--posts", type=click.IntRange(min=0), help="Posts to train on with RL; by default as many as --prompts.")
 @click.option(
     "--heldout", type=click.IntRange(min=0), default=300, show_default=True, help="Posts kept for evaluation."
 )
-def world(seed: int, pretraining: int, demonstrations: int, prompts: int, heldout: int) -> Result:
+def world(seed: int, pretraining: int, demonstrations: int, prompts: int, posts: int | None, heldout: int) -> Result:
     """Write the data of the built-in world: posts to summarise, made by a program. The people in it are simulated."""
     from .. import api
 
     with workspace() as ws:
-        made = api.make_world(ws, seed, pretraining, demonstrations, prompts, heldout)
+        made = api.make_world(ws, seed, pretraining, demonstrations, prompts, heldout, posts)
         names = ws.names()
     text = table(["what", "kind", "id"], [[what, artifact.kind, artifact.id] for what, artifact in made.items()])
     return Result({what: artifact_data(artifact, names) for what, artifact in made.items()}, text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..config import SampleConfig
-from .command import Command, Result, workspace
+from .command import Command, Result, chosen_workspace, progress, workspace
 from .settings import stage_settings
 from .text import artifact_data, artifact_line, named
 
@@ -43,10 +43,14 @@ def sample(model: str, prompts: str, name: str, config: SampleConfig) -> Result:
 def export(ref: str, folder: str, merge: bool) -> Result:
     """Write a model as a plain transformers or PEFT folder, with tokenizer, chat template and model card."""
     from .. import api
+    from ..exporting import caution
 
     with workspace() as ws:
         written = api.export(ws, ref, folder, merge)
-    return Result({"folder": str(written)}, str(written))
+    note = caution(written)
+    if note:
+        progress(f"note: {note}")
+    return Result({"folder": str(written), "note": note}, str(written))
 
 
 @click.command(
@@ -57,8 +61,8 @@ def export(ref: str, folder: str, merge: bool) -> Result:
     """,
 )
 def env() -> Result:
-    """Print versions, the device and the number type that `auto` would choose here, and why."""
+    """Print versions, the device and the number type that `auto` would choose here and why, and the workspace."""
     from .. import api
 
-    found = api.environment()
+    found = api.environment(chosen_workspace())
     return Result(found, named(found))

@@ -55,7 +55,12 @@ def cell(item: Any) -> str:
         return ", ".join(f"{key} {cell(inner)}" for key, inner in item.items())
     if isinstance(item, list | tuple):
         return ", ".join(map(cell, item))
-    return " ".join(str(item).split())
+    return printable(" ".join(str(item).split()))
+
+
+def printable(text: str) -> str:
+    """Text from a model or a file may hold what moves a terminal's cursor; show the code instead of obeying it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
 def named(values: Mapping[str, Any], indent: str = "") -> str:

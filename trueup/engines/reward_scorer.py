@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..errors import ModelError
 from ..models.reward_model import RewardModel
 from ..models.rows import Group, lay_out
 from ..records import Completion, Score, by_prompt
@@ -37,5 +38,15 @@ class RewardScorer:
     def _tokens(self, group: Sequence[Completion]) -> Group:
         """Encoded here, by the reward model's own tokenizer, from text: the policy's tokens mean nothing to it."""
         encoder = self.model.encoder
-        tokens = [encoder.completion(c.prompt, c.text, finished=c.finished) for c in group]
-        return encoder.prompt(group[0].prompt), [t or (encoder.eos_id,) for t in tokens]
+        prompt = encoder.prompt(group[0].prompt)
+        tokens = [encoder.completion(c.prompt, c.text, finished=c.finished) or (encoder.eos_id,) for c in group]
+        self._check_length(len(prompt) + max(map(len, tokens)))
+        return prompt, tokens
+
+    def _check_length(self, longest: int) -> None:
+        if longest > self.model.context:
+            raise ModelError(
+                f"a prompt and its completion are {longest} tokens to the reward model, whose context is "
+                f"{self.model.context}",
+                "leave out the longest prompts, lower sampling.max_new_tokens, or use a reward model that reads more",
+            )

@@ -8,17 +8,20 @@ whatever the batch size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from transformers import DynamicCache
 
 from ..config import Sampling
 from ..errors import ModelError
 from ..models.adapters import merged
 from ..models.language_model import LanguageModel
 from ..records import Completion, Prompt
+from .cache import roomy_cache
+
+DROP_AT = 0.85  # finished rows leave when this share or less is still writing: leaving copies the whole cache
 
 
 class Sampler:
@@ -32,9 +35,6 @@ class Sampler:
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seed: int, n: int = 1) -> list[Completion]:
         encoded = [self.model.encoder.prompt(prompt) for prompt in prompts]
         self._check_lengths(encoded, sampling.max_new_tokens)
-        draws = torch.rand(
-            len(prompts) * n, sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-        ).to(self.model.device)
         done: list[_Row | None] = [None] * (len(prompts) * n)
         # Prompts of like length go together: less padding. The order of the answer is the order of the question.
         order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
@@ -45,7 +45,7 @@ class Sampler:
             for start in range(0, len(order), size):
                 chosen = order[start : start + size]
                 rows = [_Row(i * n + k) for i in chosen for k in range(n)]
-                self._decode([encoded[i] for i in chosen], rows, draws, sampling, n)
+                self._decode([encoded[i] for i in chosen], rows, sampling, seed, n)
                 for row in rows:
                     done[row.index] = row
                 self.progress(len(chosen))
@@ -65,34 +65,31 @@ class Sampler:
         return found
 
     def _decode(
-        self, prompts: list[tuple[int, ...]], rows: list[_Row], draws: torch.Tensor, sampling: Sampling, n: int
+        self, prompts: list[tuple[int, ...]], rows: list[_Row], sampling: Sampling, seed: int, n: int
     ) -> None:
         """Fill `rows` (n for each prompt, in order) token by token until all have stopped."""
         device, stops = self.model.device, self.model.encoder.stop_ids
         tokens, seen, positions = _left_pad(prompts, self.model.encoder.pad_id, device)
         trunk = self.model.network.get_decoder()
-        cache = DynamicCache(config=self.model.network.config)
+        cache = roomy_cache(self.model.network.config, sampling.max_new_tokens)
+        draws = _uniform(seed, [row.index for row in rows], sampling.max_new_tokens).to(device)
         hidden = trunk(
             input_ids=tokens, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state[:, -1]
         if n > 1:
             cache.batch_repeat_interleave(n)
             hidden, seen = hidden.repeat_interleave(n, 0), seen.repeat_interleave(n, 0)
-        alive, index = list(rows), torch.tensor([row.index for row in rows], device=device)
+        alive = list(rows)
         for t in range(sampling.max_new_tokens):
-            chosen, logprob = choose(self.model.logits(hidden), draws[index, t], sampling)
-            going = []
-            for i, (row, token, value) in enumerate(zip(alive, chosen.tolist(), logprob.tolist(), strict=True)):
-                row.tokens.append(token)
-                row.logprobs.append(value)
-                row.finished = token in stops
-                if not row.finished:
-                    going.append(i)
+            chosen, logprob = choose(self.model.logits(hidden), draws[:, t], sampling)
+            for row, token, value in zip(alive, chosen.tolist(), logprob.tolist(), strict=True):
+                row.take(token, value, stops)
+            going = [i for i, row in enumerate(alive) if not row.finished]
             if not going or t + 1 == sampling.max_new_tokens:
                 return
-            if len(going) < len(alive):
+            if len(going) <= DROP_AT * len(alive):
                 keep = torch.tensor(going, device=device)
-                alive, index, chosen, seen = [alive[i] for i in going], index[keep], chosen[keep], seen[keep]
+                alive, draws, chosen, seen = [alive[i] for i in going], draws[keep], chosen[keep], seen[keep]
                 cache.batch_select_indices(keep)
             position = seen.sum(1, keepdim=True)
             seen = torch.cat([seen, seen.new_ones(len(alive), 1)], 1)
@@ -126,6 +123,13 @@ class _Row:
     logprobs: list[float] = field(default_factory=list)
     finished: bool = False
 
+    def take(self, token: int, logprob: float, stops: Collection[int]) -> None:
+        """The next token; a row that has stopped but not yet left the batch takes no more."""
+        if not self.finished:
+            self.tokens.append(token)
+            self.logprobs.append(logprob)
+            self.finished = token in stops
+
 
 def choose(logits_nv: torch.Tensor, draw_n: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
     """One token a row by inverting the cumulative distribution at `draw_n`, and its log-probability.
@@ -155,6 +159,12 @@ def _restrict(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         outside = mass - ordered.softmax(-1) >= sampling.top_p  # the token that crosses the line stays
         logits = logits.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
     return logits
+
+
+def _uniform(seed: int, indices: Sequence[int], count: int) -> torch.Tensor:
+    """`count` uniform numbers for each completion, from a stream of its own: (seed, index) decides, nothing else."""
+    streams = (np.random.Generator(np.random.Philox(key=[seed, index])) for index in indices)
+    return torch.from_numpy(np.stack([stream.random(count) for stream in streams]))
 
 
 def _left_pad(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,25 +18,38 @@ def wants_lora(settings: ModelSettings, parameters: int) -> bool:
     return settings.adapter == "lora" or (settings.adapter == "auto" and parameters > AUTO_ABOVE)
 
 
+def count_lora(network: Any, rank: int) -> int:
+    """How many parameters `add_lora` would add: two matrices beside every linear layer but the vocabulary's."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head = network.get_output_embeddings()
+    linear = [m for m in network.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
+    return sum(rank * sum(layer.weight.shape) for layer in linear)
+
+
 def add_lora(network: Any, settings: ModelSettings, seed: int, task: str | None = "CAUSAL_LM") -> Any:
     """Put fresh LoRA layers into `network` in place and freeze the rest. Returns the peft object that owns them."""
     peft = _peft()
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     config = peft.LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=0.0,  # dropout would make ratio noise out of identical weights
         target_modules="all-linear",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in network.modules()),  # GPT-2's transposed matrices
         task_type=task,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _hushed():
         torch.manual_seed(seed)
         return peft.get_peft_model(network, config)
 
 
 def load_lora(network: Any, folder: str) -> Any:
-    return _peft().PeftModel.from_pretrained(network, folder)
+    with _hushed():
+        return _peft().PeftModel.from_pretrained(network, folder)
 
 
 @contextmanager
@@ -59,14 +73,22 @@ def merged(model: LanguageModel) -> Iterator[None]:
 
     layers = [m for m in model.network.modules() if isinstance(m, LoraLayer) and not m.disable_adapters]
     kept = [layer.get_base_layer().weight.data.clone() for layer in layers]
-    for layer in layers:
-        layer.merge()
     try:
+        for layer in layers:
+            layer.merge()
         yield
     finally:
         for layer, weight in zip(layers, kept, strict=True):
             layer.merged_adapters.clear()
             layer.get_base_layer().weight.data.copy_(weight)
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What peft and transformers warn each other of is no news to the people who use them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _peft() -> Any:

@@ -28,11 +28,22 @@ ADAPTER_FILE = "adapter_config.json"
 
 def new_model(architecture: Architecture, tokenizer: Any, format: PromptFormat, seed: int) -> LanguageModel:
     """A Llama with random weights for a tokenizer made on the spot."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     encoder = Encoder(tokenizer, format)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+    config = new_config(
+        architecture, tokenizer.get_vocab_size(), eos_token_id=encoder.eos_id, pad_token_id=encoder.pad_id
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LanguageModel(LlamaForCausalLM(config), encoder)
+
+
+def new_config(architecture: Architecture, vocabulary: int, **tokens: int) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=vocabulary,
         hidden_size=architecture.hidden,
         num_hidden_layers=architecture.layers,
         num_attention_heads=architecture.heads,
@@ -41,12 +52,8 @@ def new_model(architecture: Architecture, tokenizer: Any, format: PromptFormat, 
         max_position_embeddings=architecture.context,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=encoder.eos_id,
-        pad_token_id=encoder.pad_id,
+        **tokens,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LanguageModel(LlamaForCausalLM(config), encoder)
 
 
 def load_model(
@@ -156,7 +163,9 @@ def _check_head(network: Any) -> None:
             "use the sequence-classification form of a decoder model (Llama, Qwen, Mistral, GPT-2, ...)",
         )
     if head.out_features != 1:
-        raise ModelError(f"the model has {head.out_features} outputs, a reward model has one", "train one with num_labels=1")
+        raise ModelError(
+            f"the model has {head.out_features} outputs, a reward model has one", "train one with num_labels=1"
+        )
 
 
 def load_encoder(folder: str, settings: ModelSettings, prompt: PromptSettings | None) -> Encoder:
@@ -182,13 +191,39 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     encoder.format.save(folder)
 
 
-def count_parameters(config: Mapping[str, Any]) -> int:
-    """Parameters of a causal LM from its config alone: built on the meta device, no memory, no download of weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def load_config(source: str, settings: ModelSettings) -> Any:
+    """The config of a folder or hub id: a small file, no weights."""
+    from transformers import AutoConfig
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
-    return model.num_parameters()
+    _check_whole(source)
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"cannot read the config of '{source}': {_first_line(error)}",
+            "give a folder with config.json, or a hub id that is reachable or cached",
+        ) from error
+
+
+def skeleton(config: Any, settings: ModelSettings) -> Any:
+    """The causal LM of a config on torch's meta device: every shape, no memory and no weights."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+    except (ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"no causal language model can be made from a config of type '{config.model_type}': {_first_line(error)}",
+            "use a decoder model (Llama, Qwen, Mistral, Gemma, GPT-2, ...)",
+        ) from error
+
+
+def count_parameters(config: Mapping[str, Any]) -> int:
+    """Parameters of a causal LM from its config alone; tied weights count once."""
+    from transformers import AutoConfig
+
+    return skeleton(AutoConfig.for_model(**config), ModelSettings()).num_parameters()
 
 
 def _chained(chain: Sequence[str], settings: ModelSettings, dtype: torch.dtype) -> Any:
@@ -202,17 +237,27 @@ def _chained(chain: Sequence[str], settings: ModelSettings, dtype: torch.dtype) 
 def _network(kind: str, folder: str, settings: ModelSettings, dtype: torch.dtype) -> Any:
     import transformers
 
-    _check_folder(folder)
+    _check_whole(folder)
     _hush()
     try:
-        return getattr(transformers, kind).from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=settings.trust_remote_code
+        network, found = getattr(transformers, kind).from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"cannot load a model from '{folder}': {_first_line(error)}",
             "give a folder with config.json and safetensors weights, or a hub id that is reachable or cached",
         ) from error
+    if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers in their place
+        raise ModelError(
+            f"'{folder}' lacks weights of a {type(network).__name__}: {', '.join(missing[:3])}",
+            "a reward model is a sequence-classification checkpoint, every other model a causal language model",
+        )
+    return network
 
 
 def _hush() -> None:
@@ -228,9 +273,12 @@ def _save_network(network: Any, adapter: Any, folder: Path) -> None:
     if adapter is None:
         network.save_pretrained(folder)
         return
-    # The path of the base means nothing on another machine, and would make equal adapters differ.
-    adapter.peft_config["default"].base_model_name_or_path = None
     adapter.save_pretrained(folder)
+    # What is in it must not depend on where it was trained: peft writes the base's path, and a set in any order.
+    path = folder / ADAPTER_FILE
+    config = json.loads(path.read_text())
+    config |= {"base_model_name_or_path": None, "target_modules": sorted(config["target_modules"])}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty card; `trueup export` writes a real one
 
 
@@ -253,6 +301,14 @@ def _check_folder(folder: str) -> None:
     """A path that does not exist must not be mistaken for a hub id and sent over the network."""
     if folder.startswith((".", "/", "~")) and not Path(folder).expanduser().is_dir():
         raise ModelError(f"no such model folder: {folder}", "check the path; a hub id looks like 'owner/name'")
+
+
+def _check_whole(folder: str) -> None:
+    _check_folder(folder)
+    if (Path(folder) / ADAPTER_FILE).is_file():
+        raise ModelError(
+            f"'{folder}' holds a PEFT adapter, not a whole model", "merge it into its base first, or name the base"
+        )
 
 
 def _changed(format: PromptFormat, prompt: PromptSettings) -> bool:

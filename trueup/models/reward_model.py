@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..algo.masked import zero_outside
+from ..algo.masked import at_least_float32, zero_outside
 from ..text.chat import Encoder
 from .language_model import LanguageModel, context_of, run_trunk
 from .rows import Rows
@@ -46,6 +46,10 @@ class RewardModel(nn.Module):
         self.source = ""
 
     def forward(self, rows: Rows) -> torch.Tensor:
+        raise AssertionError("a reward model is one of the kinds below")
+
+    def heads(self) -> list[nn.Module]:
+        """What is new on top of the pretrained trunk, and may learn at a rate of its own."""
         raise AssertionError("a reward model is one of the kinds below")
 
     def normalised(self, raw: torch.Tensor) -> torch.Tensor:
@@ -75,7 +79,10 @@ class SequenceReward(RewardModel):
 
     def forward(self, rows: Rows) -> torch.Tensor:
         hidden = run_trunk(self.network.base_model, rows)
-        return self.network.score(hidden[rows.last_c]).squeeze(-1).float()
+        return at_least_float32(self.network.score(hidden[rows.last_c]).squeeze(-1))
+
+    def heads(self) -> list[nn.Module]:
+        return [self.network.score]
 
 
 class FeatureReward(RewardModel):
@@ -99,6 +106,9 @@ class FeatureReward(RewardModel):
         at_cl = (rows.before_cl + 0).masked_scatter(rows.mask_cl, _token_positions(rows))
         tokens = zero_outside(self.token_head(hidden[at_cl]).squeeze(-1), rows.mask_cl).sum(1)
         return tokens / 10 + self.readout(self.features(rows)).squeeze(-1)
+
+    def heads(self) -> list[nn.Module]:
+        return [self.token_head, self.readout]
 
     @torch.no_grad()
     def features(self, rows: Rows) -> torch.Tensor:

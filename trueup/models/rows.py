@@ -40,12 +40,18 @@ class Rows:
         return Rows(**{k: v.to(device) if v is not None else None for k, v in moved.items()})
 
 
+def row_tokens(group: Group) -> int:
+    """Tokens of a prompt and its completions side by side."""
+    prompt, completions = group
+    return len(prompt) + sum(map(len, completions))
+
+
 def lay_out(groups: Sequence[Group], pad_id: int, *, shared: bool) -> Rows:
     """Lay the groups out in rows. A prompt needs at least one token and a completion at least one."""
     assert groups and all(prompt and all(completions) for prompt, completions in groups)
     rows = groups if shared else [(prompt, [c]) for prompt, completions in groups for c in completions]
     height = len(rows)
-    width = max(len(prompt) + sum(map(len, completions)) for prompt, completions in rows)
+    width = max(map(row_tokens, rows))
     count = sum(len(completions) for _, completions in rows)
     longest = max(len(c) for _, completions in rows for c in completions)
     longest_prompt = max(len(prompt) for prompt, _ in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 
@@ -15,14 +16,14 @@ from ..models.adapters import reference as adapter_off
 from ..models.language_model import LanguageModel
 from ..models.rows import Group
 from ..models.value import ValueHead
-from ..records import Completion, by_prompt
+from ..records import Completion
 
 
 @dataclass(frozen=True)
 class Experience:
     """A rollout in tensors: completions (c) by tokens (l), right-padded; `mask` is True on tokens sampled."""
 
-    groups: list[Group]  # a prompt with its completions: what a minibatch is made of
+    tokens: list[tuple[Sequence[int], Sequence[int]]]  # of each completion's prompt, and its own
     score_c: torch.Tensor
     mask_cl: torch.Tensor
     sampled_cl: torch.Tensor  # log-probs as the sampler saw them
@@ -36,6 +37,9 @@ class Experience:
     def kl_c(self) -> torch.Tensor:
         """KL of each completion: the sum of log-ratios over its tokens (k1)."""
         return per_token_penalty(self.logp_cl, self.reference_cl, self.mask_cl).sum(1)
+
+    def row_tokens(self, i: int) -> int:
+        return sum(map(len, self.tokens[i]))
 
     def drift(self) -> float:
         """Largest gap between a token's log-prob in the sampler and in the trainer. Should be rounding."""
@@ -58,16 +62,17 @@ def observe(
     reference: LanguageModel | None,
     value_head: ValueHead,
     temperature: float,
-    batch: int = 16,
+    batch: int,
 ) -> Experience:
     """Log-probs under policy and reference, and values: one pass each. Without a `reference` it is the adapter off.
 
-    Both log-probs are taken at the sampling temperature, else the KL would start above zero.
+    `batch` completions go through at once. Both log-probs are taken at the sampling temperature, else the KL would
+    start above zero.
     """
-    groups = policy.groups(by_prompt(completions))
+    tokens = [(policy.encoder.prompt(c.prompt), policy.tokens(c)) for c in completions]
     parts: list[tuple[torch.Tensor, ...]] = []
-    for start in range(0, len(groups), batch):
-        rows = policy.rows(groups[start : start + batch])
+    for start in range(0, len(tokens), batch):
+        rows = policy.rows(side_by_side(tokens[start : start + batch]))
         hidden = policy.hidden(rows)
         logp = policy.logprobs(rows, temperature, hidden)
         if reference is not None:
@@ -80,7 +85,7 @@ def observe(
     mask, logp, reference_logp, values = (_stack([part[i] for part in parts]) for i in range(4))
     empty = torch.zeros_like(logp)
     sampled = empty.masked_scatter(mask, logp.new_tensor([v for c in completions for v in c.logprobs]))
-    return Experience(groups, score_c.to(logp.device), mask, sampled, logp, reference_logp, values, empty, empty)
+    return Experience(tokens, score_c.to(logp.device), mask, sampled, logp, reference_logp, values, empty, empty)
 
 
 def with_advantages(experience: Experience, config: RlConfig) -> Experience:
@@ -91,6 +96,11 @@ def with_advantages(experience: Experience, config: RlConfig) -> Experience:
     if config.whiten:
         advantages = whiten(advantages, experience.mask_cl)
     return replace(experience, advantage_cl=advantages, return_cl=returns)
+
+
+def side_by_side(tokens: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Group]:
+    """Neighbours that answer the same prompt as one group, so that they can share its computation. Keeps the order."""
+    return [(prompt, [own for _, own in rows]) for prompt, rows in groupby(tokens, key=lambda row: row[0])]
 
 
 def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -18,22 +18,25 @@ class Optimizer:
     """One or two torch optimizers that step, clip and save as one."""
 
     def __init__(self, modules: Iterable[nn.Module], settings: OptimizerSettings, head_lr: float = 0.0) -> None:
-        """`modules` in a fixed order; every module after the first is a head and learns at `head_lr` if given."""
+        """`modules` in a fixed order; every module after the first is a head and learns at `head_lr` if given.
+
+        A head may also be part of the first module, as a reward model's is.
+        """
         trunk, *heads = modules
+        in_head = {id(p) for head in heads for p in head.parameters()}
         self.settings = settings
         self.named = {
             f"{i}.{name}": p
             for i, module in enumerate((trunk, *heads))
             for name, p in module.named_parameters()
-            if p.requires_grad
+            if p.requires_grad and (i > 0 or id(p) not in in_head)
         }
         assert self.named, "nothing to train"
         muon = {n for n, p in self.named.items() if settings.name == "muon" and _is_hidden_matrix(n, p)}
-        groups = {
-            "matrix": [p for n, p in self.named.items() if n not in muon and p.ndim > 1 and n.startswith("0.")],
-            "vector": [p for n, p in self.named.items() if n not in muon and p.ndim <= 1 and n.startswith("0.")],
-            "head": [p for n, p in self.named.items() if not n.startswith("0.")],
-        }
+        groups: dict[str, list[nn.Parameter]] = {"matrix": [], "vector": [], "head": []}
+        for name, p in self.named.items():
+            if name not in muon:
+                groups["head" if _is_head(name) else "matrix" if p.ndim > 1 else "vector"].append(p)
         rates = {"matrix": settings.lr, "vector": settings.lr, "head": head_lr or settings.lr}
         decay = {"matrix": settings.weight_decay, "vector": 0.0, "head": 0.0}
         self.parts: list[torch.optim.Optimizer] = [
@@ -62,7 +65,7 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def clip(self) -> float:
-        """Scale the gradient down to the largest norm allowed; returns the norm before. Non-finite is returned as is."""
+        """Scale the gradient down to the largest norm allowed; returns the norm before, which may be non-finite."""
         return float(nn.utils.clip_grad_norm_(self.named.values(), self.settings.grad_clip))
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -84,10 +87,17 @@ class Optimizer:
                     part.state[parameter] = {k: v.clone() for k, v in slots.items()}
 
 
+HEADS = ("score", "token_head", "readout")  # as parts of a parameter's name
+
+
+def _is_head(name: str) -> bool:
+    return not name.startswith("0.") or any(part in HEADS for part in name.split("."))
+
+
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Muon is for matrices between hidden states: not embeddings, not the vocabulary projection, not a head."""
-    outside = any(part in name for part in ("embed", "lm_head", "wte", "wpe", "score"))
-    return name.startswith("0.") and parameter.ndim == 2 and not outside
+    outside = any(part in name for part in ("embed", "lm_head", "wte", "wpe"))
+    return parameter.ndim == 2 and not outside and not _is_head(name)
 
 
 def rate(settings: OptimizerSettings, step: int, total: int) -> float:

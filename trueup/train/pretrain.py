@@ -16,7 +16,7 @@ import torch
 from ..algo.losses import language_model_loss
 from ..config import PretrainConfig
 from ..models.language_model import LanguageModel
-from ..models.rows import Group
+from ..models.rows import Group, row_tokens
 from ..runs.run import Run
 from ..text.batches import batch_indices
 from .run_loop import Loop
@@ -45,7 +45,7 @@ def pretrain(run: Run, config: PretrainConfig, model: LanguageModel, train: list
     for step in loop.steps():
         groups = [train[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(train))]
         total, completion_tokens = weigh(groups)
-        stats = loop.update(groups, loss_sum, total)
+        stats = loop.update(groups, loss_sum, total, row_tokens)
         loop.log(
             loss=stats["loss"],
             completion_loss=stats["completion_loss"] * total / completion_tokens,

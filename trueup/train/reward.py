@@ -18,7 +18,7 @@ import torch
 from ..algo.losses import ranking_loss
 from ..config import RewardConfig
 from ..models.reward_model import RewardModel
-from ..models.rows import Group, lay_out
+from ..models.rows import Group, lay_out, row_tokens
 from ..records import Judgement
 from ..runs.run import Run
 from ..text.batches import batch_indices
@@ -86,10 +86,10 @@ def reward(run: Run, config: RewardConfig, model: RewardModel, train: list[Judge
         return total / len(items), right / len(items)
 
     steps = config.steps or math.ceil(config.epochs * len(train) / config.batch_size)
-    loop = Loop(run, [model], config, steps, head_lr=config.head_lr)
+    loop = Loop(run, [model, *model.heads()], config, steps, head_lr=config.head_lr)
     for step in loop.steps():
         items = [train[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(train))]
-        stats = loop.update(items, loss_sum, len(items))
+        stats = loop.update(items, loss_sum, len(items), lambda item: row_tokens(item.group))
         loop.log(loss=stats["loss"], accuracy=stats["accuracy"], gradient_norm=stats["gradient_norm"])
         if loop.evaluation_due and heldout:
             loss, accuracy = evaluate(heldout)
@@ -100,11 +100,17 @@ def reward(run: Run, config: RewardConfig, model: RewardModel, train: list[Judge
     return best
 
 
+def mean_and_std(scores: torch.Tensor) -> tuple[float, float]:
+    """Of equal scores the std is taken as 1: they have no scale, and dividing by nearly nothing would invent one."""
+    mean, std = float(scores.double().mean()), float(scores.double().std(correction=0))
+    return mean, 1.0 if std < 1e-6 else std
+
+
 @torch.no_grad()
 def _set_constants(model: RewardModel, scores, items: Sequence[Judged]) -> None:  # type: ignore[no-untyped-def]
     """Mean 0 and std 1 over judged completions, stored with the model: the scale the KL coefficient is measured in."""
-    values = torch.cat([s for start in range(0, len(items), 16) for s in scores(items[start : start + 16])]).double()
-    model.mean, model.std = float(values.mean()), max(float(values.std(correction=0)), 1e-6)
+    values = torch.cat([s for start in range(0, len(items), 16) for s in scores(items[start : start + 16])])
+    model.mean, model.std = mean_and_std(values)
 
 
 def _share_right(scores: torch.Tensor, pairs: Sequence[tuple[int, int, float]]) -> float:

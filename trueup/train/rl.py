@@ -26,7 +26,8 @@ from ..ports import Engine, Scorer
 from ..records import Completion, Prompt
 from ..runs.run import Run
 from ..text.batches import batch_indices
-from .experience import Experience, observe, with_advantages
+from .experience import Experience, observe, side_by_side, with_advantages
+from .reward import mean_and_std
 from .run_loop import Loop
 
 
@@ -46,7 +47,7 @@ def rl(
     `watched` scorers are only logged: the run never learns from, stops on or chooses by them.
     """
     value_head = ValueHead(policy.network.config.get_text_config().hidden_size, config.run.seed).to(policy.device)
-    loop = Loop(run, [policy, value_head], config, config.steps)
+    loop = Loop(run, [policy, value_head], config, config.steps, head_lr=config.value_lr)
     if "score_mean" not in loop.memory:
         loop.memory |= _score_constants(config, engine, scorer, prompts)
         run.event(
@@ -57,21 +58,25 @@ def rl(
         completions = engine.sample(chosen, config.sampling, seed=seed, n=each)  # 1 write
         return completions, _scores(config, scorer, completions, loop.memory)  # 2 score
 
+    def watch(completions: Sequence[Completion], score_c: torch.Tensor) -> Experience:
+        def look(size: int) -> Experience:  # 3 log-probs, values, KL
+            return observe(completions, score_c, policy, reference, value_head, config.sampling.temperature, size)
+
+        return loop.within_memory(look, [len(completion.tokens) for completion in completions])
+
     for step in loop.steps():
         chosen = [
             prompts[i] for i in batch_indices(config.run.seed, step - 1, config.prompts_per_step, len(prompts))
         ]
         completions, score_c = rollout(chosen, _seed(config, "rollout", step), config.samples_per_prompt)
-        experience = observe(completions, score_c, policy, reference, value_head, config.sampling.temperature)  # 3
-        experience = with_advantages(experience, config)  # 4
+        experience = with_advantages(watch(completions, score_c), config)  # 4
         stats = improve(loop, config, experience, policy, value_head)  # 5
         loop.log(**describe(experience, completions), **stats)
         loop.log(**{name: _mean(scorer_.score(completions)) for name, scorer_ in watched.items()})
         run.keep_samples(step, _sample_rows(completions, experience))
         if loop.evaluation_due and heldout:
             completions, score_c = rollout(heldout, _seed(config, "evaluation", 0), 1)
-            seen = observe(completions, score_c, policy, reference, value_head, config.sampling.temperature)
-            score, kl = float(score_c.mean()), float(seen.kl_c.mean())
+            score, kl = float(score_c.mean()), float(watch(completions, score_c).kl_c.mean())
             loop.log(heldout_score=score, heldout_kl=kl)
             loop.log(**{f"heldout_{name}": _mean(s.score(completions)) for name, s in watched.items()})
             loop.evaluated(score - config.kl_coefficient * kl)
@@ -83,16 +88,16 @@ def rl(
 def improve(
     loop: Loop, config: RlConfig, experience: Experience, policy: LanguageModel, value_head: ValueHead
 ) -> dict[str, float]:
-    """Several passes over one rollout in minibatches of whole prompts; ends early when the policy has moved enough."""
-    each = config.samples_per_prompt
-    order = list(range(len(experience.groups)))
-    size = max(1, len(order) // config.minibatches)
+    """Several passes over one rollout in minibatches; ends early when the policy has moved enough."""
+    each, total = config.samples_per_prompt, len(experience.tokens)
+    prompts, size = list(range(total // each)), total // config.minibatches
     updates: list[dict[str, float]] = []
+    gaps: list[float] = []
 
-    def loss_sum(indices: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        rows = policy.rows([experience.groups[i] for i in indices])
-        at = torch.tensor([i * each + k for i in indices for k in range(each)], device=policy.device)
-        width, mask = rows.mask_cl.shape[1], rows.mask_cl
+    def loss_sum(chosen: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        rows = policy.rows(side_by_side([experience.tokens[i] for i in chosen]))
+        at, mask = torch.tensor(chosen, device=policy.device), rows.mask_cl
+        width = mask.shape[1]
         hidden = policy.hidden(rows)
         logp = policy.logprobs(rows, config.sampling.temperature, hidden)
         values = value_head(hidden[rows.before_cl])
@@ -104,15 +109,18 @@ def improve(
         on_value = value_loss(values, old_value, returns, mask, config.value_clip)
         tokens = mask.sum()
         sums = {"policy_loss": on_policy, "value_loss": on_value}
-        sums |= {key: seen[key] * tokens for key in ("approx_kl", "clip_fraction", "ratio_gap")}
+        sums |= {key: seen[key] * tokens for key in ("approx_kl", "clip_fraction")}
+        gaps.append(float(seen["ratio_gap"]))
         return on_policy + config.value_coefficient * on_value, sums
 
     for epoch in range(config.epochs):
-        random.Random(_seed(config, f"epoch {epoch}", loop.step)).shuffle(order)
+        random.Random(_seed(config, f"epoch {epoch}", loop.step)).shuffle(prompts)
+        order = [i * each + k for i in prompts for k in range(each)]  # completions of a prompt stay side by side
         for start in range(0, size * config.minibatches, size):
-            indices = order[start:] if start + 2 * size > len(order) else order[start : start + size]
-            tokens = float(sum(len(c) for i in indices for c in experience.groups[i][1]))
-            updates.append(loop.update(indices, loss_sum, tokens))
+            chosen = order[start:] if start + 2 * size > total else order[start : start + size]
+            gaps.clear()
+            tokens = float(sum(len(experience.tokens[i][1]) for i in chosen))
+            updates.append(loop.update(chosen, loss_sum, tokens, experience.row_tokens) | {"ratio_gap": max(gaps)})
             if updates[-1]["approx_kl"] > config.max_approx_kl:
                 loop.run.event("early stop", "approximate KL over its limit", step=loop.step, updates=len(updates))
                 return _summary(updates)
@@ -154,7 +162,7 @@ def _score_constants(
     chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, 128, len(prompts))]
     completions = engine.sample(chosen, config.sampling, seed=_seed(config, "constants", 0), n=1)
     values = torch.tensor([s.value for s in scorer.score(completions)], dtype=torch.float64)
-    return {"score_mean": float(values.mean()), "score_std": max(float(values.std(correction=0)), 1e-6)}
+    return dict(zip(("score_mean", "score_std"), mean_and_std(values), strict=True))
 
 
 def _summary(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
     for step in loop.steps():
         ...                                  # what this stage is about
-        loop.update(items, loss_sum, count)  # one optimizer step, in micro-batches, skipped when not finite
+        loop.update(items, loss_sum, count, tokens)  # one optimizer step in micro-batches, skipped when not finite
         loop.log(loss=...)
 
 What is random or ordered in a stage must be a function of (seed, step), never of state kept in Python: then weights,
@@ -16,7 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +30,9 @@ from ..runs.run import Run
 from ..runs.signals import graceful
 from .optimizers import Optimizer, rate
 
+T = TypeVar("T")
 LossSum = Callable[[Sequence[Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+ROW_LIMIT = {"pretrain": "architecture.context", "rl": "sampling.max_new_tokens"}  # elsewhere it is max_tokens
 
 
 class Loop:
@@ -78,26 +80,35 @@ class Loop:
                         f"trueup runs resume {self.run.id}",
                     )
 
-    def update(self, items: Sequence[Any], loss_sum: LossSum, count: float, steps_rate: float | None = None) -> dict:
+    def update(
+        self, items: Sequence[Any], loss_sum: LossSum, count: float, tokens: Callable[[Any], int]
+    ) -> dict[str, float]:
         """One optimizer step on the sum of losses over `items` divided by `count`, in micro-batches.
 
         `loss_sum(part)` returns the SUM over its part: with one global `count` below, the gradient does not depend on
-        how the items were split. Memory running out halves the micro-batch and does the same step again.
+        how the items were split. `tokens(item)` is the length of its row, for when that is what does not fit.
         """
-        while True:
-            try:
-                totals = self._accumulate(items, loss_sum, count)
-                break
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._halve_micro_batch(error, len(items))
+        totals = self.within_memory(lambda size: self._accumulate(items, loss_sum, count, size), [*map(tokens, items)])
         norm = self.optimizer.clip()
         loss = totals["loss"]
         if not (math.isfinite(norm) and math.isfinite(loss)):
             self._skip(loss, norm)
         else:
-            at = rate(self.config.optimizer, self.step, self.total) if steps_rate is None else steps_rate
-            self.optimizer.step(at)
+            self.optimizer.step(rate(self.config.optimizer, self.step, self.total))
         return {**totals, "gradient_norm": norm}
+
+    def within_memory(self, work: Callable[[int], T], lengths: Sequence[int]) -> T:
+        """`work(micro_batch)`, done again with half as many rows at once whenever memory runs out."""
+        while True:
+            size = min(self.micro_batch or len(lengths), len(lengths))
+            try:
+                return work(size)
+            except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU only the message tells
+                self._halve_micro_batch(error, size, max(lengths))
+            # Only here: until its handler ends, the error keeps every tensor of the failed attempt alive.
+            self.optimizer.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def log(self, **values: float | torch.Tensor | None) -> None:
         self._values |= {k: float(v) for k, v in values.items() if v is not None}
@@ -124,9 +135,8 @@ class Loop:
         self._load_weights(folder)
         return step
 
-    def _accumulate(self, items: Sequence[Any], loss_sum: LossSum, count: float) -> dict[str, float]:
+    def _accumulate(self, items: Sequence[Any], loss_sum: LossSum, count: float, size: int) -> dict[str, float]:
         self.optimizer.zero_grad()
-        size = self.micro_batch or len(items)
         totals: dict[str, torch.Tensor] = {}
         for start in range(0, len(items), size):
             loss, more = loss_sum(items[start : start + size])
@@ -136,20 +146,17 @@ class Loop:
                 totals[key] = totals[key] + value if key in totals else value
         return {k: float(v) for k, v in totals.items()}
 
-    def _halve_micro_batch(self, error: Exception, rows: int) -> None:
+    def _halve_micro_batch(self, error: Exception, size: int, longest: int) -> None:
         message = str(error)
         if not (isinstance(error, torch.OutOfMemoryError) or "not enough memory" in message):
             raise error
-        self.optimizer.zero_grad()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        size = self.micro_batch or rows
         if size == 1:
             raise RunError(
-                f"memory ran out on a single row at step {self.step}: {message.splitlines()[0]}",
-                "lower the stage's max_tokens or sampling.max_new_tokens, or use LoRA (model.adapter=lora)",
+                f"memory ran out at step {self.step} with one row at a time, the longest of {longest} tokens: "
+                f"{message.splitlines()[0]}",
+                f"lower {ROW_LIMIT.get(self.config.stage, 'max_tokens')}, or train less at once: model.adapter=lora",
             ) from error
-        self.micro_batch = max(1, size // 2)
+        self.micro_batch = size // 2
         self.run.event("memory", f"memory ran out with {size} rows at once; going on with {self.micro_batch}")
 
     def _skip(self, loss: float, norm: float) -> None:

@@ -17,7 +17,7 @@ import torch
 from ..algo.losses import language_model_loss
 from ..config import SftConfig
 from ..models.language_model import LanguageModel
-from ..models.rows import Group
+from ..models.rows import Group, row_tokens
 from ..runs.run import Run
 from ..text.batches import batch_indices
 from .pretrain import heldout_loss
@@ -36,7 +36,7 @@ def sft(run: Run, config: SftConfig, model: LanguageModel, train: list[Group], h
     for step in loop.steps():
         groups = [train[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(train))]
         tokens = sum(len(c) for _, completions in groups for c in completions)
-        stats = loop.update(groups, loss_sum, tokens)
+        stats = loop.update(groups, loss_sum, tokens, row_tokens)
         loop.log(loss=stats["loss"], gradient_norm=stats["gradient_norm"], tokens=tokens)
         if loop.evaluation_due and heldout:
             loss = heldout_loss(model, heldout)

@@ -3,8 +3,8 @@
 Posts in the style of an advice forum are to be summarised in one sentence. Everything is closed and known, so the
 whole loop can be run and *measured* in minutes on a laptop, without downloading anything.
 
-What is designed in: the demonstrators are imperfect (`summaries.demonstration`: 12% of facts wrong, 15% vague, 40%
-filler, 8% repetition, 20% incomplete) and the simulated people mostly dislike that. A policy that imitates the
+What is designed in: the demonstrators are imperfect (`summaries.demonstration`: 8% of facts wrong, 15% vague, 40%
+filler, 8% repetition, 70% incomplete) and the simulated people mostly dislike that. A policy that imitates the
 demonstrations therefore has headroom that preferences can win. The size of a gain here says that the loop works; it
 says nothing about how much RLHF would gain elsewhere.
 """
@@ -29,7 +29,7 @@ from .people import (
     vote_probability,
 )
 from .posts import STREAMS, Facts, Post, make_posts
-from .summaries import demonstration, faithful, wordings
+from .summaries import casual, demonstration, faithful, wordings
 
 __all__ = [
     "BEST",
@@ -70,12 +70,16 @@ class World:
         return [post.prompt() for post in self.posts(stream, count)]
 
     def pretraining(self, count: int, titles: int = 4) -> list[tuple[Prompt, list[str]]]:
-        """Posts, each with `titles` different clean titles: where a model learns to write and to copy from the post.
+        """Posts, each with `titles` true titles, half of them careless: where a model learns the language and to copy.
 
-        Clean on purpose: trained on noisy titles from the start, a small model hardly learns to copy at all.
+        True on purpose: trained on wrong facts from the start, a small model hardly learns to copy at all.
         """
         rng = Random(f"{self.seed}/titles")
-        return [(post.prompt(), wordings(post, rng, titles)) for post in self.posts("pretraining", count)]
+        plain = (titles + 1) // 2
+        return [
+            (post.prompt(), wordings(post, rng, plain) + [casual(post, rng) for _ in range(titles - plain)])
+            for post in self.posts("pretraining", count)
+        ]
 
     def demonstrations(self, count: int) -> list[Demonstration]:
         """What supervised fine-tuning imitates, faults and all."""

@@ -19,6 +19,8 @@ from trueup.records import Prompt
 from . import words
 
 # Every combination of facts belongs to exactly one stream, whatever the seed: what is held out stays held out.
+# Chances of a cost, a feeling, somebody's advice and another incident: what a summary has to pass over.
+ASIDES = (0.5, 0.5, 0.7, 0.3)
 STREAMS = ("pretraining", "demonstrations", "train", "candidates", "judgements", "rl", "heldout", "evaluation")
 
 Key = tuple[str, ...]
@@ -80,7 +82,6 @@ def _new_facts(rng: Random, stream: int, taken: Collection[Key]) -> tuple[words.
 
 def _write(rng: Random, family: words.Family, facts: Facts) -> Post:
     distractors = _distractors(rng, family, facts)
-    with_incident = rng.random() < 0.6
     when = rng.choice(words.WHEN)
     fill = facts._asdict() | {
         "they": _pronoun(rng, facts.who),
@@ -95,17 +96,16 @@ def _write(rng: Random, family: words.Family, facts: Facts) -> Post:
         "reaction2": distractors["reaction"][0],
         "advice": distractors["question"][0],
     }
-    text = " ".join(_sentences(rng, family, with_incident)).format_map(fill)
+    text = " ".join(_sentences(rng, family)).format_map(fill)
     return Post(text, family.name, facts, {s: tuple(v for v in vs if v in text) for s, vs in distractors.items()})
 
 
-def _sentences(rng: Random, family: words.Family, with_incident: bool) -> list[str]:
+def _sentences(rng: Random, family: words.Family) -> list[str]:
     """The sentences of a post in one of its orders. The act comes before the reaction, whose pronoun points back."""
     background, cost = rng.choice(family.background), rng.choice(family.cost)
     happened = [rng.choice(words.EVENT), rng.choice(words.REACTION)]
-    asides = [cost, rng.choice(words.FEELING), rng.choice(words.ADVICE)]
-    if with_incident:
-        asides.append(rng.choice(words.INCIDENT))
+    asides = [cost, rng.choice(words.FEELING), rng.choice(words.ADVICE), rng.choice(words.INCIDENT)]
+    asides = [aside for aside, chance in zip(asides, ASIDES, strict=True) if rng.random() < chance]
     rng.shuffle(asides)
     story = [background, *happened] if rng.random() < 0.5 else [*happened, background]
     if rng.random() < 0.3:

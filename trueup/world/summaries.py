@@ -14,12 +14,12 @@ from trueup.errors import ConfigError
 from . import words
 from .posts import Post, another
 
-ERROR = 0.12  # a fact: another value in its place
+ERROR = 0.08  # a fact: another value in its place
 DISTRACTOR = 0.6  # an error: the wrong value is one that the post mentions
 VAGUE = 0.15  # a demonstration: one fact becomes "someone", "something" ...
 FILLER = 0.40  # a demonstration: "basically", "you know" ...
 REPEATED = 0.08  # a demonstration: a phrase said twice
-PARTIAL = 0.20  # a demonstration: one or two facts left out
+PARTIAL = 0.70  # a demonstration: one or two facts left out, mostly what the other person did next
 
 _FAMILIES = {family.name: family for family in words.FAMILIES}
 
@@ -36,11 +36,22 @@ def wordings(post: Post, rng: Random, count: int) -> list[str]:
     return [render(template, post.facts._asdict()) for template in rng.sample(words.TITLES, count)]
 
 
+def casual(post: Post, rng: Random) -> str:
+    """True but careless: facts left out or vague, filler. Every word of a demonstration, without its errors."""
+    return _careless(post.facts._asdict(), rng)
+
+
 def demonstration(post: Post, rng: Random) -> str:
-    """What an imperfect demonstrator writes: facts mixed up, left vague or out, filler, repetition."""
-    facts = {slot: _mixed_up(post, slot, rng) for slot in words.SLOTS}
-    template = rng.choice(words.PARTIAL_TITLES if rng.random() < PARTIAL else words.TITLES)
-    if rng.random() < REPEATED:
+    """What an imperfect demonstrator writes: careless, with facts mixed up and, now and then, a phrase said twice."""
+    return _careless({slot: _mixed_up(post, slot, rng) for slot in words.SLOTS}, rng, REPEATED)
+
+
+def _careless(facts: Mapping[str, str], rng: Random, repeated: float = 0.0) -> str:
+    if rng.random() < PARTIAL:
+        template = rng.choices(words.PARTIAL_TITLES, words.PARTIAL_WEIGHTS)[0]
+    else:
+        template = rng.choice(words.TITLES)
+    if rng.random() < repeated:
         phrase = "{act} {object}" if "{act}" in template else "{reaction}"
         template = template.replace(phrase, f"{phrase}, {phrase}")
     vague = rng.choice(words.SLOTS) if rng.random() < VAGUE else ""

@@ -200,6 +200,9 @@ PARTIAL_TITLES = (
     "{who} {reaction}, would you {question}?",
     "{who} {act} {object}.",
 )
+# The usual demonstration leaves something out, so that even the likeliest title of a model that imitates has headroom:
+# were every fault rare, decoding greedily would remove them all and leave nothing for preferences to win.
+PARTIAL_WEIGHTS = (5, 2, 1, 1, 1)
 VAGUE = {
     "who": "someone",
     "act": "did something to",

@@ -1,0 +1,210 @@
+"""How much memory a stage needs, by part, from shapes alone.
+
+Weights, gradients and optimizer state are counted exactly. What a forward pass keeps for the backward one is rough:
+its formula stands in each line, and it takes the longest rows of the data for all of them, so it errs on the high
+side. The total is the sum, although not everything is there at the same moment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .config import ModelSettings
+from .models.adapters import count_lora, wants_lora
+from .models.device import Placement
+from .models.language_model import WHOLE_LOGITS, context_of
+from .models.load import skeleton
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the memory. `how` is its formula with the numbers in it."""
+
+    name: str
+    bytes: int
+    how: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A causal LM as far as memory goes."""
+
+    parameters: int
+    head: int  # of these, in the vocabulary projection and nowhere else
+    matrices: int  # of these, in matrices between hidden states: what Muon updates and LoRA sits beside
+    lora: int  # what LoRA layers would add
+    width: int
+    layers: int
+    mlp: int
+    cache: int  # keys and values kept of one token while sampling
+    vocabulary: int
+    context: int
+
+    @property
+    def scoring(self) -> int:
+        """Parameters of the same trunk as a reward model of kind sequence: one number instead of a vocabulary."""
+        return self.parameters - self.head + self.width
+
+    @property
+    def with_features(self) -> int:
+        """Parameters that a reward model of kind features trains: all, a head for each token, and a readout of four."""
+        return self.parameters + self.width + 1 + 4
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The longest of the data, in tokens, and the most completions that a prompt has."""
+
+    prompt: int
+    completion: int
+    completions: int = 1
+
+
+def measure(config: Any, settings: ModelSettings) -> Shape:
+    """The shape of a causal LM, counted on the model itself without its weights."""
+    network, text = skeleton(config, settings), config.get_text_config()
+    head, inputs = network.get_output_embeddings(), network.get_input_embeddings()
+    embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)} | {id(head.weight)}
+    heads = text.num_attention_heads
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return Shape(
+        parameters=network.num_parameters(),
+        head=0 if head.weight is inputs.weight else sum(p.numel() for p in head.parameters()),
+        matrices=sum(p.numel() for p in network.parameters() if p.ndim == 2 and id(p) not in embeddings),
+        lora=count_lora(network, settings.lora_rank),
+        width=text.hidden_size,
+        layers=text.num_hidden_layers,
+        mlp=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
+        cache=2 * text.num_hidden_layers * (getattr(text, "num_key_value_heads", None) or heads) * head_width,
+        vocabulary=head.weight.shape[0],
+        context=context_of(config),
+    )
+
+
+def learns_lora(stage: str, config: Any, trained: Shape) -> bool:
+    """Whether a run of the stage would train LoRA layers rather than all weights."""
+    if stage == "pretrain" or (stage == "reward" and config.kind == "features"):
+        return False
+    return wants_lora(config.model, trained.scoring if stage == "reward" else trained.parameters)
+
+
+def estimate(
+    stage: str,
+    config: Any,
+    placement: Placement,
+    models: Mapping[str, Shape],
+    scorers: Mapping[str, int],
+    lengths: Lengths,
+) -> list[Part]:
+    """The parts, in the order of what is loaded first.
+
+    `models` are the language models by input ("base" is also what pretraining makes); `scorers` are the parameters of
+    the reward models by input.
+    """
+    need = _Need(config, placement.dtype, lengths)
+    if stage == "sample":
+        return [need.weights("weights", models["model"].parameters), need.cache(models["model"])]
+    if stage == "winrate":
+        return list(_winrate(need, models, scorers))
+    trained = models["policy" if stage == "rl" else "base"]
+    lora = learns_lora(stage, config, trained)
+    parts = list(_training(need, stage, trained, lora))
+    if stage == "reward" and config.kind == "features":
+        parts.append(need.weights("frozen base", models.get("features", trained).parameters))
+    if stage == "rl":
+        parts += _beside_the_policy(need, trained, lora, scorers["reward"])
+    return parts + list(_forward(need, stage, trained))
+
+
+def _training(need: _Need, stage: str, trained: Shape, lora: bool) -> Iterator[Part]:
+    whole, head = trained.parameters, 0
+    if stage == "reward":
+        whole, head = (trained.scoring, trained.width) if need.config.kind == "sequence" else (trained.with_features, 0)
+    yield need.weights("weights", whole)
+    learnt, muon = whole, trained.matrices
+    if lora:
+        learnt, muon = trained.lora + head, trained.lora  # a copy of the head learns with them
+        yield Part("adapter", learnt * 4, f"{learnt:,} parameters x 4 bytes (float32, whatever the rest is)")
+    dtype = torch.float32 if lora else need.dtype
+    yield Part("gradients", learnt * dtype.itemsize, f"{learnt:,} trained parameters x {_each(dtype)}")
+    muon = muon if need.config.optimizer.name == "muon" else 0
+    how = f"AdamW 2 x {learnt - muon:,}" + (f" + Muon {muon:,}" if muon else "")
+    yield Part("optimizer", (2 * learnt - muon) * dtype.itemsize, f"({how}) numbers x {_each(dtype)}")
+
+
+def _beside_the_policy(need: _Need, trained: Shape, lora: bool, reward_model: int) -> Iterator[Part]:
+    if lora:
+        yield Part("reference", 0, "the policy with its adapter off")
+        yield need.weights("kept while sampling", trained.matrices)
+    else:
+        yield need.weights("reference", trained.parameters)
+    yield need.weights("reward model", reward_model)
+    head = trained.width**2 + 2 * trained.width + 1
+    yield Part("value head", head * 16, f"{head:,} parameters x 4 (weight, gradient, 2 of AdamW) x 4 bytes")
+    yield need.cache(trained)
+
+
+def _winrate(need: _Need, models: Mapping[str, Shape], scorers: Mapping[str, int]) -> Iterator[Part]:
+    """The models write one after the other; stored completions need none."""
+    if models:
+        largest = max(models.values(), key=lambda shape: shape.parameters)
+        yield need.weights("weights", largest.parameters)
+        yield need.cache(largest)
+    for role, parameters in scorers.items():
+        yield need.weights("judge" if role == "judge" else "reward model", parameters)
+
+
+def _forward(need: _Need, stage: str, trained: Shape) -> Iterator[Part]:
+    """A block of a transformer keeps about 12 vectors of its width and 4 of its MLP's for the backward pass.
+
+    Large logits are made in chunks, and made again in the backward pass, so there are never more than these at once.
+    """
+    rows, tokens, projected = need.batch(stage, trained)
+    numbers = rows * tokens * trained.layers * (12 * trained.width + 4 * trained.mlp)
+    how = f"{rows} rows x {tokens} tokens x {trained.layers} layers x (12 x {trained.width} + 4 x {trained.mlp})"
+    yield Part("activations", numbers * need.dtype.itemsize, f"{how} x {_each(need.dtype)}, roughly")
+    if projected:
+        logits = min(rows * projected * trained.vocabulary, max(WHOLE_LOGITS, 1024 * trained.vocabulary))
+        yield Part("logits", logits * 12, f"{logits:,} logits at once x 3 copies x 4 bytes, roughly")
+
+
+@dataclass(frozen=True)
+class _Need:
+    """What the parts have in common: the settings, the number type and the lengths."""
+
+    config: Any
+    dtype: torch.dtype
+    lengths: Lengths
+
+    def weights(self, name: str, parameters: int) -> Part:
+        return Part(name, parameters * self.dtype.itemsize, f"{parameters:,} parameters x {_each(self.dtype)}")
+
+    def cache(self, shape: Shape) -> Part:
+        sampling = self.config.sampling
+        tokens = min(shape.context, self.lengths.prompt + sampling.max_new_tokens)
+        numbers = sampling.batch_size * tokens * shape.cache
+        how = f"{sampling.batch_size} rows x {tokens} tokens x {shape.cache} keys and values x {_each(self.dtype)}"
+        return Part("sampling cache", numbers * self.dtype.itemsize, how)
+
+    def batch(self, stage: str, trained: Shape) -> tuple[int, int, int]:
+        """The largest forward pass: rows, tokens in each, and how many of these reach the vocabulary."""
+        config, lengths = self.config, self.lengths
+        if stage == "rl":
+            prompts, each = math.ceil(config.prompts_per_step / config.minibatches), config.samples_per_prompt
+            answer = config.sampling.max_new_tokens
+        else:
+            prompts, each, answer = config.batch_size, lengths.completions, lengths.completion
+        limit = getattr(config, "max_tokens", 0) or trained.context
+        tokens = min(limit, lengths.prompt + answer)
+        projected = {"pretrain": tokens, "reward": 0}.get(stage, min(answer, tokens))
+        return (config.run.micro_batch or prompts) * each, tokens, projected
+
+
+def _each(dtype: torch.dtype) -> str:
+    return f"{dtype.itemsize} bytes ({str(dtype).removeprefix('torch.')})"
