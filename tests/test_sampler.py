@@ -93,7 +93,7 @@ def test_logprobs_of_many_completions_keep_their_order(model):
 def test_the_same_seed_gives_the_same_text_whatever_the_batch(any_model, monkeypatch):
     force_stop_token(any_model, monkeypatch, any_model.encoder.eos_id, below=0.5)
     whole = Sampler(any_model).sample(PROMPTS, FREE, seed=4, n=5)
-    assert len({len(c.tokens) for c in whole}) > 3, "rows must stop at different times for this to say anything"
+    assert len({len(c.tokens) for c in whole}) >= 3, "rows must stop at different times for this to say anything"
     for size in (1, 5, 7, 10, 64):
         again = Sampler(any_model).sample(PROMPTS, FREE.model_copy(update={"batch_size": size}), seed=4, n=5)
         assert [c.tokens for c in again] == [c.tokens for c in whole]
@@ -236,15 +236,17 @@ def test_the_length_limit_is_exact(model):
 
 
 def test_finished_rows_leave_the_batch(model, monkeypatch):
-    """Half of the work of a batch is after its first row ends."""
+    """Not one by one, since leaving copies the cache, but before many of them are computed for nothing."""
     force_stop_token(model, monkeypatch, model.encoder.eos_id)
     widths = []
     monkeypatch.setattr(
         sampler_module, "choose", lambda logits, draws, s: widths.append(len(logits)) or choose(logits, draws, s)
     )
-    completions = Sampler(model).sample(PROMPTS, FREE, seed=11, n=8)
-    lengths = [len(c.tokens) for c in completions]
-    assert widths == [sum(length > t for length in lengths) for t in range(max(lengths))]
+    lengths = [len(c.tokens) for c in Sampler(model).sample(PROMPTS, FREE, seed=11, n=8)]
+    writing = [sum(length > t for length in lengths) for t in range(max(lengths))]
+    assert writing[-1] < writing[0] == widths[0] and len(widths) == len(writing)
+    for wide, busy in zip(widths, writing, strict=True):
+        assert busy <= wide <= busy / sampler_module.DROP_AT
 
 
 def test_a_prompt_that_leaves_no_room_is_an_error(model):

@@ -65,9 +65,7 @@ def rl(
         return loop.within_memory(look, [len(completion.tokens) for completion in completions])
 
     for step in loop.steps():
-        chosen = [
-            prompts[i] for i in batch_indices(config.run.seed, step - 1, config.prompts_per_step, len(prompts))
-        ]
+        chosen = [prompts[i] for i in batch_indices(config.run.seed, step - 1, config.prompts_per_step, len(prompts))]
         completions, score_c = rollout(chosen, _seed(config, "rollout", step), config.samples_per_prompt)
         experience = with_advantages(watch(completions, score_c), config)  # 4
         stats = improve(loop, config, experience, policy, value_head)  # 5
@@ -153,9 +151,7 @@ def _scores(
     return torch.where(finished, scores, config.missing_eos_score)
 
 
-def _score_constants(
-    config: RlConfig, engine: Engine, scorer: Scorer, prompts: Sequence[Prompt]
-) -> dict[str, float]:
+def _score_constants(config: RlConfig, engine: Engine, scorer: Scorer, prompts: Sequence[Prompt]) -> dict[str, float]:
     """Mean and std of the score on the reference's own completions, measured before the first step."""
     if not config.normalise_scores:
         return {"score_mean": 0.0, "score_std": 1.0}
@@ -174,7 +170,14 @@ def _summary(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _sample_rows(completions: Sequence[Completion], experience: Experience) -> list[dict]:
     return [
-        {"prompt": c.prompt.id, "text": c.text, "finished": c.finished, "score": score, "kl": kl, "length": len(c.tokens)}
+        {
+            "prompt": c.prompt.id,
+            "text": c.text,
+            "finished": c.finished,
+            "length": len(c.tokens),
+            "score": score,
+            "kl": kl,
+        }
         for c, score, kl in zip(completions, experience.score_c.tolist(), experience.kl_c.tolist(), strict=True)
     ]
 

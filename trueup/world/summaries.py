@@ -19,7 +19,7 @@ DISTRACTOR = 0.6  # an error: the wrong value is one that the post mentions
 VAGUE = 0.15  # a demonstration: one fact becomes "someone", "something" ...
 FILLER = 0.40  # a demonstration: "basically", "you know" ...
 REPEATED = 0.08  # a demonstration: a phrase said twice
-PARTIAL = 0.70  # a demonstration: one or two facts left out, mostly what the other person did next
+PARTIAL = 0.75  # a demonstration: one or two facts left out, and mostly who it was left vague
 
 _FAMILIES = {family.name: family for family in words.FAMILIES}
 
@@ -47,14 +47,15 @@ def demonstration(post: Post, rng: Random) -> str:
 
 
 def _careless(facts: Mapping[str, str], rng: Random, repeated: float = 0.0) -> str:
+    vague = rng.choice(words.SLOTS) if rng.random() < VAGUE else ""
+    template = rng.choice(words.TITLES)
     if rng.random() < PARTIAL:
         template = rng.choices(words.PARTIAL_TITLES, words.PARTIAL_WEIGHTS)[0]
-    else:
-        template = rng.choice(words.TITLES)
+        if template == words.USUAL:
+            vague = "who"
     if rng.random() < repeated:
         phrase = "{act} {object}" if "{act}" in template else "{reaction}"
         template = template.replace(phrase, f"{phrase}, {phrase}")
-    vague = rng.choice(words.SLOTS) if rng.random() < VAGUE else ""
     filler = rng.choice(words.FILLERS) if rng.random() < FILLER else ""
     return render(template, facts, vague=vague, filler=filler)
 

@@ -200,9 +200,10 @@ PARTIAL_TITLES = (
     "{who} {reaction}, would you {question}?",
     "{who} {act} {object}.",
 )
-# The usual demonstration leaves something out, so that even the likeliest title of a model that imitates has headroom:
-# were every fault rare, decoding greedily would remove them all and leave nothing for preferences to win.
-PARTIAL_WEIGHTS = (5, 2, 1, 1, 1)
+# The usual demonstration says "someone" and leaves the reaction out, so that even the likeliest title of a model that
+# imitates has headroom: were every fault rare, decoding greedily would remove them all, and leave nothing to win.
+USUAL = PARTIAL_TITLES[0]
+PARTIAL_WEIGHTS = (6, 1, 1, 1, 1)
 VAGUE = {
     "who": "someone",
     "act": "did something to",

@@ -1,0 +1,281 @@
+"""Numbers that are not finite and memory that is too small: what a run does about them, and what it says."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from small import settings
+
+from trueup.engines.fake import FakeScorer
+from trueup.engines.sampler import Sampler
+from trueup.errors import RunError
+from trueup.models.language_model import LanguageModel
+from trueup.models.load import new_reward
+from trueup.models.reward_model import SequenceReward
+from trueup.models.rows import Group
+from trueup.records import Judgement, Prompt
+from trueup.runs import runs
+from trueup.train.reward import judged, reward
+from trueup.train.rl import rl
+from trueup.train.sft import sft
+
+GROUPS: list[Group] = [((5, 11, 3, 7 + i), [(9, 30 + i, 2)]) for i in range(12)]
+PROMPTS = [Prompt.user(word) for word in ("cat", "dog", "birds", "mat", "rain", "red")]
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def nan_at(monkeypatch, calls) -> None:
+    """The model's log-probs are NaN in some of its forward passes."""
+    logprobs, made = LanguageModel.logprobs, []
+
+    def broken(self, *arguments, **named):
+        made.append(1)
+        return logprobs(self, *arguments, **named) * (math.nan if len(made) in calls else 1.0)
+
+    monkeypatch.setattr(LanguageModel, "logprobs", broken)
+
+
+def sft_settings(**given):
+    return settings("sft", **({"steps": 6, "batch_size": 4, "optimizer": {"lr": 1e-2}} | given))
+
+
+def rl_settings(**given):
+    small = {"steps": 3, "prompts_per_step": 4, "samples_per_prompt": 2, "sampling": {"max_new_tokens": 6}}
+    return settings("rl", **(small | {"normalise_scores": False, "missing_eos_score": None} | given))
+
+
+# --- not finite
+
+
+def test_a_step_with_a_nan_loss_is_skipped_and_counted(make_model, train, monkeypatch):
+    model = make_model()
+    nan_at(monkeypatch, {3})
+    run = train(sft, sft_settings(run={"checkpoint_every": 1}), model, GROUPS, [])
+    (skip,) = run.events()
+    assert (skip["kind"], skip["step"], skip["loss"]) == ("skip", 3, "nan")
+    assert [row["loss"] is None for row in run.metrics()] == [False, False, True, False, False, False]
+    assert all(torch.isfinite(p).all() for p in model.parameters()), "the NaN never reached the weights"
+    assert len(run.metrics()) == 6, "and the run went on"
+
+
+def test_a_skipped_step_changes_neither_weights_nor_optimizer(make_model, train, monkeypatch):
+    """Six steps of which the last two are NaN leave what the first four did, Adam's memory included."""
+    model = make_model()
+    nan_at(monkeypatch, {5, 6})
+    config = sft_settings(run={"checkpoint_every": 1})
+    run = train(sft, config, model, GROUPS, [])
+    (_, before), (_, after) = run.checkpoints()[-2:]
+    for name in ("weights.safetensors", "optimizer.safetensors"):
+        assert (before / name).read_bytes() == (after / name).read_bytes()
+
+
+def test_an_infinite_gradient_is_skipped_though_the_loss_is_finite(make_model, train, monkeypatch):
+    model = make_model()
+    before = weights(model)
+
+    class Exploding(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * math.inf
+
+    logprobs = LanguageModel.logprobs
+    monkeypatch.setattr(LanguageModel, "logprobs", lambda self, *a, **k: Exploding.apply(logprobs(self, *a, **k)))
+    run = train(sft, sft_settings(steps=2), model, GROUPS, [])
+    assert [event["kind"] for event in run.events()] == ["skip", "skip"]
+    assert all(row["loss"] is not None for row in run.metrics())
+    assert same(weights(model), before)
+
+
+def test_too_many_skips_end_the_run_and_keep_its_last_good_checkpoint(make_model, train, monkeypatch, workspace):
+    model = make_model()
+    nan_at(monkeypatch, {*range(4, 99)})
+    with pytest.raises(RunError, match="3 steps had a non-finite loss or gradient .the last: step 6") as found:
+        train(sft, sft_settings(steps=50, run={"checkpoint_every": 2, "max_skipped": 2}), model, GROUPS, [])
+    assert "last good checkpoint is kept" in found.value.hint
+    (run,) = runs(workspace)
+    assert run.status == "failed" and len([e for e in run.events() if e["kind"] == "skip"]) == 3
+    step, folder = run.checkpoints()[-1]
+    from safetensors.torch import load_file
+
+    assert step == 4 and all(torch.isfinite(t).all() for t in load_file(folder / "weights.safetensors").values())
+
+
+def test_a_nan_score_spoils_one_step_of_rl_and_no_weight(make_model, train):
+    """One NaN among the scores makes every whitened advantage NaN: policy and value head skip together."""
+    policy, rollouts = make_model(), []
+
+    class OnceBroken(FakeScorer):
+        def score(self, completions):
+            rollouts.append(weights(policy))
+            self.broken = len(rollouts) == 2
+            return super().score(completions)
+
+    scorer = OnceBroken(lambda c: math.nan if scorer.broken and c.prompt is completions_of else len(c.text))
+    completions_of = PROMPTS[3]
+    config = rl_settings(prompts_per_step=6, run={"checkpoint_every": 1})
+    run = train(rl, config, policy, make_model(), Sampler(policy), scorer, PROMPTS, [])
+    skips = [event for event in run.events() if event["kind"] == "skip"]
+    assert skips and {event["step"] for event in skips} == {2}
+    assert [row["score"] is None for row in run.metrics()] == [False, True, False]
+    assert not same(rollouts[0], rollouts[1]) and same(rollouts[1], rollouts[2]), "step 2 changed nothing"
+    assert all(torch.isfinite(p).all() for p in policy.parameters())
+
+
+# --- out of memory
+
+
+def breaks_above(monkeypatch, rows: int, cls=LanguageModel) -> None:
+    """Stands in for a GPU that holds `rows` rows at once and no more."""
+    logprobs = cls.logprobs
+
+    def limited(self, laid, *arguments, **named):
+        if len(laid.mask_cl) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return logprobs(self, laid, *arguments, **named)
+
+    monkeypatch.setattr(cls, "logprobs", limited)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_does_the_same_step(make_model, train, monkeypatch):
+    """8, 4, then 2 rows at once; each halving is said once, and the result is that of a run told so from the start."""
+    expected, found = make_model(), make_model()
+    small = train(sft, sft_settings(batch_size=8, run={"micro_batch": 2}), expected, GROUPS, [])
+    breaks_above(monkeypatch, 2)
+    run = train(sft, sft_settings(batch_size=8), found, GROUPS, [])
+    assert [event["reason"] for event in run.events()] == [
+        "memory ran out with 8 rows at once; going on with 4",
+        "memory ran out with 4 rows at once; going on with 2",
+    ]
+    assert run.metrics() == small.metrics() and same(weights(found), weights(expected))
+
+
+def test_in_rl_too_even_where_nothing_is_learnt(make_model, train, monkeypatch):
+    """Log-probs under policy and reference are taken of the whole rollout: the first place to run out."""
+    expected, found = make_model(), make_model()
+    scorer = FakeScorer(lambda completion: len(completion.text))
+    config = rl_settings(run={"micro_batch": 2, "evaluate_every": 2})
+    small = train(rl, config, expected, make_model(), Sampler(expected), scorer, PROMPTS, PROMPTS[:3])
+    breaks_above(monkeypatch, 2)
+    config = rl_settings(run={"evaluate_every": 2})
+    run = train(rl, config, found, make_model(), Sampler(found), scorer, PROMPTS, PROMPTS[:3])
+    halvings = [event["reason"] for event in run.events() if event["kind"] == "memory"]
+    assert [reason[-15:] for reason in halvings] == ["going on with 4", "going on with 2"]
+    assert run.metrics() == small.metrics() and same(weights(found), weights(expected))
+
+
+def test_what_a_halved_run_remembers_is_in_its_checkpoint(make_model, train, monkeypatch):
+    """Resumed, it must not start at the full batch again and take other roundings."""
+    import json
+
+    breaks_above(monkeypatch, 2)
+    run = train(sft, sft_settings(batch_size=8), make_model(), GROUPS, [])
+    assert json.loads((run.checkpoints()[-1][1] / "loop.json").read_text())["micro_batch"] == 2
+
+
+def test_a_cpu_that_runs_out_has_only_a_message(make_model, train, monkeypatch):
+    logprobs = LanguageModel.logprobs
+
+    def limited(self, laid, *arguments, **named):
+        if len(laid.mask_cl) > 2:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1024 bytes.")
+        return logprobs(self, laid, *arguments, **named)
+
+    monkeypatch.setattr(LanguageModel, "logprobs", limited)
+    run = train(sft, sft_settings(), make_model(), GROUPS, [])
+    assert [event["kind"] for event in run.events()] == ["memory"]
+
+
+@pytest.mark.parametrize("stage, setting", [("sft", "max_tokens"), ("reward", "max_tokens"), ("rl", "sampling.max_new_tokens")])  # fmt: skip
+def test_a_single_row_that_does_not_fit_names_its_length_and_a_setting(
+    make_model, train, monkeypatch, checkpoint, encoder, stage, setting
+):
+    model = make_model()
+    with pytest.raises(RunError, match="one row at a time, the longest of (\\d+) tokens: CUDA out of memory") as found:
+        if stage == "sft":
+            breaks_above(monkeypatch, 0)
+            longer = ((5, 6, 7), [tuple(range(3, 40))])
+            train(sft, sft_settings(batch_size=13), model, [*GROUPS, longer], [])
+        elif stage == "reward":
+            classifier = new_reward("sequence", [str(checkpoint("Llama"))], settings("reward").model)
+
+            def full(self, rows):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+            monkeypatch.setattr(SequenceReward, "forward", full)
+            items, _ = judged(encoder, [Judgement(PROMPTS[0], ("rain", "the old town"), (1, 2), "a", "human")], 96)
+            train(reward, settings("reward", steps=1), classifier, items, [])
+        else:
+            breaks_above(monkeypatch, 0)
+            train(rl, rl_settings(), model, make_model(), Sampler(model), FakeScorer(lambda c: 0.0), PROMPTS, [])
+    assert f"lower {setting}," in found.value.hint
+    if stage == "sft":
+        assert "the longest of 40 tokens" in found.value.message
+
+
+def test_other_errors_are_not_mistaken_for_memory(make_model, train, monkeypatch, workspace):
+    def broken(self, *arguments, **named):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(LanguageModel, "logprobs", broken)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train(sft, sft_settings(), make_model(), GROUPS, [])
+    (run,) = runs(workspace)
+    assert run.events() == [] and run.status == "failed"
+
+
+def test_nothing_is_kept_alive_by_a_failed_attempt(make_model, train, monkeypatch):
+    """The error of the failed attempt holds its tensors: they must be gone before the next one asks for memory."""
+    import gc
+    import weakref
+
+    logprobs, held, alive = LanguageModel.logprobs, [], []
+
+    def limited(self, laid, *arguments, **named):
+        if held:
+            alive.append(held[-1]() is not None)
+        found = logprobs(self, laid, *arguments, **named)
+        if len(laid.mask_cl) > 2:
+            held.append(weakref.ref(laid.tokens_bt))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    monkeypatch.setattr(LanguageModel, "logprobs", limited)
+    gc.collect()
+    gc.disable()  # a collector that happens to run would hide what is wrong
+    try:
+        train(sft, sft_settings(steps=1), make_model(), GROUPS, [])
+    finally:
+        gc.enable()
+    assert alive and not any(alive)
+
+
+# --- not a bad moment: two runs side by side
+
+
+def test_the_same_settings_give_the_same_bits(make_model, train):
+    """Everything random is a function of the seed and the step."""
+
+    def result(seed):
+        policy = make_model()
+        scorer = FakeScorer(lambda completion: len(completion.text))
+        config = rl_settings(run={"seed": seed, "evaluate_every": 2})
+        run = train(rl, config, policy, copy.deepcopy(policy), Sampler(policy), scorer, PROMPTS, PROMPTS[:2])
+        return run.metrics(), run.samples(), weights(policy)
+
+    one, two, other = result(1), result(1), result(2)
+    assert one[:2] == two[:2] and same(one[2], two[2])
+    assert one[1] != other[1]

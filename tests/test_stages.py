@@ -1,0 +1,567 @@
+"""The training stages: their first gradient written out by hand, and what they learn when the answer is known.
+
+The gradients are computed a second time in plain loops, one unpadded row at a time, straight from the formulas of the
+papers. Whatever a stage does with layouts, masks, minibatches and micro-batches, that is what must come out.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from small import VOCABULARY, settings
+
+from trueup.config import Architecture, Sampling
+from trueup.engines.fake import FakeScorer
+from trueup.engines.reward_scorer import RewardScorer
+from trueup.engines.sampler import Sampler
+from trueup.evals.reward import evaluate_reward
+from trueup.models.adapters import add_lora
+from trueup.models.language_model import LanguageModel
+from trueup.models.load import load_model, new_model, new_reward, save_model
+from trueup.models.rows import Group
+from trueup.models.value import ValueHead
+from trueup.records import Judgement, Prompt
+from trueup.runs import Run
+from trueup.train import rl as rl_module
+from trueup.train.optimizers import Optimizer, rate
+from trueup.train.pretrain import heldout_loss, pretrain
+from trueup.train.reward import judged, reward
+from trueup.train.rl import rl
+from trueup.train.sft import sft
+
+GROUPS: list[Group] = [
+    ((5, 11, 3, 7, 19), [(9, 30, 2), (4, 8, 8, 6, 2)]),
+    ((40, 41), [(42, 2)]),
+    ((21, 0, 22, 23), [(0, 24, 0, 2)]),  # the pad token as ordinary text
+    ((50, 51, 52, 53, 54, 55), [(58, 59, 60, 61, 62, 63, 2), (64, 2), (65, 66, 2)]),
+]
+NOUNS = ["cat", "dog", "birds", "mat", "rain", "red", "house", "town", "old", "sat"]
+
+
+# --- the first gradient, by hand
+
+
+@pytest.fixture
+def gradient(monkeypatch) -> Callable[[], dict[str, torch.Tensor]]:
+    """The gradient of the first optimizer step, before it is clipped."""
+    seen: list[dict[str, torch.Tensor]] = []
+    clip = Optimizer.clip
+
+    def look(self):
+        seen.append({name: p.grad.clone() for name, p in self.named.items() if p.grad is not None})
+        return clip(self)
+
+    monkeypatch.setattr(Optimizer, "clip", look)
+    return lambda: seen[0]
+
+
+def by_hand(modules: list[torch.nn.Module], loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    for module in modules:
+        module.zero_grad()
+    loss.backward()
+    named = [(f"{i}.{name}", p) for i, module in enumerate(modules) for name, p in module.named_parameters()]
+    return {name: p.grad for name, p in named if p.grad is not None}
+
+
+def assert_same_gradient(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Up to float32 rounding, which the RMSNorm of transformers and the value head bring in."""
+    assert found.keys() == expected.keys()
+    scale = max(float(g.abs().max()) for g in expected.values())
+    for name in expected:
+        assert float((found[name] - expected[name]).abs().max()) <= 1e-6 * scale, name
+
+
+def alone(model: LanguageModel, prompt, completion, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-prob of each completion token and the state before it: one row, no padding, straight through the network."""
+    tokens, p = torch.tensor([[*prompt, *completion]]), len(prompt)
+    states = model.network.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state[0]
+    logits = model.network(input_ids=tokens, use_cache=False).logits[0] / temperature
+    logprobs = [logits[p + t - 1, token] - logits[p + t - 1].logsumexp(-1) for t, token in enumerate(completion)]
+    return torch.stack(logprobs), states[p - 1 : -1]
+
+
+@pytest.fixture(params=(0, 1, 3))
+def micro_batch(request) -> int:
+    """0 is the whole batch at once: splitting it must not change the gradient."""
+    return request.param
+
+
+def test_sft_is_the_mean_over_completion_tokens_of_the_whole_batch(make_model, train, gradient, micro_batch):
+    """Not a mean of row means, which would weight the tokens of short rows more; prompt tokens are not learnt."""
+    model = make_model().double()
+    by_hand_model = copy.deepcopy(model)
+    train(sft, settings("sft", steps=1, batch_size=4, run={"micro_batch": micro_batch}), model, GROUPS, [])
+    logprobs = [alone(by_hand_model, p, c)[0] for p, completions in GROUPS for c in completions]
+    assert_same_gradient(gradient(), by_hand([by_hand_model], -torch.cat(logprobs).mean()))
+
+
+def test_pretraining_is_the_weighted_mean_over_all_tokens(make_model, train, gradient, micro_batch):
+    """A prompt with several completions is learnt once; its first token has nothing before it to be predicted from."""
+    model = make_model().double()
+    by_hand_model = copy.deepcopy(model)
+    config = settings("pretrain", steps=1, batch_size=4, completion_weight=3.0, run={"micro_batch": micro_batch})
+    run = train(pretrain, config, model, GROUPS, [])
+    completions = torch.cat([alone(by_hand_model, p, c)[0] for p, cs in GROUPS for c in cs])
+    prompts = torch.cat([alone(by_hand_model, p[:1], p[1:])[0] for p, _ in GROUPS])
+    loss = -(prompts.sum() + 3 * completions.sum()) / (len(prompts) + 3 * len(completions))
+    assert_same_gradient(gradient(), by_hand([by_hand_model], loss))
+    assert run.metrics()[0]["completion_loss"] == pytest.approx(-float(completions.mean().detach()), rel=1e-5)
+
+
+def test_reward_is_the_mean_over_prompts_of_the_mean_over_pairs(checkpoint, encoder, train, gradient, micro_batch):
+    """-log sigmoid(better - worse) for every pair of a ranking; a prompt with three pairs weighs as much as one with one."""
+    rows = [
+        Judgement(Prompt.user("the cat"), ("rain", "the old town", "red"), (3, 1, 2), "ann", "human"),
+        Judgement(Prompt.user("birds"), ("a mat", "rain"), (1, 1), "ann", "human"),
+        Judgement(Prompt.user("a dog"), ("sat", "the house"), (2, 1), "bob", "human"),
+    ]
+    items, _ = judged(encoder, rows, 96)
+    model = new_reward("sequence", [str(checkpoint("Llama"))], settings("reward").model).double()
+    by_hand_model = copy.deepcopy(model)
+    train(reward, settings("reward", steps=1, batch_size=3, run={"micro_batch": micro_batch}), model, items, [])
+
+    def score(prompt, text):
+        tokens = torch.tensor([[*encoder.prompt(prompt), *encoder.completion(prompt, text)]])
+        states = by_hand_model.network.base_model(input_ids=tokens).last_hidden_state[0]
+        return states[-1] @ by_hand_model.network.score.weight[0]
+
+    losses = []
+    for row in rows:
+        s = [score(row.prompt, text) for text in row.completions]
+        pairs = [
+            -(t * torch.log(torch.sigmoid(s[i] - s[j])) + (1 - t) * torch.log(torch.sigmoid(s[j] - s[i])))
+            for i, j, t in row.pairs()
+        ]
+        losses.append(sum(pairs) / len(pairs))
+    expected = by_hand([by_hand_model], sum(losses) / len(losses))
+    expected["1.weight"] = expected.pop("0.network.score.weight")  # the head has a learning rate, so a place, of its own
+    assert_same_gradient(gradient(), expected)
+
+
+class Critic(ValueHead):
+    """A value head that already says something; a fresh one is zero everywhere and would hide mistakes."""
+
+    def __init__(self, width: int, seed: int = 0) -> None:
+        super().__init__(width, seed)
+        torch.nn.init.normal_(self.outer.weight, std=0.3, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("gamma, lam, whiten, missing", [(1.0, 0.95, True, -1.0), (0.9, 0.5, False, None)])
+def test_ppo_by_hand(make_model, train, gradient, micro_batch, monkeypatch, gamma, lam, whiten, missing):
+    """Rewards, advantages, returns and both losses in loops over Python floats, from completions to the gradient.
+
+    Two prompts and three places in the rollout: one prompt comes twice, and its completions must keep their own scores.
+    """
+    monkeypatch.setattr(rl_module, "ValueHead", Critic)
+    policy, reference = make_model(seed=0).double(), make_model(seed=1).double()
+    model, critic = copy.deepcopy(policy), Critic(32, 0)
+    prompts = [Prompt.user("the cat"), Prompt.user("a dog ran")]
+    seen = []
+
+    def score(completion):
+        seen.append(completion)
+        return len(completion.text) / 10
+
+    beta, temperature = 0.3, 0.8
+    config = settings(
+        "rl", steps=1, prompts_per_step=3, samples_per_prompt=2, epochs=1, minibatches=1, kl_coefficient=beta,
+        gamma=gamma, lam=lam, whiten=whiten, missing_eos_score=missing, normalise_scores=False, value_coefficient=0.5,
+        sampling={"max_new_tokens": 5, "temperature": temperature}, run={"micro_batch": micro_batch},
+    )  # fmt: skip
+    run = train(rl, config, policy, reference, Sampler(policy), FakeScorer(score), prompts, [])
+
+    assert len(seen) == 6
+    logprobs, values, advantages, returns, kls, scores = [], [], [], [], [], []
+    for completion in seen:
+        prompt = model.encoder.prompt(completion.prompt)
+        logp, states = alone(model, prompt, completion.tokens, temperature)
+        ref = alone(reference, prompt, completion.tokens, temperature)[0]
+        value = critic.outer(torch.tanh(critic.inner(states.float())))[:, 0]
+        kl = [min(max(p - r, -10.0), 10.0) for p, r in zip(logp.tolist(), ref.tolist(), strict=True)]
+        end = len(completion.text) / 10 if completion.finished or missing is None else missing
+        rewards = [-beta * k for k in kl]
+        rewards[-1] += end
+        v, following, advantage = [*value.tolist(), 0.0], 0.0, []
+        for t in reversed(range(len(kl))):
+            following = rewards[t] + gamma * v[t + 1] - v[t] + gamma * lam * following
+            advantage.insert(0, following)
+        logprobs += [*logp]
+        values += [*value]
+        advantages += advantage
+        returns += [a + b for a, b in zip(advantage, v, strict=False)]
+        kls.append(sum(kl))
+        scores.append(end)
+    if whiten:
+        mean = sum(advantages) / len(advantages)
+        spread = math.sqrt(sum((a - mean) ** 2 for a in advantages) / len(advantages))
+        advantages = [(a - mean) / (spread + 1e-8) for a in advantages]
+    ratios = [torch.exp(p - p.detach()) for p in logprobs]
+    on_policy = -sum(a * r for a, r in zip(advantages, ratios, strict=True)) / len(ratios)
+    on_value = sum((v - r) ** 2 for v, r in zip(values, returns, strict=True)) / 2 / len(values)
+    assert_same_gradient(gradient(), by_hand([model, critic], on_policy + 0.5 * on_value))
+    logged = run.metrics()[0]
+    assert logged["score"] == pytest.approx(sum(scores) / 6, rel=1e-5)
+    assert logged["kl"] == pytest.approx(sum(kls) / 6, rel=1e-5)
+    assert logged["length"] == pytest.approx(len(ratios) / 6)
+    assert logged["unfinished"] == sum(not completion.finished for completion in seen) / 6
+    assert logged["value_loss"] == pytest.approx(float(on_value.detach()), rel=1e-5)
+
+
+# --- what must hold in every RL run
+
+
+def rl_settings(**given):
+    sampling = {"max_new_tokens": 8} | given.pop("sampling", {})
+    return settings("rl", **({"prompts_per_step": 6, "samples_per_prompt": 4, "sampling": sampling} | given))
+
+
+def with_lora(model: LanguageModel) -> LanguageModel:
+    return LanguageModel(model.network, model.encoder, adapter=add_lora(model.network, settings("rl").model, seed=0))
+
+
+@pytest.mark.parametrize("temperature", (0.7, 1.0))
+@pytest.mark.parametrize("lora", (False, True))
+def test_ratio_one_and_kl_zero_at_the_start(talker, train, lora, temperature):
+    """Before the first update of a step the ratio is 1; before the first step the policy is the reference."""
+    policy, reference = talker(), talker()
+    if lora:
+        policy, reference = with_lora(policy), None
+    share = FakeScorer(lambda completion: len(set(completion.tokens)))
+    config = rl_settings(
+        steps=4, sampling={"temperature": temperature}, optimizer={"lr": 3e-3}, run={"evaluate_every": 2}
+    )
+    run = train(rl, config, policy, reference, Sampler(policy), share, prompts(), prompts()[:3])
+    metrics = run.metrics()
+    assert abs(metrics[0]["kl"]) < 1e-4
+    assert all(row["ratio_gap"] < 1e-4 for row in metrics), "the trainer's log-probs are those that ratios are taken to"
+    assert all(row["drift"] < 1e-4 for row in metrics), "the sampler's log-probs are the trainer's"
+    assert metrics[-1]["kl"] > 1e-3 and metrics[-1]["updates"] == 4, "and then it moves"
+
+
+@pytest.mark.parametrize("minibatches", (1, 5, 24))
+def test_minibatches_may_be_finer_than_prompts(talker, train, minibatches):
+    """Six prompts of four completions in five parts: every completion is learnt from once a pass, none twice."""
+    policy = talker()
+    config = rl_settings(steps=1, epochs=2, minibatches=minibatches, max_approx_kl=1e9, optimizer={"lr": 1e-5})
+    run = train(rl, config, policy, talker(), Sampler(policy), FakeScorer(lambda c: len(c.text)), prompts(), [])
+    assert run.metrics()[0]["updates"] == 2 * minibatches
+
+
+def test_passes_end_early_when_the_policy_has_moved_enough(talker, train):
+    policy = talker()
+    config = rl_settings(steps=2, epochs=4, max_approx_kl=1e-3, optimizer={"lr": 1e-2})
+    run = train(rl, config, policy, talker(), Sampler(policy), FakeScorer(lambda c: len(c.text)), prompts(), [])
+    stops = [event for event in run.events() if event["kind"] == "early stop"]
+    assert [event["step"] for event in stops] == [1, 2]
+    assert [row["updates"] for row in run.metrics()] == [event["updates"] for event in stops]
+    assert all(event["updates"] < 8 for event in stops)
+
+
+# --- dropout
+
+
+@pytest.mark.parametrize("stage", ("pretrain", "sft", "reward", "rl"))
+def test_dropout_is_off_in_every_stage(make_model, encoder, train, stage, tmp_path):
+    """A model that was pretrained with dropout must train exactly as one without: same bits, weights and metrics."""
+
+    def result(dropout):
+        model = make_model("Qwen2", attention_dropout=dropout)
+        quick = settings(stage, steps=2, run={"evaluate_every": 1})
+        if stage in ("pretrain", "sft"):
+            run = train({"pretrain": pretrain, "sft": sft}[stage], quick, model, GROUPS, GROUPS)
+        elif stage == "reward":
+            save_model(model, tmp_path)
+            model = new_reward("sequence", [str(tmp_path)], quick.model)
+            pairs = [Judgement(prompt, ("rain", "red"), (1, 2), "ann", "human") for prompt in prompts()[:4]]
+            items, _ = judged(encoder, pairs, 96)
+            run = train(reward, quick, model, items, items)
+        else:
+            reference = copy.deepcopy(model)
+            scorer = FakeScorer(lambda completion: len(completion.text))
+            quick = rl_settings(steps=2, run={"evaluate_every": 1})
+            run = train(rl, quick, model, reference, Sampler(model), scorer, prompts(), prompts()[:2])
+        return run.metrics(), model.state_dict()
+
+    (metrics, weights), (metrics_without, weights_without) = result(0.5), result(0.0)
+    assert metrics == metrics_without
+    assert all(torch.equal(weights[name], weights_without[name]) for name in weights)
+
+
+# --- what is learnt, when the answer is known
+
+
+@pytest.fixture
+def small_llama(tokenizer, encoder) -> LanguageModel:
+    shape = Architecture(hidden=32, layers=2, heads=4, mlp=64, vocabulary=VOCABULARY, context=96)
+    return new_model(shape, tokenizer, encoder.format, seed=0)
+
+
+@pytest.fixture(scope="module")
+def talker(tokenizer, encoder, tmp_path_factory) -> Callable[[], LanguageModel]:
+    """A model that says a few random nouns and stops: something for RL to have a preference about."""
+    from trueup.store import Workspace
+
+    chance = random.Random(3)
+    rows = [
+        (encoder.prompt(prompt), [encoder.completion(prompt, nouns(chance, chance.randint(2, 8)))])
+        for prompt in prompts() * 30
+    ]
+    shape = Architecture(hidden=32, layers=2, heads=4, mlp=64, vocabulary=VOCABULARY, context=96)
+    model = new_model(shape, tokenizer, encoder.format, seed=0)
+    config = settings("pretrain", steps=120, batch_size=16)
+    with Workspace.create(tmp_path_factory.mktemp("talker") / "w") as workspace:
+        with Run.start(workspace, "pretrain", {}, {}, seed=0) as run:
+            pretrain(run, config, model, rows, [])
+            run.finish({})
+    return lambda: copy.deepcopy(model)
+
+
+def prompts() -> list[Prompt]:
+    return [Prompt.user(word) for word in NOUNS]
+
+
+def nouns(chance: random.Random, count: int) -> str:
+    return " ".join(chance.choice(NOUNS) for _ in range(count))
+
+
+ANSWERS = {"cat": "red house", "dog": "old town", "birds": "rain", "mat": "sat"}
+
+
+def lookups(seed: int, count: int) -> list[tuple[Prompt, str]]:
+    """One of four words among fillers, and the answer that belongs to it."""
+    chance, rows = random.Random(seed), []
+    for _ in range(count):
+        words = [chance.choice(["the", "a", "on", "of", "to"]) for _ in range(3)]
+        key = chance.choice(list(ANSWERS))
+        words.insert(chance.randrange(4), key)
+        rows.append((Prompt.user(" ".join(words)), ANSWERS[key]))
+    return rows
+
+
+@pytest.mark.parametrize("stage", ("pretrain", "sft"))
+def test_a_small_mapping_is_learnt(small_llama, train, stage):
+    encoder, heldout = small_llama.encoder, lookups(1, 40)
+
+    def groups(rows):
+        return [(encoder.prompt(prompt), [encoder.completion(prompt, answer)]) for prompt, answer in rows]
+
+    if stage == "pretrain":
+        config = settings("pretrain", steps=150, batch_size=16, completion_weight=4.0)
+    else:
+        config = settings("sft", steps=150, batch_size=16, optimizer={"lr": 5e-3})
+    before = heldout_loss(small_llama, groups(heldout))
+    function = {"pretrain": pretrain, "sft": sft}[stage]
+    train(function, config, small_llama, groups(lookups(0, 200)), groups(heldout))
+    assert before > 4 and heldout_loss(small_llama, groups(heldout)) < 0.15
+    greedy = Sampler(small_llama).sample([p for p, _ in heldout], Sampling(temperature=0, max_new_tokens=8), seed=0)
+    right = [c.text == answer and c.finished for c, (_, answer) in zip(greedy, heldout, strict=True)]
+    assert sum(right) >= 38, "the answer and its end, greedily"
+
+
+@pytest.mark.parametrize("kind, adapter, lr", [("sequence", "none", 3e-3), ("sequence", "lora", 1e-2), ("features", "none", 3e-3)])  # fmt: skip
+def test_a_preference_for_one_word_is_learnt(talker, encoder, train, tmp_path, kind, adapter, lr):
+    """People prefer the text with 'rain' in it; on other texts, at least 95 of 100 times, so must the reward model."""
+    chance = random.Random(4)
+
+    def judgements(count, split):
+        found = []
+        while len(found) < count:
+            a, b = nouns(chance, 6), nouns(chance, 6)
+            if ("rain" in a) != ("rain" in b):
+                ranks = (1, 2) if "rain" in a else (2, 1)
+                found.append(Judgement(Prompt.user(nouns(chance, 3)), (a, b), ranks, "ann", "human", split=split))
+        return found
+
+    train_rows, heldout_rows = judgements(300, "train"), judgements(100, "heldout")
+    save_model(talker(), tmp_path)
+    config = settings(
+        "reward", kind=kind, steps=50, batch_size=16, optimizer={"lr": lr}, run={"evaluate_every": 25},
+        model={"adapter": adapter},
+    )  # fmt: skip
+    model = new_reward(kind, [str(tmp_path)], config.model)
+    items, heldout = (judged(encoder, rows, 96)[0] for rows in (train_rows, heldout_rows))
+    run = train(reward, config, model, items, heldout)
+    found = evaluate_reward(RewardScorer(model), heldout_rows)
+    assert found["accuracy"] > 0.95 and found["n"] == 100
+    best = max(row.get("heldout_accuracy", 0) for row in run.metrics())
+    assert best > 0.95
+    scores = RewardScorer(model).score([c for row in train_rows for c in _completions(row)])
+    values = torch.tensor([score.value for score in scores])
+    assert abs(values.mean()) < 0.1 and abs(values.std() - 1) < 0.1, "its scale is set on what it was trained on"
+
+
+def _completions(row: Judgement):
+    from trueup.evals.reward import as_completions
+
+    return as_completions(row)
+
+
+def share_of(token: int) -> FakeScorer:
+    return FakeScorer(lambda completion: sum(t == token for t in completion.tokens) / len(completion.tokens))
+
+
+@pytest.fixture(scope="module")
+def word(tokenizer) -> int:
+    """A noun that is one token."""
+    ids = [tokenizer.encode(" " + noun).ids for noun in NOUNS]
+    return next(found[0] for found in ids if len(found) == 1)
+
+
+def test_rl_raises_the_share_of_a_token_and_stays_near_the_reference(talker, train, word):
+    policy = talker()
+    config = rl_settings(
+        steps=20, prompts_per_step=8, samples_per_prompt=8, kl_coefficient=0.05, normalise_scores=False,
+        missing_eos_score=None, optimizer={"lr": 1e-3}, run={"evaluate_every": 5},
+    )  # fmt: skip
+    run = train(rl, config, policy, talker(), Sampler(policy), share_of(word), prompts()[2:], prompts()[:2])
+    shares = [row["score"] for row in run.metrics()]
+    assert sum(shares[-5:]) / 5 > 2.5 * shares[0], "clearly up"
+    assert max(row["kl"] for row in run.metrics()) < 6, "and nats are the price of it"
+    evaluated = [row for row in run.metrics() if "heldout_score" in row]
+    assert [row["step"] for row in evaluated] == [5, 10, 15, 20]
+    best = max(evaluated, key=lambda row: row["heldout_score"] - 0.05 * row["heldout_kl"])
+    assert run.result["best_step"] == best["step"], "what is shipped is best by score minus the price of its KL"
+
+
+@pytest.mark.parametrize("lora", (False, True))
+@pytest.mark.parametrize("beta", (0.5, 1.0))
+def test_rl_finds_the_optimum_of_its_objective(make_model, train, beta, lora):
+    """With one token a completion it is known in closed form: p(x) = p_reference(x) exp(reward(x) / beta) / Z."""
+    policy, reference = make_model(), make_model()
+    one = prompts()[:1]
+    row = torch.tensor([policy.encoder.prompt(one[0])])
+
+    def distribution(model):
+        with torch.no_grad():
+            return model.network(input_ids=row).logits[0, -1].double().softmax(-1)
+
+    start = distribution(reference)
+    liked = int((start - 0.1).abs().argmin())
+    gain = torch.zeros_like(start)
+    gain[liked] = 1.0
+    best = start * (gain / beta).exp()
+    best /= best.sum()
+    if lora:
+        policy, reference = with_lora(policy), None
+    config = rl_settings(
+        steps=60, prompts_per_step=1, samples_per_prompt=128, kl_coefficient=beta, normalise_scores=False, whiten=False,
+        missing_eos_score=None, optimizer={"lr": 3e-3, "final_lr": 0.0}, sampling={"max_new_tokens": 1},
+    )  # fmt: skip
+    train(rl, config, policy, reference, Sampler(policy), share_of(liked), one, [])
+    found = distribution(policy)
+    assert best[liked] > 1.7 * start[liked]
+    assert float(found[liked]) == pytest.approx(float(best[liked]), abs=0.05)
+    assert float((found - best).abs().sum()) < 0.2, "and the other tokens keep their proportions"
+
+
+def test_a_score_for_not_ending_teaches_to_end(talker, train):
+    """Everything scores 0, but text without an end -1: soon nearly every completion ends in time."""
+    policy = talker()
+    config = rl_settings(
+        steps=15, prompts_per_step=8, samples_per_prompt=8, kl_coefficient=0.01, normalise_scores=False,
+        missing_eos_score=-1.0, optimizer={"lr": 1e-3}, sampling={"max_new_tokens": 5},
+    )  # fmt: skip
+    run = train(rl, config, policy, talker(), Sampler(policy), FakeScorer(lambda c: 0.0), prompts(), [])
+    unfinished = [row["unfinished"] for row in run.metrics()]
+    assert unfinished[0] > 0.5 and sum(unfinished[-5:]) / 5 < 0.15
+    assert run.metrics()[0]["score"] == pytest.approx(-unfinished[0])
+
+
+def test_it_stops_when_the_score_asked_for_is_reached(talker, train, word):
+    policy = talker()
+    config = rl_settings(
+        steps=30, prompts_per_step=8, samples_per_prompt=8, kl_coefficient=0.0, normalise_scores=False,
+        missing_eos_score=None, stop_score=0.3, optimizer={"lr": 1e-3}, run={"evaluate_every": 2},
+    )  # fmt: skip
+    run = train(rl, config, policy, talker(), Sampler(policy), share_of(word), prompts(), prompts())
+    held = [row["heldout_score"] for row in run.metrics() if "heldout_score" in row]
+    assert len(run.metrics()) < 30 and held[-1] >= 0.3 and all(score < 0.3 for score in held[:-1])
+    (stop,) = [event for event in run.events() if event["kind"] == "stop"]
+    assert "stop_score 0.3" in stop["reason"] and stop["step"] == run.checkpoints()[-1][0]
+
+
+def test_scores_are_measured_against_the_reference(talker, train):
+    """Mean 0 and std 1 at the start, whatever the scorer's own scale, or `kl_coefficient` would mean nothing."""
+    policy = talker()
+    scorer = FakeScorer(lambda completion: 1000 + 50 * len(completion.tokens))
+    config = rl_settings(steps=1, prompts_per_step=10, samples_per_prompt=16, missing_eos_score=None)
+    run = train(rl, config, policy, talker(), Sampler(policy), scorer, prompts(), [])
+    first = run.metrics()[0]
+    assert abs(first["score"]) < 0.3 and first["score_std"] == pytest.approx(1, abs=0.3)
+
+
+def test_a_scorer_that_says_the_same_of_everything_teaches_nothing(talker, train):
+    policy = talker()
+    before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    config = rl_settings(steps=2, whiten=False, kl_coefficient=0.0, missing_eos_score=None)
+    run = train(rl, config, policy, talker(), Sampler(policy), FakeScorer(lambda c: 0.1), prompts(), [])
+    assert all(abs(row["score"]) < 1e-6 for row in run.metrics())
+    moved = max(float((p.detach() - before[name]).abs().max()) for name, p in policy.named_parameters())
+    assert moved < 1e-6, "rounding must not be blown up into a reward"
+
+
+# --- what is shipped
+
+
+def test_the_best_heldout_checkpoint_is_shipped_not_the_last(small_llama, train):
+    """Four demonstrations by heart make the other answers unlikely: the held-out loss falls, then rises."""
+    encoder = small_llama.encoder
+
+    def groups(rows):
+        return [(encoder.prompt(p), [encoder.completion(p, answer)]) for p, answer in rows]
+
+    config = settings("sft", steps=60, batch_size=4, optimizer={"lr": 5e-3}, run={"evaluate_every": 10})
+    heldout = groups(lookups(1, 40))
+    run = train(sft, config, small_llama, groups(lookups(0, 4)), heldout)
+    losses = {row["step"]: row["heldout_loss"] for row in run.metrics() if "heldout_loss" in row}
+    best = min(losses, key=losses.get)
+    assert best < 60 and losses[60] > losses[best] + 0.1
+    assert run.result["best_step"] == best
+    assert heldout_loss(small_llama, heldout) == pytest.approx(losses[best], rel=1e-6)
+    kept = [step for step, _ in run.checkpoints()]
+    assert kept == sorted({best, 50, 60}), "the last two and the best"
+
+
+def test_lora_ships_an_adapter_and_leaves_its_base_alone(checkpoint, train):
+    folder = [str(checkpoint("Llama"))]
+    model = load_model(folder, settings("sft", model={"adapter": "lora"}).model, trainable=True)
+    before = {name: p.clone() for name, p in model.network.named_parameters()}
+    train(sft, settings("sft", steps=3, optimizer={"lr": 1e-2}), model, GROUPS, GROUPS)
+    changed = {name for name, p in model.network.named_parameters() if not torch.equal(p, before[name])}
+    assert changed and all("lora_" in name for name in changed)
+
+
+# --- the optimizer
+
+
+@pytest.mark.parametrize("schedule, middle, end", [("constant", 1.0, 1.0), ("linear", 0.6, 0.2), ("cosine", 0.6, 0.2)])
+def test_the_learning_rate_is_a_function_of_the_step(schedule, middle, end):
+    chosen = settings("sft", optimizer={"schedule": schedule, "warmup_steps": 10}).optimizer
+    chosen = chosen.model_copy(update={"final_lr": 0.2})
+    assert [rate(chosen, step, 110) for step in (1, 5, 10)] == pytest.approx([0.1, 0.5, 1.0])
+    assert rate(chosen, 60, 110) == pytest.approx(middle) and rate(chosen, 110, 110) == pytest.approx(end)
+
+
+def test_muon_takes_hidden_matrices_and_nothing_else(make_model):
+    model = make_model()
+    optimizer = Optimizer([model, ValueHead(32)], settings("sft", optimizer={"name": "muon"}).optimizer)
+    adamw, muon = ({id(p) for group in part.param_groups for p in group["params"]} for part in optimizer.parts)
+    for name, parameter in optimizer.named.items():
+        hidden = name.startswith("0.") and parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+        assert (id(parameter) in muon) == hidden and (id(parameter) in adamw) != hidden, name
+    assert len(muon) == 2 * 7
+
+
+def test_the_gradient_norm_is_clipped(model):
+    optimizer = Optimizer([model], settings("sft", optimizer={"grad_clip": 0.5}).optimizer)
+    for parameter in optimizer.named.values():
+        parameter.grad = torch.ones_like(parameter)
+    count = sum(p.numel() for p in optimizer.named.values())
+    assert optimizer.clip() == pytest.approx(math.sqrt(count), rel=1e-5)
+    norm = math.sqrt(sum(float((p.grad**2).sum()) for p in optimizer.named.values()))
+    assert norm == pytest.approx(0.5, rel=1e-4)
