@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from trueup.models.language_model import LanguageModel
     from trueup.text.chat import Encoder
 
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     from trueup.text.tokenizer import train_tokenizer

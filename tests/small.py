@@ -51,3 +51,28 @@ def random_network(family: str, seed: int = 0, **changes: Any) -> Any:
             around = 1.0 if "norm" in name or ".ln_" in name else 0.0
             torch.nn.init.normal_(parameter, mean=around * name.endswith("weight"), std=0.25)
     return network.eval()
+
+
+def add_small_data(workspace: Any, folder: Any, prompts: int = 30) -> dict[str, str]:
+    """Prompts, demonstrations and preferences of a few words each, through data files; returns their names."""
+    import json
+    from random import Random
+
+    from trueup import api
+
+    chance = Random(0)
+
+    def words(count: int) -> str:
+        return " ".join(chance.choice(WORDS) for _ in range(count))
+
+    asked = [f"{words(3)} {i}" for i in range(prompts)]
+    files = {
+        "prompts": [{"prompt": prompt} for prompt in asked],
+        "demonstrations": [{"prompt": prompt, "completion": words(4)} for prompt in asked],
+        "preferences": [{"prompt": prompt, "chosen": words(3) + " rain", "rejected": words(5)} for prompt in asked],
+    }
+    for kind, rows in files.items():
+        path = folder / f"{kind}.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        api.add_data(workspace, str(path), kind, name=kind, heldout=0.2)
+    return {kind: kind for kind in files}

@@ -63,7 +63,9 @@ def test_only_the_adapter_learns(tuned):
     frozen = [name for name, p in tuned.network.named_parameters() if "lora_" not in name and p.requires_grad]
     assert not frozen
     layers = tuned.network.config.num_hidden_layers
-    assert len(learns) == 2 * layers * (4 if "GPT2" in type(tuned.network).__name__ else 7), "every linear layer has A, B"
+    assert len(learns) == 2 * layers * (4 if "GPT2" in type(tuned.network).__name__ else 7), (
+        "every linear layer has A, B"
+    )
 
 
 def test_a_fresh_adapter_changes_nothing(folder, base):

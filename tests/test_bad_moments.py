@@ -153,9 +153,10 @@ def breaks_above(monkeypatch, rows: int, cls=LanguageModel) -> None:
 def test_out_of_memory_halves_the_micro_batch_and_does_the_same_step(make_model, train, monkeypatch):
     """8, 4, then 2 rows at once; each halving is said once, and the result is that of a run told so from the start."""
     expected, found = make_model(), make_model()
-    small = train(sft, sft_settings(batch_size=8, run={"micro_batch": 2}), expected, GROUPS, [])
+    often = {"evaluate_every": 2}
+    small = train(sft, sft_settings(batch_size=8, run={"micro_batch": 2, **often}), expected, GROUPS, GROUPS)
     breaks_above(monkeypatch, 2)
-    run = train(sft, sft_settings(batch_size=8), found, GROUPS, [])
+    run = train(sft, sft_settings(batch_size=8, run=often), found, GROUPS, GROUPS)
     assert [event["reason"] for event in run.events()] == [
         "memory ran out with 8 rows at once; going on with 4",
         "memory ran out with 4 rows at once; going on with 2",
@@ -199,7 +200,10 @@ def test_a_cpu_that_runs_out_has_only_a_message(make_model, train, monkeypatch):
     assert [event["kind"] for event in run.events()] == ["memory"]
 
 
-@pytest.mark.parametrize("stage, setting", [("sft", "max_tokens"), ("reward", "max_tokens"), ("rl", "sampling.max_new_tokens")])  # fmt: skip
+LIMITS = {"sft": "max_tokens", "reward": "max_tokens", "rl": "sampling.max_new_tokens"}
+
+
+@pytest.mark.parametrize("stage, setting", LIMITS.items())
 def test_a_single_row_that_does_not_fit_names_its_length_and_a_setting(
     make_model, train, monkeypatch, checkpoint, encoder, stage, setting
 ):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trueup import Prompt, Workspace, exporting, wiring
+from trueup import Prompt, Workspace, exporting, inputs, wiring
 from trueup.config import Architecture, ModelSettings, PromptSettings, RewardConfig, SftConfig
 from trueup.engines.reward_scorer import RewardScorer
 from trueup.errors import ModelError, TrueupError
@@ -130,7 +130,7 @@ def test_a_full_model_opens_in_transformers_with_equal_logits_template_and_stop_
 
 def test_an_export_goes_back_into_trueup_unchanged(ws, base, tmp_path):
     folder = export_model(ws, base, tmp_path / "out", merge=False)
-    again = wiring.resolve_model(ws, str(folder))
+    again = inputs.resolve_model(ws, str(folder))
     assert torch.equal(ours(ws, again), ours(ws, base))
     assert wiring.chain(ws, again) == [str(folder)]
     assert load_model([str(folder)], FULL).encoder.format == load_model([str(base.path)], FULL).encoder.format
@@ -215,7 +215,7 @@ def test_adapters_that_do_not_add_up_are_refused_with_a_way_out(changed, why):
 
 def test_an_adapter_on_a_model_from_elsewhere_names_it(ws, base, tmp_path):
     elsewhere = export_model(ws, base, tmp_path / "elsewhere", merge=False)
-    adapter = tuned(ws, wiring.resolve_model(ws, str(elsewhere)), 1)
+    adapter = tuned(ws, inputs.resolve_model(ws, str(elsewhere)), 1)
     folder = export_model(ws, adapter, tmp_path / "out", merge=False)
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(elsewhere) and caution(folder) == ""
@@ -373,7 +373,7 @@ def test_a_card_with_judgements_of_people_and_programs_counts_both(ws, base, tmp
 
 def test_the_hub_is_told_the_base_only_when_it_is_on_the_hub(ws, base, tmp_path, monkeypatch):
     elsewhere = export_model(ws, base, tmp_path / "elsewhere", merge=False)
-    adapter = tuned(ws, wiring.resolve_model(ws, str(elsewhere)), 1)
+    adapter = tuned(ws, inputs.resolve_model(ws, str(elsewhere)), 1)
     full = tuned(ws, adapter, 2, FULL)
     on_full = tuned(ws, full, 3)
     monkeypatch.setattr(exporting, "_source", lambda artifact: "owner/it-1.5" if artifact.kind == "external" else "")
@@ -392,7 +392,7 @@ def test_the_hub_is_told_the_base_only_when_it_is_on_the_hub(ws, base, tmp_path,
 @pytest.mark.parametrize("form", ["model", "adapter", "reward"])
 def test_the_code_on_a_card_runs(form, ws, base, tmp_path):
     elsewhere = export_model(ws, base, tmp_path / "elsewhere", merge=False)
-    below = wiring.resolve_model(ws, str(elsewhere))
+    below = inputs.resolve_model(ws, str(elsewhere))
     artifact = {"model": base, "adapter": tuned(ws, below, 1), "reward": rewarding(ws, below)}[form]
     folder = export_model(ws, artifact, tmp_path / "out", merge=False)
     code = (folder / "README.md").read_text().split("```python\n")[1].split("\n```")[0]

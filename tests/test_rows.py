@@ -178,9 +178,7 @@ def test_a_trunk_that_ignores_the_block_mask_does_not_share(model, monkeypatch):
     """Some attention kernels drop a 4-D mask without a word: then a completion sees its siblings."""
     trunk = model.network.get_decoder()
     forward = trunk.forward
-    monkeypatch.setattr(
-        trunk, "forward", lambda attention_mask=None, **rest: forward(attention_mask=None, **rest)
-    )
+    monkeypatch.setattr(trunk, "forward", lambda attention_mask=None, **rest: forward(attention_mask=None, **rest))
     assert not trunk_shares_prompts(trunk)
 
 

@@ -39,7 +39,7 @@ from trueup.world import (
     words,
 )
 from trueup.world.gold import template_trigrams
-from trueup.world.summaries import render
+from trueup.world.summaries import PARTIAL, VAGUE, render
 
 POSTS = make_posts(3, 1500)
 
@@ -52,7 +52,10 @@ def candidates(posts: list[Post], n: int, seed: int = 0) -> list[list[Completion
 
 
 def distinct_pairs(posts: list[Post]) -> list[tuple[Completion, Completion]]:
-    return [(a, b) for a, b in candidates(posts, 2) if a.text != b.text]
+    """Two drafts a post of a small model after fine-tuning: its own copying errors come on top of its teachers'."""
+    rng = Random(0)
+    drafts = [[Completion(post.prompt(), demonstration(post, rng, error=0.2)) for _ in range(2)] for post in posts]
+    return [(a, b) for a, b in drafts if a.text != b.text]
 
 
 # --- posts ---------------------------------------------------------------------------------------------------------
@@ -116,13 +119,13 @@ def test_a_post_says_its_facts_and_its_distractors() -> None:
         assert all(value in post.text for value in post.facts)
         assert all(value in post.text for values in post.distractors.values() for value in values)
         assert all(getattr(post.facts, slot) not in values for slot, values in post.distractors.items())
-        assert post.distractors["who"]  # there is always somebody to be confused with
+    assert sum(bool(post.distractors["who"]) for post in POSTS) > len(POSTS) / 2  # somebody to be confused with
 
 
 def test_posts_and_titles_are_tidy_english() -> None:
     rng = Random(0)
     lengths = [len(post.text.split()) for post in POSTS]
-    assert 70 < sum(lengths) / len(lengths) < 80 and min(lengths) >= 45 and max(lengths) <= 105
+    assert 45 < sum(lengths) / len(lengths) < 60 and min(lengths) >= 20 and max(lengths) <= 105
     for post in POSTS:
         for text in (post.text, faithful(post, rng), demonstration(post, rng)):
             assert not re.search(r"[{}]|  |\s[.,?!]|[.,?!]{2}|[^\x20-\x7e]", text), text
@@ -158,7 +161,8 @@ def test_ten_thousand_posts_take_seconds() -> None:
 def test_the_world_hands_out_its_parts() -> None:
     world = World(2)
     prompt, titles = world.pretraining(3)[2]
-    assert len(set(titles)) == 4 and all(gold_score(prompt, title) == pytest.approx(BEST) for title in titles)
+    assert len(set(titles)) == 4 and all(gold_score(prompt, title) == pytest.approx(BEST) for title in titles[:3])
+    assert describe(prompt, titles[3]).false == 0  # careless, but true
     assert world.demonstrations(5)[:3] == world.demonstrations(3)
     assert world.prompts("heldout", 3) == [post.prompt() for post in world.posts("heldout", 3)]
 
@@ -197,7 +201,8 @@ def test_demonstrations_err_at_the_documented_rates() -> None:
     noticed = [describe(post.prompt(), demonstration(post, rng)) for post in make_posts(1, 4000)]
     mean = {name: sum(f.parts()[name] for f in noticed) / len(noticed) for name in noticed[0].parts()}
     assert mean["filler"] == pytest.approx(0.40, abs=0.03)
-    assert mean["vague"] == pytest.approx(0.15, abs=0.03)  # a partial title may not have the slot
+    usual = PARTIAL * words.PARTIAL_WEIGHTS[0] / sum(words.PARTIAL_WEIGHTS)
+    assert mean["vague"] == pytest.approx(usual + (1 - usual) * VAGUE, abs=0.04)  # a partial title may lack the slot
     assert mean["false"] == pytest.approx(4 * 0.08, abs=0.06)
     assert sum(f.repeated > 0 for f in noticed) / len(noticed) == pytest.approx(0.08, abs=0.02)
 

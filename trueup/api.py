@@ -14,7 +14,7 @@ optimizer={"lr": 1e-4})`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,35 +23,32 @@ from . import config as configs
 from . import wiring
 from .config import Table
 from .errors import ConfigError, TrueupError
+from .inputs import MODELS, Ref, find_input, find_inputs, note_inputs, resolve_model
 from .runs import Run
 from .store import Artifact, Workspace
+from .store.artifacts import check_name
 from .text import formats
-
-Ref = str | Artifact
-
 
 # --- stages
 
 
 def pretrain(ws: Workspace, *, data: Ref, config: Table | None = None, name: str = "", **settings: Any) -> Artifact:
     """Train a Llama-style model and its tokenizer from scratch on demonstrations."""
-    return _run(ws, "pretrain", {"data": ws.get(data)}, config, settings, name)
+    return _run(ws, "pretrain", {"data": data}, config, settings, name)
 
 
 def sft(
     ws: Workspace, *, base: Ref, data: Ref, config: Table | None = None, name: str = "", **settings: Any
 ) -> Artifact:
     """Fine-tune `base` on demonstrations; ships the best held-out checkpoint."""
-    inputs = {"base": wiring.resolve_model(ws, base), "data": ws.get(data)}
-    return _run(ws, "sft", inputs, config, settings, name)
+    return _run(ws, "sft", {"base": base, "data": data}, config, settings, name)
 
 
 def sample(
     ws: Workspace, *, model: Ref, prompts: Ref, config: Table | None = None, name: str = "", **settings: Any
 ) -> Artifact:
     """Completions of `model` for a prompt set: a completion set, ready to be judged."""
-    inputs = {"model": wiring.resolve_model(ws, model), "prompts": ws.get(prompts)}
-    return _run(ws, "sample", inputs, config, settings, name)
+    return _run(ws, "sample", {"model": model, "prompts": prompts}, config, settings, name)
 
 
 def reward(
@@ -68,10 +65,11 @@ def reward(
 
     `features` is the frozen model whose likelihoods the kind "features" reads; by default `base` itself.
     """
-    inputs = {"base": wiring.resolve_model(ws, base), "data": ws.get(data)}
-    if features is not None:
-        inputs["features"] = wiring.resolve_model(ws, features)
-    return _run(ws, "reward", inputs, config, settings, name)
+    refs = {"base": base, "data": data} | ({} if features is None else {"features": features})
+    chosen = _config("reward", config, settings)
+    if features is not None and chosen.kind != "features":
+        raise ConfigError("features has a meaning only with kind = 'features'", "leave it out, or set the kind")
+    return _run(ws, "reward", refs, chosen, {}, name)
 
 
 def rl(
@@ -85,13 +83,7 @@ def rl(
     **settings: Any,
 ) -> Artifact:
     """Tune `policy` against a reward model with PPO and a KL penalty to where it started."""
-    inputs = {
-        "policy": wiring.resolve_model(ws, policy),
-        "reward": wiring.resolve_model(ws, reward),
-        "prompts": ws.get(prompts),
-    }
-    wiring.check_formats(ws, inputs["policy"], inputs["reward"])
-    return _run(ws, "rl", inputs, config, settings, name)
+    return _run(ws, "rl", {"policy": policy, "reward": reward, "prompts": prompts}, config, settings, name)
 
 
 def winrate(
@@ -109,23 +101,16 @@ def winrate(
 
     `judge` is a reward model kept out of training, or "gold" in the built-in world. `reward` chooses B's best of n.
     """
-    inputs = {
-        "a": wiring.resolve_model(ws, a, or_completions=True),
-        "b": wiring.resolve_model(ws, b, or_completions=True),
-        "prompts": ws.get(prompts),
-    }
-    if judge != "gold":
-        inputs["judge"] = wiring.resolve_model(ws, judge)
+    refs = {"a": a, "b": b, "prompts": prompts, "judge": judge} | ({} if reward is None else {"reward": reward})
     chosen = _config("winrate", config, settings)
     if (reward is None) != (chosen.best_of == 1):
         raise ConfigError(
             "best_of above 1 needs a reward model to choose by, and a reward model needs best_of above 1",
             "give both: reward=... and best_of=8",
         )
-    if reward is not None:
-        inputs["reward"] = wiring.resolve_model(ws, reward)
-    artifact = _run(ws, "winrate", inputs, chosen, {}, "")
-    return json.loads((artifact.path / "result.json").read_text()) | {"evaluation": artifact.id}
+    artifact = _run(ws, "winrate", refs, chosen, {}, "")
+    found: dict[str, Any] = json.loads((artifact.path / "result.json").read_text())
+    return found | {"evaluation": artifact.id}
 
 
 def resume(ws: Workspace, run_id: str) -> Artifact:
@@ -175,11 +160,12 @@ def add_data(
 def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 5) -> dict[str, Any]:
     """Rows of a data artifact; with a `model`, as it will see them: template applied, trained tokens marked."""
     artifact = ws.get(ref)
-    records: list[Any] = {
+    readers: dict[str, Callable[[Artifact], list[Any]]] = {
         "prompts": wiring.read_prompts,
         "demonstrations": wiring.read_demonstrations,
         "preferences": wiring.read_judgements,
-    }.get(artifact.kind, _no_rows)(artifact)
+    }
+    records = readers.get(artifact.kind, _no_rows)(artifact)
     found: dict[str, Any] = {"artifact": artifact.id, "kind": artifact.kind, "rows": len(records)}
     if model is None:
         shown = [record.to_json() for record in records[:rows]]
@@ -188,7 +174,7 @@ def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 
     from .text.show import show, summarise
 
     settings = configs.ModelSettings()
-    folder = wiring.chain(ws, wiring.resolve_model(ws, model))[-1]
+    folder = find_input(ws, "model", model, (*MODELS, "reward")).folders[-1]
     encoder, longest = load_encoder(folder, settings, None), wiring.context_of(folder)
     seen = [row for record in records[:rows] for row in show(record, encoder, longest)]
     summary = summarise(records, encoder, longest).to_json()
@@ -251,6 +237,8 @@ def simulate(
     from .records import by_prompt
     from .world import SimulatedPeople
 
+    if name:
+        check_name(name)
     source = ws.get(completions)
     items = by_prompt(wiring.read_completions(source))
     if not all("world" in item[0].prompt.meta for item in items):
@@ -262,7 +250,10 @@ def simulate(
         judgement
         for split, chosen in sides.items()
         for judgement in SimulatedPeople(
-            seed, mode="pairs", pairs_per_prompt=pairs_per_prompt, split=split  # type: ignore[arg-type]
+            seed,
+            mode="pairs",
+            pairs_per_prompt=pairs_per_prompt,
+            split=split,  # type: ignore[arg-type]
         ).judge(chosen)
     ]
     stored = ws.add_judgements(judgements, source)
@@ -277,7 +268,7 @@ def export(ws: Workspace, ref: Ref, folder: str | Path, merge: bool = False) -> 
     """Write a model as a plain transformers folder, or PEFT one for an adapter, with tokenizer and model card."""
     from .exporting import export_model
 
-    return export_model(ws, wiring.resolve_model(ws, ref), Path(folder), merge)
+    return export_model(ws, resolve_model(ws, ref), Path(folder), merge)
 
 
 def plan(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Table) -> dict[str, Any]:
@@ -305,14 +296,13 @@ def demo(folder: str | Path, seed: int = 0, overopt: bool = False, quick: bool =
 
 
 def _run(
-    ws: Workspace,
-    stage: str,
-    inputs: Mapping[str, Artifact],
-    config: Table | None,
-    settings: Mapping[str, Any],
-    name: str,
+    ws: Workspace, stage: str, refs: Mapping[str, Ref], config: Table | None, settings: Mapping[str, Any], name: str
 ) -> Artifact:
+    """One stage. Whatever can be known to be wrong is refused before a run is recorded."""
     chosen = _config(stage, config, settings)
+    if name:
+        check_name(name)
+    inputs = note_inputs(ws, find_inputs(ws, stage, refs, chosen))
     run = Run.start(ws, stage, chosen.model_dump(mode="json"), inputs, seed=chosen.run.seed)
     artifact = wiring.execute(run, chosen)
     if name:
@@ -325,7 +315,8 @@ def _config(stage: str, config: Table | None, settings: Mapping[str, Any]) -> An
     if config is None:
         return configs.load(stage, flags=configs.flat(settings))
     if settings:
-        raise ConfigError("give either a config or settings by name, not both", "config=... already holds every setting")
+        raise ConfigError("give either a config or settings by name, not both", "a config already holds every setting")
     if not isinstance(config, cls):
         raise ConfigError(f"stage '{stage}' takes a {cls.__name__}, not a {type(config).__name__}")
+    configs.check(config)
     return config

@@ -21,6 +21,7 @@ from typing import Any
 import trueup
 
 from . import api, wiring
+from .inputs import chain
 from .records import by_prompt
 from .reports import demo_page
 from .runs import Run, runs
@@ -362,7 +363,7 @@ class _Demo:
         from .engines.reward_scorer import RewardScorer
         from .models.load import load_reward
 
-        yield RewardScorer(load_reward(wiring.chain(self.ws, model), ModelSettings()))
+        yield RewardScorer(load_reward(chain(self.ws, model), ModelSettings()))
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[Callable[[str, str], None]]:

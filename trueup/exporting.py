@@ -22,9 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import wiring
 from .config import ModelSettings
 from .errors import ModelError, TrueupError
+from .inputs import MODELS, chain
 from .model_card import Base, Form, model_card
 from .store import Artifact, Workspace, remove, saying_disk_full, sync_folder, sync_tree
 
@@ -63,7 +63,7 @@ def export_model(ws: Workspace, artifact: Artifact, folder: Path, merge: bool) -
 def form_of(artifact: Artifact, merge: bool) -> Form:
     if artifact.kind == "reward":
         return "features" if artifact.meta.get("scorer") == "features" else "reward"
-    if artifact.kind not in wiring.MODELS:
+    if artifact.kind not in MODELS:
         raise ModelError(f"artifact {artifact.id} is of kind '{artifact.kind}', not a model", "`trueup artifacts list`")
     return "adapter" if artifact.meta.get("adapter") and not merge else "model"
 
@@ -88,7 +88,7 @@ def _write_model(ws: Workspace, artifact: Artifact, made: Path) -> None:
         from .models.load import load_model, save_model
 
         # Merged in float32 and stored so: in bfloat16 most of what an adapter learnt would be rounded away.
-        save_model(load_model(wiring.chain(ws, artifact), _settings(ws, artifact)), made)
+        save_model(load_model(chain(ws, artifact), _settings(ws, artifact)), made)
     _tell_where_to_stop(made)
 
 
@@ -98,7 +98,7 @@ def _write_reward(ws: Workspace, artifact: Artifact, made: Path) -> None:
     else:
         from .models.load import load_reward, save_reward
 
-        save_reward(load_reward(wiring.chain(ws, artifact), _settings(ws, artifact)), made)
+        save_reward(load_reward(chain(ws, artifact), _settings(ws, artifact)), made)
     _pad_as_the_model_does(made)
 
 
@@ -111,7 +111,7 @@ def _write_adapter(ws: Workspace, artifact: Artifact, made: Path) -> None:
 
     from .models.load import load_encoder, save_encoder
 
-    adapters = wiring.chain(ws, artifact)[1:]
+    adapters = chain(ws, artifact)[1:]
     configs = [_read(Path(folder) / ADAPTER_CONFIG) for folder in adapters]
     tensors = [load_file(Path(folder) / ADAPTER_WEIGHTS) for folder in adapters]
     config, joined = (configs[0], tensors[0]) if len(adapters) == 1 else join_adapters(configs, tensors)

@@ -6,64 +6,26 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import wiring
 from .config import STAGES, ModelSettings, Table, check
-from .errors import ConfigError, ModelError, NotFoundError, TrueupError, WorkspaceError
+from .errors import ConfigError, WorkspaceError
+from .inputs import INPUTS, MODELS, SCORERS, Input, find_inputs, is_features
 from .records import Prompt
 from .runs.versions import installed_versions
-from .store import Artifact, Workspace, human_size
+from .store import Workspace, human_size
 
 if TYPE_CHECKING:  # torch loads when something is counted, not when this module is imported
     import torch
 
     from .memory import Lengths, Shape
 
-WRITERS, SCORERS = ("model", "external"), ("reward", "external")
-PROMPTS = ("prompts", "demonstrations", "preferences", "completions")
-ROLES: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds of artifact it may be
-    "pretrain": {"data": ("demonstrations",)},
-    "sft": {"base": WRITERS, "data": ("demonstrations",)},
-    "sample": {"model": WRITERS, "prompts": PROMPTS},
-    "reward": {"base": WRITERS, "data": ("preferences",), "features": WRITERS},
-    "rl": {"policy": WRITERS, "reward": SCORERS, "prompts": PROMPTS},
-    "winrate": {
-        "a": (*WRITERS, "completions"),
-        "b": (*WRITERS, "completions"),
-        "prompts": PROMPTS,
-        "judge": SCORERS,
-        "reward": SCORERS,
-    },
-}
-OPTIONAL = {("reward", "features"), ("winrate", "judge"), ("winrate", "reward")}
 MAKES = {"sample": "completions", "reward": "reward", "winrate": "evaluation"}  # every other stage makes a model
 EXTRAS = {"lora": ("peft",), "data": ("pyarrow", "datasets")}  # as in pyproject.toml
 CHARACTERS_PER_TOKEN = 3  # fewer than most tokenizers manage in most text: an estimate should err on the high side
-
-
-@dataclass(frozen=True)
-class Input:
-    """An input of a stage: an artifact, or a model from elsewhere that a run would note as one."""
-
-    kind: str
-    artifact: Artifact | None
-    folders: Sequence[str] = ()  # of a model: whole weights, then the adapters on them
-
-    @property
-    def name(self) -> str:
-        return self.artifact.id if self.artifact else self.folders[0]
-
-    @property
-    def writes(self) -> bool:
-        return self.kind in WRITERS
-
-    def describe(self) -> dict[str, Any]:
-        rows = self.artifact.meta.get("rows") if self.artifact else None
-        return {"kind": self.kind, "id" if self.artifact else "source": self.name} | ({"rows": rows} if rows else {})
 
 
 def plan_stage(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Table) -> dict[str, Any]:
@@ -74,13 +36,11 @@ def plan_stage(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Tab
     if not isinstance(config, STAGES[stage]):
         raise ConfigError(f"stage '{stage}' takes a {STAGES[stage].__name__}, not a {type(config).__name__}")
     check(config)
-    found = _inputs(ws, stage, inputs)
-    if stage == "rl" and (policy := found["policy"].artifact) and (reward := found["reward"].artifact):
-        wiring.check_formats(ws, policy, reward)
+    found = find_inputs(ws, stage, inputs, config)
     return {
         "stage": stage,
         "config": config.model_dump(mode="json"),
-        "inputs": {role: item.describe() for role, item in found.items()},
+        "inputs": {role: _described(item) for role, item in found.items()},
         **_needs(stage, found, config),
     }
 
@@ -105,43 +65,9 @@ def _needs(stage: str, found: Mapping[str, Input], config: Any) -> dict[str, Any
     }
 
 
-# --- inputs
-
-
-def _inputs(ws: Workspace, stage: str, refs: Mapping[str, str]) -> dict[str, Input]:
-    roles = ROLES[stage]
-    unknown = [role for role in refs if role not in roles]
-    missing = [role for role in roles if role not in refs and (stage, role) not in OPTIONAL]
-    if unknown or missing:
-        what = f"has no input '{unknown[0]}'" if unknown else f"needs the input '{missing[0]}'"
-        raise ConfigError(f"stage '{stage}' {what}", f"its inputs are {', '.join(roles)}")
-    gold = {"judge"} if refs.get("judge") == "gold" else set()
-    return {role: _input(ws, role, ref, roles[role]) for role, ref in refs.items() if role not in gold}
-
-
-def _input(ws: Workspace, role: str, ref: str, kinds: Sequence[str]) -> Input:
-    try:
-        artifact = ws.get(ref)
-    except NotFoundError:
-        source = _elsewhere(ref) if "external" in kinds else ""
-        if not source:
-            raise
-        return Input("external", None, [source])
-    if artifact.kind not in kinds:
-        raise TrueupError(
-            f"'{ref}' is of kind '{artifact.kind}', but the input '{role}' takes {' or '.join(kinds)}",
-            "see `trueup artifacts list`",
-        )
-    is_model = artifact.kind in (*WRITERS, *SCORERS)
-    return Input(artifact.kind, artifact, wiring.chain(ws, artifact) if is_model else ())
-
-
-def _elsewhere(ref: str) -> str:
-    """A model outside the workspace, as `wiring.resolve_model` finds it; a plan only looks, so it notes nothing."""
-    path = Path(ref).expanduser()
-    if path.is_dir():
-        return str(path.resolve())
-    return ref if "/" in ref and not ref.startswith((".", "/", "~")) else ""
+def _described(item: Input) -> dict[str, Any]:
+    rows = item.artifact.meta.get("rows") if item.artifact else None
+    return {"kind": item.kind, "id" if item.artifact else "source": item.name} | ({"rows": rows} if rows else {})
 
 
 def _parents(found: Mapping[str, Input]) -> dict[str, str]:
@@ -162,22 +88,19 @@ def _models(stage: str, found: Mapping[str, Input], config: Any) -> dict[str, Sh
     return {
         role: _writer(item.folders[0], config.model)
         for role, item in found.items()
-        if item.writes and not _scores(stage, role)
+        if item.kind in MODELS and not _scores(stage, role)
     }
 
 
 def _scores(stage: str, role: str) -> bool:
-    return ROLES[stage][role] == SCORERS
+    return INPUTS[stage][role] == SCORERS
 
 
 def _writer(source: str, settings: ModelSettings) -> Shape:
     from .memory import measure
     from .models.load import load_config
 
-    config = load_config(source, settings)
-    if wrong := [name for name in config.architectures or () if "Classification" in name]:
-        raise ModelError(f"'{source}' is a {wrong[0]}: it scores text and writes none", "name a causal language model")
-    return measure(config, settings)
+    return measure(load_config(source, settings), settings)
 
 
 def _scorer(item: Input, settings: ModelSettings) -> int:
@@ -186,21 +109,10 @@ def _scorer(item: Input, settings: ModelSettings) -> int:
     from .models.load import load_config
     from .models.reward_model import PARTS
 
-    if item.artifact and item.artifact.meta.get("scorer") == "features":
+    if is_features(item.folders[0]):
         trunk, base = (_writer(f"{item.folders[0]}/{part}", settings) for part in PARTS)
         return trunk.with_features + base.parameters
-    config = load_config(item.folders[0], settings)
-    if item.kind == "external":
-        _check_classifier(item.folders[0], config)
-    return measure(config, settings).scoring
-
-
-def _check_classifier(source: str, config: Any) -> None:
-    made_for = config.architectures or ()
-    if made_for and not any("SequenceClassification" in name for name in made_for):
-        raise ModelError(f"'{source}' is a {made_for[0]}, not a reward model", "train one: trueup train reward")
-    if config.num_labels != 1:
-        raise ModelError(f"'{source}' has {config.num_labels} outputs, a reward model has one", "name another model")
+    return measure(load_config(item.folders[0], settings), settings).scoring
 
 
 def _lengths(found: Mapping[str, Input]) -> Lengths:

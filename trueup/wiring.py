@@ -22,7 +22,8 @@ from .config import (
     Table,
     WinrateConfig,
 )
-from .errors import ModelError, NotFoundError, TrueupError
+from .errors import ModelError, TrueupError
+from .inputs import chain
 from .records import Completion, Demonstration, Judgement, Prompt, by_prompt
 from .runs import Run
 from .store import Artifact, Workspace, read_jsonl, write_jsonl
@@ -32,11 +33,11 @@ from .world import GoldScorer, p_true
 if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
     from .engines.sampler import Sampler
     from .models.language_model import LanguageModel
+    from .models.reward_model import RewardModel
     from .models.rows import Group
     from .ports import Scorer
 
 ROWS = "rows.jsonl"
-MODELS = ("model", "external")
 
 
 # --- artifacts as records
@@ -92,41 +93,6 @@ def completion_rows(completions: Sequence[Completion]) -> list[dict[str, Any]]:
 # --- artifacts as models
 
 
-def resolve_model(workspace: Workspace, ref: str | Artifact, *, or_completions: bool = False) -> Artifact:
-    """A model of the workspace, or a local folder or hub id, which gets an artifact that points to it.
-
-    The pointer holds no weights, only where they are and what they looked like: if they change, that is an error.
-    """
-    if isinstance(ref, Artifact):
-        return ref
-    try:
-        artifact = workspace.get(ref)
-    except NotFoundError:
-        path = Path(ref).expanduser()
-        if path.is_dir():
-            return workspace.put("external", _pointer(str(path.resolve()), _look(path)))
-        if "/" in ref and not ref.startswith((".", "/", "~")):
-            return workspace.put("external", _pointer(ref, {}))
-        raise
-    if artifact.kind not in (*MODELS, "reward") and not (or_completions and artifact.kind == "completions"):
-        raise ModelError(f"'{ref}' is a {artifact.kind} artifact, not a model", "see `trueup artifacts list`")
-    return artifact
-
-
-def chain(workspace: Workspace, artifact: Artifact) -> list[str]:
-    """Folders to load in order: weights first, then the adapters that sit on one another."""
-    if artifact.kind == "external":
-        pointer = json.loads((artifact.path / "source.json").read_text())
-        if pointer["files"] and _look(Path(pointer["source"])) != pointer["files"]:
-            raise ModelError(
-                f"the model in {pointer['source']} is not the one it was when it was first used",
-                "name the folder again to use it as it is now; older results keep pointing to what it was",
-            )
-        return [pointer["source"]]
-    below = chain(workspace, workspace.get(artifact.parents["base"])) if artifact.meta.get("adapter") else []
-    return [*below, str(artifact.path)]
-
-
 def context_of(folder: str) -> int:
     """The longest row a model takes, from its config alone."""
     path = Path(folder) / "config.json"
@@ -152,20 +118,11 @@ def load_scorer(run: Run, role: str, config: Any) -> Scorer:
     return RewardScorer(load_reward(chain(run.workspace, artifact), config.model, source=artifact.id))
 
 
-def check_formats(workspace: Workspace, policy: Artifact, reward: Artifact) -> None:
-    """Policy and reward model must read prompts in one format. Asked of their files, before anything is loaded."""
-    found = [_stored_format(chain(workspace, artifact)[-1]) for artifact in (policy, reward)]
-    if None not in found and found[0] != found[1]:
-        raise ModelError(
-            f"policy {policy.id} and reward model {reward.id} were trained with different prompt formats",
-            "train the reward model on this policy's SFT model, so that both read prompts alike",
-        )
-
-
 # --- stages
 
 
 def _pretrain(run: Run, config: PretrainConfig) -> Artifact:
+    from .models.device import place
     from .models.load import new_model
     from .text.chat import prompt_format
     from .text.tokenizer import EOS, PAD, train_tokenizer
@@ -175,8 +132,8 @@ def _pretrain(run: Run, config: PretrainConfig) -> Artifact:
     texts = [text for prompt, answers in _grouped(demonstrations) for text in (prompt.text, *answers)]
     tokenizer = train_tokenizer(texts, config.architecture.vocabulary)
     format = prompt_format(tokenizer, config.prompt, eos=EOS, pad=PAD)
-    model = new_model(config.architecture, tokenizer, format, config.run.seed)
-    train, heldout, dropped = _split(model, demonstrations, config.architecture.context, config)
+    model = new_model(config.architecture, tokenizer, format, config.run.seed, place(config.model))
+    train, heldout, dropped = _split(run, model, demonstrations, config.architecture.context, config)
     best = pretrain(run, config, model, train, heldout)
     return _finish_model(run, model, config, best, dropped)
 
@@ -186,7 +143,8 @@ def _sft(run: Run, config: SftConfig) -> Artifact:
 
     model = load_policy(run, "base", config, trainable=True, prompt=config.prompt)
     demonstrations = read_demonstrations(run.inputs["data"])
-    train, heldout, dropped = _split(model, demonstrations, config.max_tokens or model.context, config)
+    longest = _longest(config.max_tokens, model.context)
+    train, heldout, dropped = _split(run, model, demonstrations, longest, config)
     best = sft(run, config, model, train, heldout)
     return _finish_model(run, model, config, best, dropped)
 
@@ -225,15 +183,21 @@ def _reward(run: Run, config: RewardConfig) -> Artifact:
         features=chain(run.workspace, inputs["features"]) if "features" in inputs else (),
         seed=config.run.seed,
     )
-    longest = config.max_tokens or model.context
-    (train, dropped), (heldout, _) = (
+    longest = _longest(config.max_tokens, model.context)
+    (train, dropped), (heldout, dropped_heldout) = (
         judged(model.encoder, [j for j in judgements if j.split == split], longest) for split in ("train", "heldout")
     )
-    _require(train, run, "no judgement is left to train on", dropped)
+    _require(train, "no judgement is left to train on", dropped)
+    if all(target == 0.5 for item in train for *_, target in item.pairs):
+        raise TrueupError(
+            "every judgement to train on is a tie: there is nothing to learn from",
+            "judgements that prefer one completion over another are needed; look at the data: trueup data show",
+        )
+    _say_if_none_held_out(run, heldout)
     best = reward(run, config, model, train, heldout)
     simulated = all(j.source == "simulated" for j in judgements)
-    kept = [j for j in judgements if j.split == "heldout" and any(target != 0.5 for _, _, target in j.pairs())]
-    result: dict[str, Any] = {"best_step": best, "dropped": dropped, "kind": config.kind}
+    kept = [j for j in judgements if j.split == "heldout" and _decided(j) and _fits(model, j)]
+    result: dict[str, Any] = {"best_step": best, "dropped": dropped + dropped_heldout, "kind": config.kind}
     if kept:
         gold = GoldScorer() if _in_world([j.prompt for j in kept]) else None
         result |= evaluate_reward(RewardScorer(model), kept, gold, p_true if simulated else None)
@@ -248,18 +212,16 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
     from .train.rl import rl
 
     inputs = run.inputs
-    check_formats(run.workspace, inputs["policy"], inputs["reward"])
     policy = load_policy(run, "policy", config, trainable=True)
     reference = None if policy.adapter is not None else load_policy(run, "policy", config)
     prompts, long = _fitting(read_prompts(inputs["prompts"]), policy, config.sampling.max_new_tokens)
-    _require(prompts, run, "no prompt leaves room for a completion", long)
+    _require(prompts, "no prompt leaves room for a completion", long)
     held = sorted(prompts, key=lambda prompt: prompt.id)[: min(config.evaluation_prompts, len(prompts) // 5)]
     apart = {prompt.id for prompt in held}
     train = [prompt for prompt in prompts if prompt.id not in apart]
+    _say_if_none_held_out(run, held)
     watched: dict[str, Scorer] = {"gold": GoldScorer()} if _in_world(prompts) else {}
-    best = rl(
-        run, config, policy, reference, Sampler(policy), load_scorer(run, "reward", config), train, held, watched
-    )
+    best = rl(run, config, policy, reference, Sampler(policy), load_scorer(run, "reward", config), train, held, watched)
     return _finish_model(run, policy, config, best, long)
 
 
@@ -269,7 +231,7 @@ def _winrate(run: Run, config: WinrateConfig) -> Artifact:
 
     use_threads(config.run.threads)
     prompts = read_prompts(run.inputs["prompts"])
-    prompts = prompts[: config.prompts or len(prompts)]
+    prompts = prompts[: config.limit or len(prompts)]
     judge = load_scorer(run, "judge", config) if "judge" in run.inputs else GoldScorer()
     if "judge" not in run.inputs and not _in_world(prompts):
         raise TrueupError("these prompts have no gold score", "only the built-in world has one; name a reward model")
@@ -329,7 +291,11 @@ def execute(run: Run, config: Table) -> Artifact:
 
 
 def _split(
-    model: LanguageModel, demonstrations: Sequence[Demonstration], longest: int, config: PretrainConfig | SftConfig
+    run: Run,
+    model: LanguageModel,
+    demonstrations: Sequence[Demonstration],
+    longest: int,
+    config: PretrainConfig | SftConfig,
 ) -> tuple[list[Group], list[Group], int]:
     """Token groups for training and for the held-out loss, split by prompt; and how many rows were too long."""
     sides: dict[str, list[Group]] = {"train": [], "heldout": []}
@@ -347,9 +313,11 @@ def _split(
     if not sides["train"]:
         raise TrueupError(
             f"none of the {len(demonstrations)} demonstrations can be trained on ({dropped} are longer than "
-            f"{longest} tokens)",
+            f"{longest} tokens, {sum(len(replies) for _, replies in sides['heldout'])} are held out)",
             "raise max_tokens, use a model with a longer context, or lower `heldout`",
         )
+    if config.heldout:
+        _say_if_none_held_out(run, sides["heldout"])
     return sides["train"], sides["heldout"][:256], dropped
 
 
@@ -403,7 +371,30 @@ def _in_world(prompts: Sequence[Prompt]) -> bool:
     return bool(prompts) and all("world" in prompt.meta for prompt in prompts)
 
 
-def _require(rows: Sequence[Any], run: Run, problem: str, dropped: int) -> None:
+def _longest(asked: int, context: int) -> int:
+    """The longest row, in tokens."""
+    if asked > context:
+        raise ModelError(f"max_tokens is {asked}, but the model's context is {context}", "lower it, or leave it out")
+    return asked or context
+
+
+def _decided(judgement: Judgement) -> bool:
+    return any(target != 0.5 for _, _, target in judgement.pairs())
+
+
+def _fits(model: RewardModel, judgement: Judgement) -> bool:
+    """Whether the reward model can read every completion of a judgement after its prompt."""
+    encoder, prompt = model.encoder, judgement.prompt
+    longest = max(len(encoder.completion(prompt, text)) for text in judgement.completions)
+    return len(encoder.prompt(prompt)) + longest <= model.context
+
+
+def _say_if_none_held_out(run: Run, heldout: Sequence[Any]) -> None:
+    if not heldout and run.resume_folder is None:  # a resumed run has said so already
+        run.event("no evaluation", "too little data to hold any out: the last step's weights are shipped")
+
+
+def _require(rows: Sequence[Any], problem: str, dropped: int) -> None:
     if not rows:
         raise TrueupError(
             f"{problem} ({dropped} left out as too long)", "raise max_tokens or look at the data: trueup data show"
@@ -422,27 +413,3 @@ def _rows(artifact: Artifact) -> list[dict[str, Any]]:
     if not path.is_file():
         raise TrueupError(f"artifact {artifact.id} ({artifact.kind}) holds no rows", "see `trueup artifacts list`")
     return list(read_jsonl(path))
-
-
-def _pointer(source: str, files: Mapping[str, Any]) -> dict[str, bytes]:
-    return {"source.json": json.dumps({"source": source, "files": files}, indent=1, sort_keys=True).encode()}
-
-
-def _look(folder: Path) -> dict[str, Any]:
-    """Sizes of the weights and digests of the small files: enough to notice that a folder changed, without reading all."""
-    import hashlib
-
-    def mark(path: Path) -> str:
-        if path.stat().st_size > 2**22:
-            with path.open("rb") as file:
-                start = file.read(2**16)
-            return f"{path.stat().st_size} {hashlib.sha256(start).hexdigest()}"
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-
-    files = (p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".jinja", ".model"))
-    return {path.name: mark(path) for path in files} if folder.is_dir() else {}
-
-
-def _stored_format(folder: str) -> dict[str, Any] | None:
-    path = Path(folder) / "prompt_format.json"
-    return json.loads(path.read_text()) if path.is_file() else None

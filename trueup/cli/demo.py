@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,6 @@ import click
 
 from ..errors import WorkspaceError
 from .command import Command, Result
-from .text import cell, table
 
 DEFAULT = "trueup-demo"
 
@@ -53,25 +54,11 @@ def free_folder(base: Path) -> Path:
 
 def summary(found: Mapping[str, Any]) -> str:
     """What the demo ends with: each stage, the win rates, posts side by side, and where to go on."""
-    stages = [[s["name"], f"{s['seconds']:.1f}s", s["data"], s["result"]] for s in found["stages"]]
-    rates = [[r["name"], f"{r['value']:.3f}", _interval(r["ci"]), r["n"]] for r in found["win_rates"]]
-    return "\n\n".join(
-        [
-            table(["stage", "time", "data", "result"], stages),
-            *(_side_by_side(sample) for sample in found["samples"]),
-            table(["gold win rate, ties half", "value", "95% interval", "n"], rates),
-            found["people"],
-            f"{found['seconds']:.0f} seconds, seed {found['seed']}. The whole story: {found['report']}",
-            "\n".join(["Next:", *(f"  {line}" for line in found["commands"])]),
-        ]
-    )
+    from rich.console import Console
 
+    from ..reports import print_summary
 
-def _interval(ends: Sequence[float]) -> str:
-    return f"{ends[0]:.3f} to {ends[1]:.3f}"
-
-
-def _side_by_side(sample: Mapping[str, Any]) -> str:
-    width = max(len(entry["who"]) for entry in sample["entries"])
-    lines = [f"  {e['who']:<{width}}  gold {e['gold']:+.2f}  {cell(e['text'])}" for e in sample["entries"]]
-    return "\n".join([cell(sample["post"]), *lines])
+    on_screen = sys.stdout.isatty()
+    console = Console(file=io.StringIO(), force_terminal=on_screen, width=None if on_screen else 80, highlight=False)
+    print_summary(found, found["report"], console)
+    return console.file.getvalue().rstrip()  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ def evaluate() -> None:
     "--judge", required=True, metavar="ID", help="A reward model, or 'gold': the true score of the built-in world."
 )
 @click.option("--reward", metavar="ID", help="The reward model by which B picks its best of --best-of.")
-@stage_settings("winrate", taken=("prompts",))
+@stage_settings("winrate")
 def winrate(a: str, b: str, prompts: str, judge: str, reward: str | None, config: WinrateConfig) -> Result:
     """How often model A's answer is better than B's; ties count half, with a 95% interval."""
     from .. import api

@@ -16,11 +16,8 @@ SHORTCUTS = ("run.seed", "run.threads", "optimizer.lr")  # settings of shared ta
 Function = Callable[..., Any]
 
 
-def stage_settings(stage: str, taken: tuple[str, ...] = ()) -> Callable[[Function], Function]:
-    """Adds `--config`, `--set` and a flag for each of the stage's own settings; the function receives `config`.
-
-    `taken` are settings whose flag would have the name of an input; `--set` still reaches them.
-    """
+def stage_settings(stage: str) -> Callable[[Function], Function]:
+    """Adds `--config`, `--set` and a flag for each of the stage's own settings; the function receives `config`."""
 
     def decorate(function: Function) -> Function:
         @wraps(function)
@@ -36,7 +33,7 @@ def stage_settings(stage: str, taken: tuple[str, ...] = ()) -> Callable[[Functio
         return _CONFIG(decorated)
 
     known = settings(STAGES[stage])
-    flags = {key: s for key, s in known.items() if (not s.table and key not in taken) or key in SHORTCUTS}
+    flags = {key: s for key, s in known.items() if not s.table or key in SHORTCUTS}
     return decorate
 
 

@@ -160,7 +160,9 @@ class RlConfig(StageConfig):
     clip: Positive = Field(0.2, description="clip range of the policy ratio")
     value_clip: Annotated[float, Field(ge=0)] = Field(0.2, description="clip range of the value, 0 for none")
     value_coefficient: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the value loss")
-    value_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate of the value head; 0 is the optimizer's")
+    value_lr: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="learning rate of the value head; 0 is the optimizer's"
+    )
     gamma: Fraction = Field(1.0, description="discount")
     lam: Fraction = Field(0.95, description="lambda of generalised advantage estimation")
     whiten: bool = Field(True, description="whiten advantages over all tokens of the rollout")
@@ -182,7 +184,7 @@ class WinrateConfig(Table):
     temperature_b: Annotated[float, Field(ge=0)] | None = Field(
         None, description="temperature of B where it differs from sampling.temperature; 0 is greedy"
     )
-    prompts: Annotated[int, Field(ge=0)] = Field(0, description="how many prompts; 0 for all")
+    limit: Annotated[int, Field(ge=0)] = Field(0, description="how many of the prompts, the first ones; 0 for all")
 
 
 class SampleConfig(Table):

@@ -64,9 +64,7 @@ class Sampler:
         self.model.train(training)
         return found
 
-    def _decode(
-        self, prompts: list[tuple[int, ...]], rows: list[_Row], sampling: Sampling, seed: int, n: int
-    ) -> None:
+    def _decode(self, prompts: list[tuple[int, ...]], rows: list[_Row], sampling: Sampling, seed: int, n: int) -> None:
         """Fill `rows` (n for each prompt, in order) token by token until all have stopped."""
         device, stops = self.model.device, self.model.encoder.stop_ids
         tokens, seen, positions = _left_pad(prompts, self.model.encoder.pad_id, device)

@@ -18,6 +18,9 @@ class Placement:
     why: str
 
 
+ON_CPU = Placement(torch.device("cpu"), torch.float32, "float32 on the CPU, where nothing else is said")
+
+
 def place(settings: ModelSettings) -> Placement:
     """Device and dtype for these settings. `auto` never surprises: its reason is in `why` and in `trueup env`."""
     gpu = torch.cuda.is_available()

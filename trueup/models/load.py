@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..config import Architecture, ModelSettings, PromptSettings
 from ..errors import ModelError
 from ..text.chat import Encoder, PromptFormat, prompt_format
 from ..text.tokenizer import save_tokenizer
 from .adapters import add_lora, load_lora, wants_lora
-from .device import place
+from .device import ON_CPU, Placement, place
 from .language_model import LanguageModel, trunk_shares_prompts
 from .reward_model import PARTS, SETTINGS_FILE, FeatureReward, RewardModel, SequenceReward
 
@@ -26,9 +27,11 @@ FORMAT_FILE = "prompt_format.json"
 ADAPTER_FILE = "adapter_config.json"
 
 
-def new_model(architecture: Architecture, tokenizer: Any, format: PromptFormat, seed: int) -> LanguageModel:
+def new_model(
+    architecture: Architecture, tokenizer: Any, format: PromptFormat, seed: int, placement: Placement = ON_CPU
+) -> LanguageModel:
     """A Llama with random weights for a tokenizer made on the spot."""
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     encoder = Encoder(tokenizer, format)
     config = new_config(
@@ -36,7 +39,8 @@ def new_model(architecture: Architecture, tokenizer: Any, format: PromptFormat, 
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguageModel(LlamaForCausalLM(config), encoder)
+        network = AutoModelForCausalLM.from_config(config, dtype=placement.dtype)
+    return LanguageModel(network.to(placement.device), encoder)
 
 
 def new_config(architecture: Architecture, vocabulary: int, **tokens: int) -> Any:
@@ -247,7 +251,7 @@ def _network(kind: str, folder: str, settings: ModelSettings, dtype: torch.dtype
             trust_remote_code=settings.trust_remote_code,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"cannot load a model from '{folder}': {_first_line(error)}",
             "give a folder with config.json and safetensors weights, or a hub id that is reachable or cached",

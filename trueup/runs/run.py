@@ -217,8 +217,7 @@ class Run:
 
     def fail(self, error: BaseException | str) -> None:
         """Resumable all the same: its checkpoints stay."""
-        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-        self._end("failed", error=text)
+        self._end("failed", error=error if isinstance(error, str) else _worded(error))
 
     def interrupted(self) -> None:
         self._end("interrupted")
@@ -310,9 +309,14 @@ class Run:
         try:
             for stream in self._streams.values():
                 stream.sync()
-            self.workspace.update_run(self.id, status=status, ended=utc_now(), **columns)
+        except BaseException as error:  # a disk too full for the streams may still have room to say so
+            status, columns = "failed", {"error": _worded(error)}
+            raise
         finally:
-            self._close()
+            try:
+                self.workspace.update_run(self.id, status=status, ended=utc_now(), **columns)
+            finally:
+                self._close()
 
     def _close(self) -> None:
         for stream in self._streams.values():
@@ -322,6 +326,10 @@ class Run:
             self._board.close()
             self._board = None
         self._lock.release()
+
+
+def _worded(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _step_of(path: Path) -> int:

@@ -435,15 +435,8 @@ def _pair(row: Columns, prompt: Prompt, chosen: str, rejected: str) -> Judgement
 
 
 def _judgement(row: Columns, prompt: Prompt, completions: tuple[str, ...], ranks: tuple[int, ...]) -> Judgement:
-    judge, name = row.get("judge"), row.get("id")
-    return Judgement(
-        prompt,
-        completions,
-        ranks,
-        judge=str(judge) if judge not in (None, "") else "unknown",
-        source="imported",
-        id=str(name) if name is not None else "",
-    )
+    judge, name = _word(row, "judge") or "unknown", _word(row, "id")
+    return Judgement(prompt, completions, ranks, judge=judge, source="imported", id=name)
 
 
 def _prompt(row: Columns, field: str) -> Prompt:
@@ -519,12 +512,27 @@ def _text(row: Columns, field: str, *, empty: bool = False) -> str:
         raise _Skip(f"'{field}' is not a text but of type {type(value).__name__}")
     if not empty and not value.strip():
         raise _Skip("empty prompt" if field in ("prompt", "instruction") else "empty completion")
+    return _encodable(value, field)
+
+
+def _word(row: Columns, field: str) -> str:
+    """A name or number as text; empty where there is none."""
+    return "" if row.get(field) is None else _encodable(str(row[field]), field)
+
+
+def _encodable(text: str, field: str) -> str:
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:  # JSON can write half a surrogate pair, which no tokenizer or file takes
         raise _Skip(f"bad encoding: '{field}' has half a surrogate pair") from None
-    return value
+    return text
 
 
 def _meta(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    if not isinstance(value, Mapping):
+        return {}
+    try:
+        _encodable(json.dumps(value, ensure_ascii=False, allow_nan=False), "meta")
+    except (TypeError, ValueError) as error:  # Python reads NaN from JSON, which no other program takes back
+        raise _Skip(f"'meta' cannot be stored as JSON: {error}") from None
+    return value

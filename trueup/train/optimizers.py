@@ -39,13 +39,10 @@ class Optimizer:
                 groups["head" if _is_head(name) else "matrix" if p.ndim > 1 else "vector"].append(p)
         rates = {"matrix": settings.lr, "vector": settings.lr, "head": head_lr or settings.lr}
         decay = {"matrix": settings.weight_decay, "vector": 0.0, "head": 0.0}
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                [{"params": ps, "lr": rates[g], "weight_decay": decay[g]} for g, ps in groups.items() if ps],
-                betas=settings.betas,
-                eps=settings.eps,
-            )
-        ]
+        chosen = [{"params": ps, "lr": rates[g], "weight_decay": decay[g]} for g, ps in groups.items() if ps]
+        self.parts: list[torch.optim.Optimizer] = []
+        if chosen:  # LoRA layers are all hidden matrices: Muon may have everything
+            self.parts.append(torch.optim.AdamW(chosen, betas=settings.betas, eps=settings.eps))
         if muon:
             self.parts.append(
                 torch.optim.Muon([self.named[n] for n in sorted(muon)], lr=settings.muon_lr, weight_decay=0.0)

@@ -52,14 +52,14 @@ def pretrain(run: Run, config: PretrainConfig, model: LanguageModel, train: list
             gradient_norm=stats["gradient_norm"],
         )
         if loop.evaluation_due and heldout:
-            loss = heldout_loss(model, heldout)
+            loss = heldout_loss(model, heldout, loop.rows_at_once)
             loop.log(heldout_completion_loss=loss)
             loop.evaluated(-loss)
     return loop.restore_best()
 
 
 @torch.no_grad()
-def heldout_loss(model: LanguageModel, groups: Sequence[Group], batch: int = 32) -> float:
+def heldout_loss(model: LanguageModel, groups: Sequence[Group], batch: int) -> float:
     """Mean negative log-probability of a completion token."""
     total, count = 0.0, 0
     for start in range(0, len(groups), batch):

@@ -10,7 +10,7 @@ distinct completion is computed once: shuffled apart, the correlated pairs overf
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,9 @@ class Judged:
 
     group: Group
     pairs: tuple[tuple[int, int, float], ...]
+
+
+Scores = Callable[[Sequence[Judged]], list[torch.Tensor]]  # of the completions of each prompt
 
 
 def judged(encoder: Encoder, judgements: Iterable[Judgement], max_tokens: int) -> tuple[list[Judged], int]:
@@ -78,10 +81,10 @@ def reward(run: Run, config: RewardConfig, model: RewardModel, train: list[Judge
         return torch.stack(losses).sum(), {"accuracy": torch.tensor(right).sum()}
 
     @torch.no_grad()
-    def evaluate(items: Sequence[Judged]) -> tuple[float, float]:
+    def evaluate(items: Sequence[Judged], batch: int) -> tuple[float, float]:
         total, right = 0.0, 0.0
-        for start in range(0, len(items), 32):
-            loss, more = loss_sum(items[start : start + 32])
+        for start in range(0, len(items), batch):
+            loss, more = loss_sum(items[start : start + batch])
             total, right = total + float(loss), right + float(more["accuracy"])
         return total / len(items), right / len(items)
 
@@ -92,11 +95,11 @@ def reward(run: Run, config: RewardConfig, model: RewardModel, train: list[Judge
         stats = loop.update(items, loss_sum, len(items), lambda item: row_tokens(item.group))
         loop.log(loss=stats["loss"], accuracy=stats["accuracy"], gradient_norm=stats["gradient_norm"])
         if loop.evaluation_due and heldout:
-            loss, accuracy = evaluate(heldout)
+            loss, accuracy = evaluate(heldout, loop.rows_at_once)
             loop.log(heldout_loss=loss, heldout_accuracy=accuracy)
             loop.evaluated(-loss)
     best = loop.restore_best()
-    _set_constants(model, scores, train[:256])
+    _set_constants(model, scores, train[:256], loop.rows_at_once)
     return best
 
 
@@ -107,9 +110,9 @@ def mean_and_std(scores: torch.Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def _set_constants(model: RewardModel, scores, items: Sequence[Judged]) -> None:  # type: ignore[no-untyped-def]
+def _set_constants(model: RewardModel, scores: Scores, items: Sequence[Judged], batch: int) -> None:
     """Mean 0 and std 1 over judged completions, stored with the model: the scale the KL coefficient is measured in."""
-    values = torch.cat([s for start in range(0, len(items), 16) for s in scores(items[start : start + 16])])
+    values = torch.cat([s for start in range(0, len(items), batch) for s in scores(items[start : start + batch])])
     model.mean, model.std = mean_and_std(values)
 
 

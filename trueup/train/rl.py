@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -88,7 +89,8 @@ def improve(
 ) -> dict[str, float]:
     """Several passes over one rollout in minibatches; ends early when the policy has moved enough."""
     each, total = config.samples_per_prompt, len(experience.tokens)
-    prompts, size = list(range(total // each)), total // config.minibatches
+    prompts = list(range(total // each))
+    borders = [total * i // config.minibatches for i in range(config.minibatches + 1)]
     updates: list[dict[str, float]] = []
     gaps: list[float] = []
 
@@ -114,8 +116,8 @@ def improve(
     for epoch in range(config.epochs):
         random.Random(_seed(config, f"epoch {epoch}", loop.step)).shuffle(prompts)
         order = [i * each + k for i in prompts for k in range(each)]  # completions of a prompt stay side by side
-        for start in range(0, size * config.minibatches, size):
-            chosen = order[start:] if start + 2 * size > total else order[start : start + size]
+        for start, end in pairwise(borders):
+            chosen = order[start:end]
             gaps.clear()
             tokens = float(sum(len(experience.tokens[i][1]) for i in chosen))
             updates.append(loop.update(chosen, loss_sum, tokens, experience.row_tokens) | {"ratio_gap": max(gaps)})

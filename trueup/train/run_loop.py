@@ -31,6 +31,7 @@ from ..runs.signals import graceful
 from .optimizers import Optimizer, rate
 
 T = TypeVar("T")
+SHOWN = ("loss", "accuracy", "score", "kl")  # what stands beside the progress bar
 LossSum = Callable[[Sequence[Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 ROW_LIMIT = {"pretrain": "architecture.context", "rl": "sampling.max_new_tokens"}  # elsewhere it is max_tokens
 
@@ -69,7 +70,7 @@ class Loop:
                 self._values, self._score = {}, None
                 yield self.step
                 self.run.log(self.step, self._values)
-                advance(1, **self._values)
+                advance(1, **{key: self._values[key] for key in SHOWN if key in self._values})
                 asked = stop_requested()  # once: a signal between two looks would be half obeyed
                 last = self.step == self.total or self._stopped
                 if last or asked or self._score is not None or self.step % every == 0:
@@ -120,6 +121,11 @@ class Loop:
     @property
     def evaluation_due(self) -> bool:
         return self.step % self.config.run.evaluate_every == 0 or self.step == self.total
+
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows an evaluation may take at once: those that fit with a gradient fit without one."""
+        return self.micro_batch or self.config.batch_size
 
     def stop(self, reason: str) -> None:
         """End after this step. The event stands before its checkpoint, so a kill in between loses neither."""

@@ -39,7 +39,7 @@ def sft(run: Run, config: SftConfig, model: LanguageModel, train: list[Group], h
         stats = loop.update(groups, loss_sum, tokens, row_tokens)
         loop.log(loss=stats["loss"], gradient_norm=stats["gradient_norm"], tokens=tokens)
         if loop.evaluation_due and heldout:
-            loss = heldout_loss(model, heldout)
+            loss = heldout_loss(model, heldout, loop.rows_at_once)
             loop.log(heldout_loss=loss)
             loop.evaluated(-loss)
     return loop.restore_best()

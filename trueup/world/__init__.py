@@ -70,12 +70,12 @@ class World:
         return [post.prompt() for post in self.posts(stream, count)]
 
     def pretraining(self, count: int, titles: int = 4) -> list[tuple[Prompt, list[str]]]:
-        """Posts, each with `titles` true titles, half of them careless: where a model learns the language and to copy.
+        """Posts, each with `titles` true titles, a quarter of them careless: where a model learns to write and copy.
 
         True on purpose: trained on wrong facts from the start, a small model hardly learns to copy at all.
         """
         rng = Random(f"{self.seed}/titles")
-        plain = (titles + 1) // 2
+        plain = titles - titles // 4
         return [
             (post.prompt(), wordings(post, rng, plain) + [casual(post, rng) for _ in range(titles - plain)])
             for post in self.posts("pretraining", count)

@@ -41,9 +41,9 @@ def casual(post: Post, rng: Random) -> str:
     return _careless(post.facts._asdict(), rng)
 
 
-def demonstration(post: Post, rng: Random) -> str:
+def demonstration(post: Post, rng: Random, error: float = ERROR) -> str:
     """What an imperfect demonstrator writes: careless, with facts mixed up and, now and then, a phrase said twice."""
-    return _careless({slot: _mixed_up(post, slot, rng) for slot in words.SLOTS}, rng, REPEATED)
+    return _careless({slot: _mixed_up(post, slot, rng, error) for slot in words.SLOTS}, rng, REPEATED)
 
 
 def _careless(facts: Mapping[str, str], rng: Random, repeated: float = 0.0) -> str:
@@ -73,9 +73,9 @@ def render(template: str, facts: Mapping[str, str], *, vague: str = "", filler: 
     return title[0].upper() + title[1:]
 
 
-def _mixed_up(post: Post, slot: str, rng: Random) -> str:
+def _mixed_up(post: Post, slot: str, rng: Random, error: float) -> str:
     truth = str(getattr(post.facts, slot))
-    if rng.random() >= ERROR:
+    if rng.random() >= error:
         return truth
     if post.distractors[slot] and rng.random() < DISTRACTOR:
         return rng.choice(post.distractors[slot])

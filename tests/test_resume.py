@@ -1,0 +1,254 @@
+"""Killed at any moment and resumed, a run ends as if nothing had happened: the same bits, in every file.
+
+Each stage runs once undisturbed. Then it runs in processes that kill themselves with SIGKILL (no handler, no flush) at
+chosen calls and are resumed with `trueup runs resume`; weights, optimizer, metrics, events and samples are compared
+by hash, and the artifact by its id, which is a hash of its content.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fixtures import dying_stage
+from small import add_small_data
+
+from trueup import api
+from trueup.runs import Run, runs
+from trueup.store import Workspace, describe_files
+
+# Forked from a process that has imported everything once: a stage then starts in a moment.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["fixtures.dying_stage", "peft", "transformers.models.llama.modeling_llama"])
+
+QUIET = {"run.threads": 1, "run.tensorboard": "false"}
+OFTEN = {"run.evaluate_every": 4, "run.checkpoint_every": 3}
+ROLLOUT = {
+    "prompts_per_step": 4,
+    "samples_per_prompt": 3,
+    "evaluation_prompts": 4,
+    "sampling.max_new_tokens": 6,
+    "sampling.temperature": 0.9,
+    "optimizer.lr": 3e-3,
+}
+INPUTS = {
+    "sft": {"base": "BASE", "data": "demonstrations"},
+    "reward": {"base": "sft", "data": "preferences"},
+    "rl": {"policy": "sft", "reward": "judge", "prompts": "prompts"},
+    "rl-lora": {"policy": "sft", "reward": "judge", "prompts": "prompts"},
+}
+SETTINGS = {
+    "sft": {"steps": 9, "batch_size": 4, "heldout": 0.2, "optimizer.name": "muon", **OFTEN},
+    "reward": {"steps": 9, "batch_size": 4, "model.adapter": "lora", **OFTEN},
+    "rl": {"steps": 8, **ROLLOUT, **OFTEN},
+    "rl-lora": {
+        "steps": 4, "model.adapter": "lora", **ROLLOUT, "run.evaluate_every": 2, "run.checkpoint_every": 1,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All that a run left and that must not depend on how often it was killed."""
+
+    artifact: str
+    result: dict
+    files: dict[str, dict]
+
+    @classmethod
+    def of(cls, run: Run) -> Trace:
+        (artifact,) = run.outputs.values()
+        kept = ("metrics.jsonl", "events.jsonl", "samples/", "checkpoints/")
+        files = {name: found for name, found in describe_files(run.path).items() if name.startswith(kept)}
+        return cls(artifact.id, dict(run.result), files)
+
+
+class Stages:
+    """The stages of one workspace, run in processes of their own, each once undisturbed for comparison."""
+
+    def __init__(self, folder: Path, base: Path) -> None:
+        self.folder = folder
+        self.base = str(base)
+        self.said = folder.parent / "stderr.txt"  # of the last command line
+        self._undisturbed: dict[str, Trace] = {}
+
+    def command(self, stage: str) -> list[str]:
+        words = ["train", stage.partition("-")[0]]
+        for role, ref in INPUTS[stage].items():
+            words += [f"--{role}", self.base if ref == "BASE" else ref]
+        for key, value in (SETTINGS[stage] | QUIET).items():
+            words += ["--set", f"{key}={value}"]
+        return words
+
+    def call(self, arguments: list[str], moment: str = "", count: int = 1, number: int = signal.SIGKILL) -> int:
+        """Run one `trueup` command line; its exit code, negative when it was killed."""
+        whole = ["--workspace", str(self.folder), *arguments]
+        process = PROCESSES.Process(target=dying_stage.run_and_die, args=(whole, self.said, moment, count, number))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        return process.exitcode
+
+    def last_run(self) -> str:
+        with Workspace.open(self.folder) as workspace:
+            return runs(workspace)[-1].id
+
+    def trace(self, run_id: str) -> Trace:
+        with Workspace.open(self.folder) as workspace:
+            run = Run.load(workspace, run_id)
+            assert run.status == "done"
+            return Trace.of(run)
+
+    def undisturbed(self, stage: str) -> Trace:
+        if stage not in self._undisturbed:
+            assert self.call(self.command(stage)) == 0
+            self._undisturbed[stage] = self.trace(self.last_run())
+        return self._undisturbed[stage]
+
+    def killed(self, stage: str, deaths: list[tuple[str, int]]) -> str:
+        """Start a stage and kill it, resume it and kill it again, ...; its run's id."""
+        (moment, count), *more = deaths
+        assert self.call(self.command(stage), moment, count) == -signal.SIGKILL, f"never came: {moment} ({count})"
+        run_id = self.last_run()
+        for moment, count in more:
+            assert self.call(["runs", "resume", run_id], moment, count) == -signal.SIGKILL, f"never came: {moment}"
+        return run_id
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory, checkpoint) -> Iterator[Stages]:
+    folder = tmp_path_factory.mktemp("resume")
+    with Workspace.create(folder / "w") as workspace:
+        add_small_data(workspace, folder)
+        base = checkpoint("Llama")
+        quick = {"steps": 2, "run": {"threads": 1, "tensorboard": False}}
+        api.sft(workspace, base=str(base), data="demonstrations", name="sft", **quick)
+        api.reward(workspace, base="sft", data="preferences", name="judge", **quick)
+    yield Stages(folder / "w", base)
+
+
+def assert_same(found: Trace, expected: Trace) -> None:
+    assert found.files.keys() == expected.files.keys()
+    changed = [name for name in expected.files if found.files[name] != expected.files[name]]
+    assert not changed, f"not the same bits: {changed}"
+    assert (found.artifact, found.result) == (expected.artifact, expected.result)
+
+
+def test_what_is_compared_is_worth_comparing(stages):
+    """Checkpoints with weights and optimizer, every step's metrics, samples, and the scale of the scores."""
+    files = stages.undisturbed("rl").files
+    assert {"metrics.jsonl", "events.jsonl", "samples/step-000001.jsonl.gz", "samples/step-000008.jsonl.gz"} <= set(
+        files
+    )
+    kept = {name.split("/")[1] for name in files if name.startswith("checkpoints/")}
+    assert {"step-000006", "step-000008"} <= kept <= {"step-000004", "step-000006", "step-000008"}
+    for name in ("weights.safetensors", "optimizer.safetensors", "loop.json"):
+        assert f"checkpoints/step-000008/{name}" in files
+    assert files["metrics.jsonl"]["bytes"] > 1000 and files["events.jsonl"]["bytes"] > 0
+    with Workspace.open(stages.folder) as workspace:
+        (run,) = [run for run in runs(workspace) if run.stage == "rl" and run.status == "done"][:1]
+        assert run.metrics()[-1]["kl"] > 0.01, "the policy must have moved, or resuming would prove nothing"
+
+
+def test_rl_killed_three_times_is_as_if_it_never_was(stages):
+    """Inside an epoch, inside the write of a checkpoint, inside an evaluation; then taken up by a fresh interpreter."""
+    expected = stages.undisturbed("rl")
+    chance = random.Random(1)
+    deaths = [("inside an epoch", chance.randint(14, 20)), ("inside a checkpoint", 2), ("inside an evaluation", 1)]
+    run_id = stages.killed("rl", deaths)
+    resume = ["-m", "trueup", "--workspace", str(stages.folder), "runs", "resume", run_id]
+    done = subprocess.run([sys.executable, *resume], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert expected.artifact in done.stdout
+    assert_same(stages.trace(run_id), expected)
+
+
+@pytest.mark.parametrize("stage, moment, count", [
+    ("sft", "inside an optimizer step", random.Random(2).randint(5, 9)),
+    ("reward", "inside an epoch", random.Random(3).randint(2, 9)),
+    ("rl-lora", "inside a line of metrics", 4),
+    ("rl", "before the model is stored", 1),
+])  # fmt: skip
+def test_a_stage_killed_once_is_as_if_it_never_was(stages, stage, moment, count):
+    expected = stages.undisturbed(stage)
+    run_id = stages.killed(stage, [(moment, count)])
+    assert stages.call(["runs", "resume", run_id]) == 0
+    assert_same(stages.trace(run_id), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ("sft", "reward", "rl", "rl-lora"))
+@pytest.mark.parametrize("moment", dying_stage.MOMENTS)
+def test_at_every_kind_of_moment(stages, stage, moment):
+    """Each kind of moment at a random count, twice in a row, for every stage."""
+    expected = stages.undisturbed(stage)
+    chance = random.Random(f"{stage} {moment}")
+    deaths = [(moment, 1 if moment in dying_stage.AT_THE_END else chance.randint(1, 2)), (moment, 1)]
+    run_id = stages.killed(stage, deaths)
+    assert stages.call(["runs", "resume", run_id]) == 0
+    assert_same(stages.trace(run_id), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_rl_at_a_random_update(stages, seed):
+    expected = stages.undisturbed("rl")
+    run_id = stages.killed("rl", [("inside an optimizer step", random.Random(seed).randint(1, 30))])
+    assert stages.call(["runs", "resume", run_id]) == 0
+    assert_same(stages.trace(run_id), expected)
+
+
+@pytest.mark.parametrize("stage", ("sft", "rl"))
+def test_ctrl_c_writes_a_checkpoint_says_how_to_go_on_and_exits_130(stages, stage):
+    expected = stages.undisturbed(stage)
+    code = stages.call(stages.command(stage), "inside an epoch", 6, signal.SIGINT)
+    run_id, said = stages.last_run(), stages.said.read_text()
+    assert code == 130
+    assert f"hint: trueup runs resume {run_id}" in said and "the checkpoint is written" in said
+    with Workspace.open(stages.folder) as workspace:
+        run = Run.load(workspace, run_id)
+        stopped, _ = run.checkpoints()[-1]
+        assert run.status == "interrupted" and stopped == len(run.metrics()), "at the end of the step it was in"
+    assert stages.call(["runs", "resume", run_id]) == 0
+    found = stages.trace(run_id)
+    extra = f"checkpoints/step-{stopped:06d}/"  # pruned again unless it was among the last two
+    comparable = {name: f for name, f in found.files.items() if not name.startswith(extra) or name in expected.files}
+    assert_same(Trace(found.artifact, found.result, comparable), expected)
+
+
+def test_a_finished_run_cannot_be_resumed(stages):
+    stages.undisturbed("sft")
+    with Workspace.open(stages.folder) as workspace:
+        (done, *_) = [run.id for run in runs(workspace) if run.status == "done"]
+    assert stages.call(["runs", "resume", done]) == 1
+    assert f"error: run {done} is finished" in stages.said.read_text()
+
+
+def test_a_damaged_checkpoint_is_an_error_that_names_it(stages):
+    """Better no model than one from half of a file."""
+    run_id = stages.killed("sft", [("inside an epoch", 8)])
+    with Workspace.open(stages.folder) as workspace:
+        _, folder = Run.load(workspace, run_id).checkpoints()[-1]
+    path = folder / "weights.safetensors"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8)
+    assert stages.call(["runs", "resume", run_id]) == 1
+    assert "is damaged (weights.safetensors: changed)" in stages.said.read_text()
+
+
+def test_nothing_in_a_checkpoint_tells_the_time(stages):
+    """Or two equal runs would have different ones."""
+    stages.undisturbed("rl")
+    with Workspace.open(stages.folder) as workspace:
+        (run, *_) = [run for run in runs(workspace) if run.stage == "rl" and run.status == "done"]
+        state = json.loads((run.checkpoints()[-1][1] / "loop.json").read_text())
+    assert set(state) == {"step", "skipped", "micro_batch", "stopped", "memory", "torch_random"}
+    assert set(state["memory"]) == {"score_mean", "score_std"}
