@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 help:
 	@echo 'make demo     the whole loop on the built-in world, into ./trueup-demo (a new folder each time)'
 	@echo 'make test     the test suite'
-	@echo 'make check    the slow promises (up to two hours)'
+	@echo 'make check    the slow promises (up to two hours; goes on where it stopped)'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make docs     write docs/commands.md and docs/settings.md anew'
 	@echo 'make mutants  break the code in small ways and see whether the tests notice'
@@ -28,7 +28,7 @@ test: .venv/.ready
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv/.ready
-	@$(BIN)/python -m pytest -m slow --timeout 7200 $(ARGS)
+	@$(BIN)/python scripts/check.py $(ARGS)
 
 lint: .venv/.ready
 	@$(BIN)/ruff check .

@@ -175,7 +175,7 @@ def test_rl_killed_three_times_is_as_if_it_never_was(stages):
     ("sft", "inside an optimizer step", random.Random(2).randint(5, 9)),
     ("reward", "inside an epoch", random.Random(3).randint(2, 9)),
     ("rl-lora", "inside a line of metrics", 4),
-    ("rl", "before the model is stored", 1),
+    ("rl", "after the model is stored, before it is the run's", 1),
 ])  # fmt: skip
 def test_a_stage_killed_once_is_as_if_it_never_was(stages, stage, moment, count):
     expected = stages.undisturbed(stage)

@@ -153,7 +153,7 @@ def _tokens(text: str) -> int:
 
 def describe_environment(workspace: str | Path | None = None) -> dict[str, Any]:
     """Versions, device and number type with the reason for them, memory, and what else is there or not."""
-    from .models.device import place
+    from .models.device import cores, place
 
     placement = place(ModelSettings())
     return {
@@ -162,7 +162,7 @@ def describe_environment(workspace: str | Path | None = None) -> dict[str, Any]:
         "device_name": _name_of(placement.device),
         "dtype": str(placement.dtype).removeprefix("torch."),
         "why": placement.why,
-        "threads": os.cpu_count() or 1,
+        "threads": cores(),
         "memory": _size(_memory_of(placement.device)),
         "extras": {extra: _installed(extra, modules) for extra, modules in EXTRAS.items()},
         "workspace": _found(workspace),

@@ -36,7 +36,12 @@ def place(settings: ModelSettings) -> Placement:
     return Placement(device, torch.float32, "this GPU has no bfloat16")
 
 
+def cores() -> int:
+    """CPU cores that this process may use; a container or `taskset` allows fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_threads(count: int) -> int:
     """Set torch's CPU threads (0: all cores) and return how many. Part of what bitwise equality depends on."""
-    torch.set_num_threads(count or os.cpu_count() or 1)
+    torch.set_num_threads(count or cores())
     return torch.get_num_threads()

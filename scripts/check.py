@@ -1,0 +1,352 @@
+"""The slow promises: `make check` runs them, one after another, and says of each whether it is kept.
+
+Each finished check is one JSON file in docs/results/: its figures with n and interval, the target beside each, seed,
+command, seconds, versions. A check whose file was made by the code as it is now is not run again, so an interrupted
+`make check` goes on where it stopped; `--again` runs it all the same. A target that is missed is in the file, in the
+table at the end, and in the exit code.
+
+    python scripts/check.py [--list] [--only NAME] [--again] [--quick] [--results DIR]
+
+`--quick` runs every check at a size for a minute, to see that the checks themselves work: its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+from xml.etree import ElementTree
+
+from trueup.runs.versions import installed_versions
+from trueup.stats import wilson
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+CORES = 2  # what the promises are made for
+SEEDS = (0, 1, 2)
+TRUEUP, PYTEST = (sys.executable, "-m", "trueup"), (sys.executable, "-m", "pytest")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number, what it should be, and what it rests on."""
+
+    name: str
+    value: float
+    target: str
+    met: bool
+    ci: tuple[float, float] | None = None
+    n: int | None = None
+    spread: float | None = None  # standard deviation over seeds
+
+    def line(self) -> str:
+        interval = f" [{self.ci[0]:.3f}, {self.ci[1]:.3f}]" if self.ci else ""
+        spread = f", std over seeds {self.spread:.3f}" if self.spread is not None else ""
+        count = f", n={self.n}" if self.n is not None else ""
+        return f"{self.value:.4g}{interval}{count}{spread}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check found. `problem`: why it could not be judged; it is then run again next time."""
+
+    figures: list[Figure] = field(default_factory=list)
+    command: str = ""
+    seed: int | None = None
+    problem: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool:
+        return not self.problem and bool(self.figures) and all(figure.met for figure in self.figures)
+
+
+@dataclass(frozen=True)
+class Settings:
+    results: Path
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    promise: str
+    minutes: float
+    run: Callable[[Settings], Outcome]
+    rests_on: tuple[str, ...] = ("trueup", "scripts/check.py")  # a change in one of these makes the result stale
+    derived: bool = False  # made from other results in no time, so made anew each time
+
+
+# --- the checks
+
+
+def demo(settings: Settings, seed: int) -> Outcome:
+    found, command, problem = run_demo(settings, seed)
+    return Outcome(command=command, seed=seed, problem=problem) if problem else judge_demo(found, command)
+
+
+def judge_demo(found: Mapping[str, Any], command: str) -> Outcome:
+    """What `trueup demo --json` printed, beside what is promised of it."""
+    rates, model = found["win_rate"], found["reward_model"]
+    share = model["accuracy"] / model["ceiling"]
+    figures = [
+        rate_of("RL over SFT sampled", rates["rl_vs_sft"], "at least 0.82", lambda v: v >= 0.82),
+        rate_of("RL over SFT greedy", rates["rl_vs_sft_greedy"], "at least 0.75", lambda v: v >= 0.75),
+        rate_of("RL over best of 8", rates["rl_vs_best_of_n"], "above 0.5", lambda v: v > 0.5),
+        Figure(
+            "reward model accuracy as a share of its ceiling", share, "at least 0.9", share >= 0.9,
+            ci=(model["ci"][0] / model["ceiling"], model["ci"][1] / model["ceiling"]), n=model["n"],
+        ),
+        Figure("held-out posts", rates["rl_vs_sft"]["n"], "at least 300", rates["rl_vs_sft"]["n"] >= 300),
+        Figure("seconds", found["seconds"], "at most 240", found["seconds"] <= 240),
+        Figure("peak memory, MiB", found["peak_memory_mib"], "below 2048", found["peak_memory_mib"] < 2048),
+    ]  # fmt: skip
+    kept = ("win_rate", "reward_model", "reward_models", "kl", "cpu_seconds", "stages")
+    return Outcome(figures, command, found["seed"], more={key: found[key] for key in kept})
+
+
+def rate_of(name: str, rate: Mapping[str, Any], target: str, kept: Callable[[float], bool]) -> Figure:
+    return Figure(name, rate["value"], target, kept(rate["value"]), tuple(rate["ci"]), rate["n"])
+
+
+def pooled(settings: Settings) -> Outcome:
+    """The win rates of all seeds taken together. Nothing runs: it reads what the checks before it wrote."""
+    demos = {check.name: earlier(check, settings) for check in CHECKS if check.name.startswith("demo-seed-")}
+    if missing := [name for name, found in demos.items() if found is None]:
+        return Outcome(problem=f"this code has no result of {', '.join(missing)}")
+    rates = [found["more"]["win_rate"] for found in demos.values() if found]
+    targets: dict[str, tuple[str, str, Callable[[float], bool]]] = {
+        "rl_vs_sft": ("RL over SFT sampled, pooled", "at least 0.87 (aim 0.90)", lambda v: v >= 0.87),
+        "rl_vs_sft_greedy": ("RL over SFT greedy, pooled", "at least 0.75", lambda v: v >= 0.75),
+        "rl_vs_best_of_n": ("RL over best of 8, pooled", "above 0.5", lambda v: v > 0.5),
+    }
+    figures = []
+    for key, (name, target, kept) in targets.items():
+        each = [rate[key] for rate in rates]
+        points, n = sum(r["wins"] + r["ties"] / 2 for r in each), sum(r["n"] for r in each)
+        spread = stdev(r["value"] for r in each)
+        figures.append(Figure(name, points / n, target, kept(points / n), wilson(points, n), n, spread))
+    return Outcome(figures, f"the results of {', '.join(demos)}")
+
+
+def overopt(settings: Settings) -> Outcome:
+    found, command, problem = run_demo(settings, 0, "--overopt")
+    if problem:
+        return Outcome(command=command, seed=0, problem=problem)
+    return judge_overopt(found["over_optimisation"]["weak"], command)
+
+
+def judge_overopt(weak: Mapping[str, Any], command: str) -> Outcome:
+    """The first rollout is the SFT model's own: the proxy is measured in its standard deviations, gold against it."""
+    proxy, gold, n = weak["proxy"], weak["gold"], weak["n"]
+    gain, change = proxy[-1] - proxy[0], gold[-1] - gold[0]
+    figures = [
+        Figure("proxy, last rollout minus SFT, in SFT's standard deviations", gain, "at least 2", gain >= 2, n=n),
+        Figure("gold, last rollout minus SFT", change, "below 0", change < 0, n=n),
+    ]
+    return Outcome(figures, command, 0, more={"weak": weak})
+
+
+def resume(settings: Settings) -> Outcome:
+    """Kills at random moments and sizes: the tests that take minutes."""
+    chosen = ["tests/test_resume.py", "-m", "not slow"] if settings.quick else ["-m", "slow"]
+    words = [*chosen, "--timeout", "7200", "-p", "no:cacheprovider"]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        done = execute([*PYTEST, *words, "--junitxml", str(report)])
+        if done.returncode not in (0, 1) or not report.is_file():
+            return Outcome(command=shown("pytest", words), problem=last_words(done))
+        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    failed = [f"{case.get('classname')}.{case.get('name')}" for case in cases if bad(case)]
+    ran = [case for case in cases if case.find("skipped") is None]
+    figures = [
+        Figure("slow tests that fail", len(failed), "0", not failed, n=len(ran)),
+        Figure("slow tests that ran", len(ran), "at least 1", bool(ran)),
+    ]
+    return Outcome(figures, shown("pytest", words), more={"failed": failed})
+
+
+def bad(case: ElementTree.Element) -> bool:
+    return case.find("failure") is not None or case.find("error") is not None
+
+
+def mutants(settings: Settings) -> Outcome:
+    words = ["--only", "1"] if settings.quick else []
+    done = execute([sys.executable, str(ROOT / "tests" / "mutants.py"), *words])
+    counts = re.search(r"^(\d+) of (\d+) mutants caught", done.stdout, re.MULTILINE)
+    if not counts:
+        return Outcome(command=shown("python tests/mutants.py", words), problem=last_words(done))
+    caught, total = map(int, counts.groups())
+    figures = [
+        Figure("mutants that no test notices", total - caught, "at most 2", total - caught <= 2, n=total),
+        Figure("mutants", total, "at least 30", total >= 30),
+    ]
+    return Outcome(figures, shown("python tests/mutants.py", words))
+
+
+WITH_TESTS = ("trueup", "tests", "scripts/check.py")
+CHECKS = (
+    *(
+        Check(
+            f"demo-seed-{seed}",
+            "trueup demo: win rates, reward model, time and memory",
+            4,
+            lambda settings, seed=seed: demo(settings, seed),
+        )
+        for seed in SEEDS
+    ),
+    Check("demo-pooled", "the win rates of the three seeds together", 0, pooled, derived=True),
+    Check("overopt", "a weak reward model without KL penalty is over-optimised", 6, overopt),
+    Check("resume", "killed and resumed equals undisturbed; other tests that take minutes", 30, resume, WITH_TESTS),
+    Check("mutants-caught", "the tests notice when the code is broken", 40, mutants, WITH_TESTS),
+)
+
+
+# --- running one
+
+
+def run_demo(settings: Settings, seed: int, *options: str) -> tuple[dict[str, Any], str, str]:
+    """What the demo printed, the command for people, and what went wrong if something did."""
+    words = ["--seed", str(seed), *options, *(["--quick"] if settings.quick else []), "--json"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = execute([*TRUEUP, "demo", str(Path(folder) / "demo"), *words])
+    command = shown("trueup demo DIR", words)
+    if done.returncode != 0:
+        return {}, command, last_words(done)
+    return json.loads(done.stdout), command, ""
+
+
+def execute(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TRUEUP_QUIET": "1", "TRUEUP_WORKSPACE": ""}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def shown(start: str, words: Sequence[str]) -> str:
+    return " ".join([start, *(f"'{word}'" if " " in word else word for word in words)])
+
+
+def last_words(done: subprocess.CompletedProcess[str]) -> str:
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
+    return f"exit {done.returncode}: " + " / ".join(said)
+
+
+def use_two_cores() -> int:
+    """Keep this process and all it starts on two cores, where the system lets us; returns how many there are."""
+    if not hasattr(os, "sched_setaffinity"):
+        return os.cpu_count() or 1
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    return len(os.sched_getaffinity(0))
+
+
+# --- results
+
+
+def source_digest(places: Sequence[str]) -> str:
+    """Of every Python file that a result rests on."""
+    sha = hashlib.sha256()
+    for place in places:
+        path = ROOT / place
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            sha.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return sha.hexdigest()[:16]
+
+
+def earlier(check: Check, settings: Settings) -> dict[str, Any] | None:
+    """The result of this check by this very code, if there is one."""
+    file = settings.results / f"{check.name}.json"
+    if not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    fresh = found["source"] == source_digest(check.rests_on) and found["quick"] == settings.quick
+    return found if fresh and not found["problem"] else None
+
+
+def run_and_keep(check: Check, settings: Settings, cores: int) -> dict[str, Any]:
+    source, began = source_digest(check.rests_on), time.monotonic()
+    outcome = check.run(settings)
+    found = {
+        "name": check.name,
+        "promise": check.promise,
+        "met": outcome.met,
+        "figures": [asdict(figure) for figure in outcome.figures],
+        "problem": outcome.problem,
+        "seed": outcome.seed,
+        "command": outcome.command,
+        "seconds": round(time.monotonic() - began, 1),
+        "cores": cores,
+        "quick": settings.quick,
+        "versions": installed_versions(),
+        "source": source,
+        "more": dict(outcome.more),
+    }
+    settings.results.mkdir(parents=True, exist_ok=True)
+    file = settings.results / f"{check.name}.json"
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part.replace(file)
+    return found
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    rows = [("check", "figure", "value", "target", "")]
+    for result in results:
+        if result["problem"]:
+            rows.append((result["name"], "could not be judged", result["problem"], "", "MISSED"))
+        for raw in result["figures"]:
+            figure = Figure(**raw | {"ci": raw["ci"] and tuple(raw["ci"])})
+            rows.append((result["name"], figure.name, figure.line(), figure.target, "met" if figure.met else "MISSED"))
+    widths = [max(len(row[place]) for row in rows if len(row[place]) < 90) for place in range(5)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="show the checks and what is known of them, run nothing")
+    parser.add_argument("--only", metavar="NAME", choices=[check.name for check in CHECKS], help="run this one")
+    parser.add_argument("--again", action="store_true", help="run also what the code as it is has a result of")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the checks themselves")
+    parser.add_argument("--results", type=Path, help="where results are kept (default docs/results)")
+    given = parser.parse_args(arguments)
+    if given.quick and not given.results:
+        parser.error("--quick needs --results: its figures must not stand among the real ones")
+    settings = Settings(given.results or RESULTS, given.quick)
+    chosen = [check for check in CHECKS if given.only in (None, check.name)]
+    if given.list:
+        print("\n".join(listed(check, earlier(check, settings)) for check in chosen))
+        return 0
+    cores = use_two_cores()
+    results = []
+    for check in chosen:
+        found = None if given.again or check.derived else earlier(check, settings)
+        if found is None:
+            if not check.derived:
+                print(f"{check.name}: about {check.minutes:g} minutes", file=sys.stderr, flush=True)
+            found = run_and_keep(check, settings, cores)
+        results.append(found)
+    print(table(results))
+    missed = [result["name"] for result in results if not result["met"]]
+    print(f"\nmissed: {', '.join(missed)}" if missed else f"\nall {len(results)} checks are met")
+    return 1 if missed else 0
+
+
+def listed(check: Check, found: Mapping[str, Any] | None) -> str:
+    known = "not run with this code" if found is None else "met" if found["met"] else "MISSED"
+    return f"{check.name:<16} {known:<24} about {check.minutes:g} minutes: {check.promise}"
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
