@@ -40,11 +40,11 @@ TESTS = {
     "trueup/algo/advantages.py": ("tests/algo/test_advantages.py",),
     "trueup/algo/losses.py": ("tests/algo/test_losses.py",),
     "trueup/engines/sampler.py": ("tests/test_sampler.py",),
-    "trueup/train/run_loop.py": ("tests/test_train.py",),
-    "trueup/train/experience.py": ("tests/test_train.py",),
-    "trueup/train/sft.py": ("tests/test_train.py",),
-    "trueup/train/reward.py": ("tests/test_train.py",),
-    "trueup/train/rl.py": ("tests/test_train.py",),
+    "trueup/train/run_loop.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/experience.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/sft.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/reward.py": ("tests/test_stages.py", "tests/test_bad_moments.py", "tests/test_reward_model.py"),
+    "trueup/train/rl.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
 }
 
 
@@ -151,7 +151,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "[[1] * width for p in prompts]",
         "padding is attended to",
     ),
-    Mutant(SAMPLER, "index[keep]", "index[: len(going)]", "rows that stay take the random numbers of rows that left"),
+    Mutant(SAMPLER, "draws[keep]", "draws[: len(going)]", "rows that stay take the random numbers of rows that left"),
     Mutant(SAMPLER, "t + 1 == sampling.max_new_tokens", "t + 2 == sampling.max_new_tokens", "one token short"),
     Mutant(
         SAMPLER,
@@ -199,7 +199,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "the ratio is always 1, the clip never acts",
     ),
     Mutant(
-        RL, "i * each + k for i", "i * each for i", "all completions of a prompt learn from the first one's advantages"
+        RL,
+        "at, mask = torch.tensor(chosen,",
+        "at, mask = torch.tensor([i - i % each for i in chosen],",
+        "all completions of a prompt learn from the first one's advantages",
     ),
     Mutant(
         RL, '["approx_kl"] > config.max_approx_kl', '["approx_kl"] < config.max_approx_kl', "stops while nothing moved"

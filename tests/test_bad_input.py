@@ -379,6 +379,9 @@ def test_a_reward_model_writes_nothing_and_a_policy_scores_nothing(ws, refused):
 def test_other_things_that_do_not_go_together(refused, fails, ws):
     refused("feedback simulate prompts", says="is of kind 'prompts', not 'completions'")
     refused("feedback simulate completions", says="only judge posts of the built-in world", hint="data world")
+    post = Prompt.user("a post", world={})
+    alone = wiring.put_records(ws, "completions", wiring.completion_rows([Completion(post, "one")])).id
+    refused(f"feedback simulate {alone}", says="1 of the 1 prompts have one completion only", hint="per_prompt of 2")
     assert not list(ws.judgements())
     refused("data show model", says="not data")
     refused("export prompts out", says="is of kind 'prompts'")
@@ -580,6 +583,26 @@ def test_a_disk_too_small_for_the_checkpoints_is_noticed_before_the_first_step(a
     assert cli.run(line.split()) == 1
     check_lines(capsys.readouterr().err, "has 1000 bytes left", "free some space")
     assert last_run(alone).status == "failed" and not last_run(alone).metrics()
+
+
+def test_files_of_the_workspace_that_were_tampered_with(alone, capsys):
+    """No message of ours speaks of each of these; a hint there is all the same."""
+    rows = alone.get("demonstrations").path / "rows.jsonl"
+    rows.chmod(0o644)
+    line = f"--workspace {alone.path} train sft --base model --data demonstrations --steps 1 {TRAIN}"
+    for content, says in (
+        (b"{", "rows.jsonl:1: not JSON"),
+        (b"[1]", "expected a JSON object"),
+        (None, "holds no rows"),
+    ):
+        rows.write_bytes(content) if content else rows.unlink()
+        capsys.readouterr()
+        assert cli.run(line.split()) == 1
+        check_lines(capsys.readouterr().err, says, "")
+    assert last_run(alone).status == "failed"
+    capsys.readouterr()
+    assert cli.run(["--workspace", str(alone.path), "artifacts", "verify"]) == 1
+    check_lines(capsys.readouterr().err, "rows.jsonl: missing", "restore the files")
 
 
 # Runs

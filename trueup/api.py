@@ -243,6 +243,11 @@ def simulate(
     items = by_prompt(wiring.read_completions(source))
     if not all("world" in item[0].prompt.meta for item in items):
         raise TrueupError("simulated people can only judge posts of the built-in world", "use `trueup data world`")
+    if lone := sum(len(item) < 2 for item in items):
+        raise TrueupError(
+            f"{lone} of the {len(items)} prompts have one completion only: there is nothing to compare",
+            "sample the prompts again with per_prompt of 2 or more",
+        )
     sides: dict[str, list[Any]] = {"train": [], "heldout": []}
     for item in items:
         sides[formats.split_by_prompt(item[0].prompt.id, heldout, seed)].append(item)

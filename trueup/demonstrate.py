@@ -259,13 +259,20 @@ class _Demo:
         return made
 
     def _sample(self, model: Artifact, prompts: Artifact, name: str, per_prompt: int = 1, **sampling: Any) -> Artifact:
-        settings = {"per_prompt": per_prompt, "sampling": {**self.recipe.sampling, **sampling}}
-        return api.sample(self.ws, model=model, prompts=prompts, name=name, run={"seed": self.seed + 1}, **settings)
+        return api.sample(
+            self.ws,
+            model=model,
+            prompts=prompts,
+            name=name,
+            per_prompt=per_prompt,
+            sampling={**self.recipe.sampling, **sampling},
+            run={"seed": self.seed + 1},
+        )
 
     def _win_rates(
         self, tuned: Artifact, sampled: Artifact, greedy: Artifact, prompts: Artifact, model: Artifact
     ) -> dict[str, Any]:
-        beside = {
+        beside: dict[str, dict[str, Any]] = {
             "rl_vs_sft": {"b": sampled},
             "rl_vs_sft_greedy": {"b": greedy},
             "rl_vs_best_of_n": {"b": sampled, "reward": model, "best_of": BEST_OF},
@@ -273,7 +280,7 @@ class _Demo:
         return {key: api.winrate(self.ws, a=tuned, prompts=prompts, **other) for key, other in beside.items()}
 
     def _exhibit(self, sft: Artifact, votes: Artifact, prompts: Artifact) -> dict[str, Any]:
-        """The same loop with a reward model that saw a tenth of the judgements, and no KL penalty: over-optimisation."""
+        """Over-optimisation: a reward model that saw a tenth of the judgements, and no KL penalty."""
         weak = self._train("reward", self.recipe.weak_reward, base=sft, data=votes, kind="sequence", as_name="weak")
         policy = self._train(
             "rl",
@@ -358,10 +365,9 @@ class _Demo:
         """KL of the shipped policy to its start on held-out prompts, in nats a completion."""
         run = self._run_of(policy)
         best = run.result["best_step"]
-        return next(
-            (row["heldout_kl"] for row in run.metrics() if row["step"] == best and "heldout_kl" in row),
-            run.metrics()[-1]["kl"],
-        )
+        rows = run.metrics()
+        heldout = [row["heldout_kl"] for row in rows if row["step"] == best and "heldout_kl" in row]
+        return float(heldout[0] if heldout else rows[-1]["kl"])
 
     # Small things
 

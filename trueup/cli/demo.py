@@ -59,6 +59,7 @@ def summary(found: Mapping[str, Any]) -> str:
     from ..reports import print_summary
 
     on_screen = sys.stdout.isatty()
-    console = Console(file=io.StringIO(), force_terminal=on_screen, width=None if on_screen else 80, highlight=False)
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=on_screen, width=None if on_screen else 80, highlight=False)
     print_summary(found, found["report"], console)
-    return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+    return shown.getvalue().rstrip()

@@ -86,13 +86,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(error, error.message, error.hint, 130)
     except TrueupError as error:
-        return _fail(error, error.message, error.hint, 1)
+        return _fail(error, error.message, error.hint or "TRUEUP_DEBUG=1 shows where this came from", 1)
     except BrokenPipeError:
         _silence_stdout()
         return PIPE_CLOSED
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _fail(error, f"{place}{error.strerror or error}", "", 1)
+        hint = "check that it exists, that you may use it, and that its disk has room"
+        return _fail(error, f"{place}{error.strerror or error}", hint, 1)
     except Exception as error:
         found = f"{type(error).__name__}: {error} ({_place(error)})"
         return _fail(error, found, "this is a bug of trueup: report it with what TRUEUP_DEBUG=1 prints", 1)

@@ -265,7 +265,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}:{number + 1}: broken gzip: {error}", "copy or download the file again") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}", "check who may read it") from None
 
 
 def _text_lines(path: Path) -> Iterator[str]:

@@ -4,9 +4,9 @@ Posts in the style of an advice forum are to be summarised in one sentence. Ever
 whole loop can be run and *measured* in minutes on a laptop, without downloading anything.
 
 What is designed in: the demonstrators are imperfect (`summaries.demonstration`: 8% of facts wrong, 15% vague, 40%
-filler, 8% repetition, 75% incomplete, most of these with "someone" for who it was) and the simulated people mostly dislike that. A policy that imitates the
-demonstrations therefore has headroom that preferences can win. The size of a gain here says that the loop works; it
-says nothing about how much RLHF would gain elsewhere.
+filler, 8% repetition; 75% leave something out, and most of these say "someone" for who it was) and the simulated
+people mostly dislike that. A policy that imitates the demonstrations therefore has headroom that preferences can win.
+The size of a gain here says that the loop works; it says nothing about how much RLHF would gain elsewhere.
 """
 
 from __future__ import annotations
