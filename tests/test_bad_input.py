@@ -268,6 +268,20 @@ def test_rl_leaves_out_what_is_too_long_and_counts_it_and_needs_something_left(w
     )
 
 
+def test_rl_leaves_out_what_the_reward_model_could_not_read(ws, make_model, put, works):
+    """Found out before the first step, not when such a prompt happens to be drawn."""
+    from trueup.config import ModelSettings
+    from trueup.models.load import new_reward, save_model, save_reward
+
+    with ws.staging() as folder, ws.staging() as scores:
+        save_model(make_model(max_position_embeddings=32), folder)
+        save_reward(new_reward("sequence", [str(folder)], ModelSettings(adapter="none", device="cpu")), scores)
+        short = ws.put("reward", scores, meta={"scorer": "sequence"}).id
+    prompts = put("prompts", [p.to_json() for p in (Prompt.user("rain"), Prompt.user("birds sang"), *PROMPTS)])
+    works(f"train rl --policy model --reward {short} --prompts {prompts} {RL}")
+    assert last_run(ws).result["dropped"] == len(PROMPTS)
+
+
 def test_reward_leaves_out_what_is_too_long_on_either_side_and_counts_it(ws, put, works):
     rows = [vote(p, i) for i, p in enumerate(PROMPTS)]
     rows += [vote(LONG, 90, split="train"), vote(Prompt.user(LONG.text + "!"), 91, split="heldout")]

@@ -31,6 +31,7 @@ from .text.formats import split_by_prompt
 from .world import GoldScorer, p_true
 
 if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
+    from .engines.reward_scorer import RewardScorer
     from .engines.sampler import Sampler
     from .models.language_model import LanguageModel
     from .models.reward_model import RewardModel
@@ -110,7 +111,7 @@ def load_policy(run: Run, role: str, config: Any, *, trainable: bool = False, pr
     )  # fmt: skip
 
 
-def load_scorer(run: Run, role: str, config: Any) -> Scorer:
+def load_scorer(run: Run, role: str, config: Any) -> RewardScorer:
     from .engines.reward_scorer import RewardScorer
     from .models.load import load_reward
 
@@ -214,14 +215,15 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
     inputs = run.inputs
     policy = load_policy(run, "policy", config, trainable=True)
     reference = None if policy.adapter is not None else load_policy(run, "policy", config)
-    prompts, long = _fitting(read_prompts(inputs["prompts"]), policy, config.sampling.max_new_tokens)
+    scorer = load_scorer(run, "reward", config)
+    prompts, long = _fitting(read_prompts(inputs["prompts"]), (policy, scorer.model), config.sampling.max_new_tokens)
     _require(prompts, "no prompt leaves room for a completion", long)
     held = sorted(prompts, key=lambda prompt: prompt.id)[: min(config.evaluation_prompts, len(prompts) // 5)]
     apart = {prompt.id for prompt in held}
     train = [prompt for prompt in prompts if prompt.id not in apart]
     _say_if_none_held_out(run, held)
     watched: dict[str, Scorer] = {"gold": GoldScorer()} if _in_world(prompts) else {}
-    best = rl(run, config, policy, reference, Sampler(policy), load_scorer(run, "reward", config), train, held, watched)
+    best = rl(run, config, policy, reference, Sampler(policy), scorer, train, held, watched)
     return _finish_model(run, policy, config, best, long)
 
 
@@ -329,10 +331,15 @@ def _grouped(demonstrations: Sequence[Demonstration]) -> list[tuple[Prompt, list
     return list(groups.values())
 
 
-def _fitting(prompts: Sequence[Prompt], policy: LanguageModel, room: int) -> tuple[list[Prompt], int]:
-    fitted = [policy.encoder.fit(prompt, policy.context - room) for prompt in prompts]
-    kept = [prompt for prompt in fitted if prompt is not None]
-    return kept, len(prompts) - len(kept)
+def _fitting(
+    prompts: Sequence[Prompt], readers: Sequence[LanguageModel | RewardModel], room: int
+) -> tuple[list[Prompt], int]:
+    """Prompts that leave `room` for a completion in the context of every model that reads them; how many do not."""
+    kept: list[Prompt | None] = list(prompts)
+    for reader in readers:
+        kept = [prompt and reader.encoder.fit(prompt, reader.context - room) for prompt in kept]
+    fitting = [prompt for prompt in kept if prompt is not None]
+    return fitting, len(prompts) - len(fitting)
 
 
 def _finish_model(run: Run, model: LanguageModel, config: Any, best: int, dropped: int) -> Artifact:
