@@ -32,7 +32,9 @@ def compare(a: Sequence[Completion], b: Sequence[Completion], scorer: Scorer) ->
         {"prompt": x.prompt.to_json(), "a": x.text, "b": y.text, "score_a": s, "score_b": t}
         for x, y, s, t in zip(a, b, score_a, score_b, strict=True)
     ]
-    rate = winrate(score_a, score_b, [c.prompt.id for c in a])
+    prompts = [c.prompt.id for c in a]
+    # Where each prompt occurs once, Wilson's interval has the right width, even at 0 or 1; redrawing prompts has not.
+    rate = winrate(score_a, score_b, prompts if len(set(prompts)) < len(prompts) else None)
     return Comparison(rate, rows, sum(score_a) / len(a), sum(score_b) / len(b))
 
 
