@@ -86,7 +86,7 @@ class Recipe:
     )
     plain_reward: Mapping[str, Any] = field(
         default_factory=lambda: {
-            "steps": 70,
+            "steps": 45,
             "head_lr": 0.02,
             "optimizer": {"name": "muon", "lr": 2e-3, "muon_lr": 0.02, "warmup_steps": 5},
             "run": {"evaluate_every": 35},

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from ..config import ModelSettings
 from ..errors import ModelError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
@@ -44,4 +48,19 @@ def cores() -> int:
 def use_threads(count: int) -> int:
     """Set torch's CPU threads (0: all cores) and return how many. Part of what bitwise equality depends on."""
     torch.set_num_threads(count or cores())
+    _keep_freed_memory()
     return torch.get_num_threads()
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks instead of giving each large tensor back to the system and faulting it in again.
+
+    That giving and taking was 5 to 10% of a training step on a CPU. Other allocators are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        mallopt(option, 1 << 30)
