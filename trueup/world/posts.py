@@ -19,9 +19,9 @@ from trueup.records import Prompt
 from . import words
 
 # Every combination of facts belongs to exactly one stream, whatever the seed: what is held out stays held out.
+STREAMS = ("pretraining", "demonstrations", "train", "candidates", "judgements", "rl", "heldout", "evaluation")
 # Chances of a cost, a feeling, somebody's advice and another incident: what a summary has to pass over.
 ASIDES = (0.5, 0.5, 0.5, 0.15)
-STREAMS = ("pretraining", "demonstrations", "train", "candidates", "judgements", "rl", "heldout", "evaluation")
 
 Key = tuple[str, ...]
 
@@ -72,7 +72,7 @@ def make_posts(seed: int, count: int, *, stream: str = "train", avoid: Collectio
 
 
 def _new_facts(rng: Random, stream: int, taken: Collection[Key]) -> tuple[words.Family, Facts]:
-    while True:  # one draw in len(STREAMS) is ours; there are about 25 million combinations
+    while True:  # one draw in len(STREAMS) is ours; there are about ten million combinations
         family = rng.choice(words.FAMILIES)
         facts = Facts(*(rng.choice(family.values(slot)) for slot in words.SLOTS))
         key = (family.name, *facts)
