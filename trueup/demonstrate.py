@@ -101,7 +101,8 @@ class Recipe:
             "value_clip": 0.0,  # the value head starts from nothing and has far to go
             "value_lr": 5e-3,
             "optimizer": {"lr": 8e-4},
-            "run": {"evaluate_every": 12, "checkpoint_every": 24},
+            # One evaluation, at the end: choosing among checkpoints by a few dozen posts would be choosing by noise.
+            "run": {"evaluate_every": 48, "checkpoint_every": 24},
         }
     )
     weak_reward: Mapping[str, Any] = field(

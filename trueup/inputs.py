@@ -127,7 +127,7 @@ def _elsewhere(ref: str) -> str:
 
 
 def _note(workspace: Workspace, source: str) -> Artifact:
-    return workspace.put("external", _pointer(source, _look(Path(source))))
+    return workspace.put("external", _pointer(source, _look(Path(source))), meta={"source": source})
 
 
 def _check_elsewhere(source: str, settings: ModelSettings, *, scores: bool) -> None:
