@@ -22,6 +22,7 @@ from trueup.engines.reward_scorer import RewardScorer
 from trueup.engines.sampler import Sampler
 from trueup.evals.reward import evaluate_reward
 from trueup.models.adapters import add_lora
+from trueup.models.device import use_threads
 from trueup.models.language_model import LanguageModel
 from trueup.models.load import load_model, new_model, new_reward, save_model
 from trueup.models.rows import Group
@@ -600,3 +601,21 @@ def test_the_gradient_norm_is_clipped(model):
     assert optimizer.clip() == pytest.approx(math.sqrt(count), rel=1e-5)
     norm = math.sqrt(sum(float((p.grad**2).sum()) for p in optimizer.named.values()))
     assert norm == pytest.approx(0.5, rel=1e-4)
+
+
+def test_gradients_of_a_state_read_often_are_summed_in_one_order() -> None:
+    """With several threads torch would add them atomically, in the order the threads come."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    try:
+        use_threads(4)
+        read = torch.randint(0, 50, (40_000,), generator=torch.Generator().manual_seed(0))
+        weight = torch.rand(40_000, 32, generator=torch.Generator().manual_seed(1))
+        found = []
+        for _ in range(12):
+            states = torch.ones(50, 32, requires_grad=True)
+            (states[read] * weight).sum().backward()
+            found.append(states.grad)
+        assert all(torch.equal(found[0], other) for other in found)
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])

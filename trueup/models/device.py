@@ -49,7 +49,19 @@ def use_threads(count: int) -> int:
     """Set torch's CPU threads (0: all cores) and return how many. Part of what bitwise equality depends on."""
     torch.set_num_threads(count or cores())
     _keep_freed_memory()
+    _sum_in_order()
     return torch.get_num_threads()
+
+
+def _sum_in_order() -> None:
+    """Gradients of a state that is read several times are summed in one order, whatever the threads do.
+
+    By default torch adds them atomically, in the order the threads come: with two threads on a busy machine two equal
+    runs parted after twenty steps. On a GPU this would refuse operations, and equality is not promised there.
+    """
+    if not torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging, and slow
 
 
 @cache
