@@ -220,6 +220,7 @@ BROKEN = {
         ("winrate", ["sampling.temperature=0", "sampling.top_k=5"], ["sampling.top_k=5"]),
     ],
     "value_clip": [("rl", ["value_coefficient=0", "value_clip=0.1"], ["value_clip=0.1"])],
+    "prompt_baseline": [("rl", ["prompt_baseline=true", "samples_per_prompt=1"], ["prompt_baseline=true"])],
     "minibatches": [
         ("rl", ["minibatches=129"], ["minibatches=128"]),
         ("rl", ["prompts_per_step=1", "samples_per_prompt=1", "minibatches=2"], ["minibatches=2"]),

@@ -318,6 +318,19 @@ def small_llama(tokenizer, encoder) -> LanguageModel:
     return new_model(shape, tokenizer, encoder.format, seed=0)
 
 
+def test_normalised_attention_is_an_ordinary_qwen3_checkpoint(tokenizer, encoder, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    shape = Architecture(hidden=32, layers=2, heads=4, mlp=64, vocabulary=VOCABULARY, context=96, qk_norm=True)
+    model = new_model(shape, tokenizer, encoder.format, seed=0)
+    assert model.shares_prompts  # the probe found the shared-prompt rows exact for it
+    model.network.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokens = torch.arange(1, 20)[None]
+    assert again.config.model_type == "qwen3" and again.config.head_dim == 8
+    torch.testing.assert_close(again(tokens).logits, model.network(tokens).logits, rtol=0, atol=0)
+
+
 @pytest.fixture(scope="module")
 def talker(tokenizer, encoder, tmp_path_factory) -> Callable[[], LanguageModel]:
     """A model that says a few random nouns and stops: something for RL to have a preference about."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -107,7 +108,9 @@ class Judgement:
     """What one judge said about the completions of one prompt.
 
     `ranks[i]` is the place of `completions[i]`: lower is better, equal is a tie. A pairwise choice is a ranking of
-    two; a K-way ranking is all its pairs (`pairs`).
+    two; a K-way ranking is all its pairs (`pairs`). `ratings[axis][i]` is what `completions[i]` got on an axis, None
+    where nothing was said; a thumb is the axis "thumb" with 1 or 0. `targets`, where several judges were made into one,
+    holds a soft target for each of `pairs`.
     """
 
     prompt: Prompt
@@ -118,14 +121,20 @@ class Judgement:
     id: str = ""
     split: Literal["train", "heldout"] = "train"
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
+    ratings: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict, hash=False)
+    targets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        assert len(self.completions) == len(self.ranks) >= 2
+        k = len(self.completions)
+        assert len(self.ranks) == k >= 1
+        assert all(len(given) == k for given in self.ratings.values())
+        assert len(self.targets) in (0, k * (k - 1) // 2)
 
     def pairs(self) -> list[tuple[int, int, float]]:
         """All C(K,2) pairs as (i, j, target): target is 1 when i is better, 0 when j is, 0.5 for a tie."""
-        k = len(self.ranks)
-        return [(i, j, _preference(self.ranks[i], self.ranks[j])) for i in range(k) for j in range(i + 1, k)]
+        pairs = list(combinations(range(len(self.ranks)), 2))
+        targets = self.targets or [_preference(self.ranks[i], self.ranks[j]) for i, j in pairs]
+        return [(i, j, target) for (i, j), target in zip(pairs, targets, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -137,6 +146,10 @@ class Judgement:
             "source": self.source,
             "split": self.split,
         }
+        if self.ratings:
+            row["ratings"] = {axis: list(given) for axis, given in self.ratings.items()}
+        if self.targets:
+            row["targets"] = list(self.targets)
         return row | ({"meta": dict(self.meta)} if self.meta else {})
 
     @classmethod
@@ -150,6 +163,8 @@ class Judgement:
             row.get("id", ""),
             row.get("split", "train"),
             row.get("meta", {}),
+            {axis: tuple(given) for axis, given in row.get("ratings", {}).items()},
+            tuple(row.get("targets", ())),
         )
 
 

@@ -123,6 +123,12 @@ RULES: tuple[Rule, ...] = (
         ("rl",),
     ),
     Rule(
+        ("prompt_baseline",),
+        lambda c: c.prompt_baseline and c.samples_per_prompt < 2,
+        "needs samples_per_prompt of 2 or more: the baseline is what the prompt's other completions scored",
+        ("rl",),
+    ),
+    Rule(
         ("minibatches", "prompts_per_step", "samples_per_prompt"),
         lambda c: c.minibatches > c.prompts_per_step * c.samples_per_prompt,
         "does not fit: a rollout has prompts_per_step x samples_per_prompt completions, fewer than minibatches",

@@ -35,7 +35,7 @@ class ModelSettings(Table):
 
 
 class Architecture(Table):
-    """The model that pretraining makes from scratch: a Llama."""
+    """The model that pretraining makes from scratch: a Llama, or a Qwen3, which is one that normalises attention."""
 
     hidden: Count = Field(128, description="width")
     layers: Count = Field(4, description="number of blocks")
@@ -43,6 +43,7 @@ class Architecture(Table):
     mlp: Count = Field(352, description="inner width of the MLP")
     vocabulary: Count = Field(1024, description="tokens of the byte-level BPE trained on the data")
     context: Count = Field(256, description="longest sequence, in tokens")
+    qk_norm: bool = Field(False, description="normalise queries and keys, as Qwen3 does: steadier at high rates")
 
 
 class PromptSettings(Table):
@@ -165,6 +166,9 @@ class RlConfig(StageConfig):
     )
     gamma: Fraction = Field(1.0, description="discount")
     lam: Fraction = Field(0.95, description="lambda of generalised advantage estimation")
+    prompt_baseline: bool = Field(
+        False, description="subtract from each score the mean score of the prompt's other completions"
+    )
     whiten: bool = Field(True, description="whiten advantages over all tokens of the rollout")
     missing_eos_score: float | None = Field(-1.0, description="score of a completion without EOS, None to keep its own")
     normalise_scores: bool = Field(True, description="mean 0, std 1 on samples of the reference before the first step")

@@ -30,7 +30,7 @@ ADAPTER_FILE = "adapter_config.json"
 def new_model(
     architecture: Architecture, tokenizer: Any, format: PromptFormat, seed: int, placement: Placement = ON_CPU
 ) -> LanguageModel:
-    """A Llama with random weights for a tokenizer made on the spot."""
+    """A model with random weights for a tokenizer made on the spot."""
     from transformers import AutoModelForCausalLM
 
     encoder = Encoder(tokenizer, format)
@@ -44,14 +44,16 @@ def new_model(
 
 
 def new_config(architecture: Architecture, vocabulary: int, **tokens: int) -> Any:
-    from transformers import LlamaConfig
+    from transformers import LlamaConfig, Qwen3Config
 
-    return LlamaConfig(
+    family: Any = Qwen3Config if architecture.qk_norm else LlamaConfig
+    return family(
         vocab_size=vocabulary,
         hidden_size=architecture.hidden,
         num_hidden_layers=architecture.layers,
         num_attention_heads=architecture.heads,
         num_key_value_heads=architecture.heads,
+        head_dim=architecture.hidden // architecture.heads,  # Qwen3's own default is 128
         intermediate_size=architecture.mlp,
         max_position_embeddings=architecture.context,
         tie_word_embeddings=True,

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import torch
 
-from ..algo.advantages import gae, token_rewards
+from ..algo.advantages import gae, leave_one_out, token_rewards
 from ..algo.kl import per_token_penalty
 from ..algo.masked import masked_mean, masked_var, whiten
 from ..config import RlConfig
@@ -90,8 +90,11 @@ def observe(
 
 def with_advantages(experience: Experience, config: RlConfig) -> Experience:
     """Per-token KL penalty, the score at the last real token, GAE, and whitening over the whole rollout."""
+    score_c = experience.score_c
+    if config.prompt_baseline:  # does not depend on the completion itself, so the expected gradient stays what it was
+        score_c = leave_one_out(score_c.view(-1, config.samples_per_prompt)).flatten()
     penalty = per_token_penalty(experience.logp_cl, experience.reference_cl, experience.mask_cl)
-    rewards = token_rewards(experience.score_c, penalty, experience.mask_cl, config.kl_coefficient)
+    rewards = token_rewards(score_c, penalty, experience.mask_cl, config.kl_coefficient)
     advantages, returns = gae(rewards, experience.value_cl, experience.mask_cl, config.gamma, config.lam)
     if config.whiten:
         advantages = whiten(advantages, experience.mask_cl)
