@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import math
+import re
 import os
 import random
 import signal
@@ -137,8 +138,10 @@ def test_diff(ws):
     }
 
 
-def test_need_space(run):
-    run.need_space(1)
+def test_need_space(run, monkeypatch, capsys):
+    monkeypatch.delenv("TRUEUP_QUIET")
+    run.need_space(3 << 20)
+    assert re.search(r"checkpoints take up to 3\.0 MiB of the .* that are free", capsys.readouterr().err)
     with pytest.raises(RunError, match=r"may need 1024\.0 TiB of disk"):
         run.need_space(1 << 50)
 

@@ -62,11 +62,12 @@ class Recipe:
     sampling: Mapping[str, Any] = field(default_factory=lambda: {"max_new_tokens": 32, "batch_size": 128})
     pretrain: Mapping[str, Any] = field(
         default_factory=lambda: {
-            "steps": 350,
+            "steps": 360,
             "batch_size": 8,
             "completion_weight": 30.0,  # copying is learnt from the titles; the posts' own tokens would drown them
-            "optimizer": {"name": "muon", "lr": 1e-2, "muon_lr": 0.05, "warmup_steps": 20, "final_lr": 0.0},
-            "run": {"evaluate_every": 70, "checkpoint_every": 350},
+            "architecture": {"layers": 3, "mlp": 512, "qk_norm": True},
+            "optimizer": {"name": "muon", "lr": 3e-2, "muon_lr": 0.05, "warmup_steps": 20, "final_lr": 0.0},
+            "run": {"evaluate_every": 72, "checkpoint_every": 360},
         }
     )
     sft: Mapping[str, Any] = field(
@@ -81,28 +82,22 @@ class Recipe:
             "steps": 140,
             "head_lr": 0.02,
             "optimizer": {"name": "muon", "lr": 2e-3, "muon_lr": 0.02, "warmup_steps": 5},
-            "run": {"evaluate_every": 35},
+            "run": {"evaluate_every": 70},
         }
     )
-    plain_reward: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "steps": 45,
-            "head_lr": 0.02,
-            "optimizer": {"name": "muon", "lr": 2e-3, "muon_lr": 0.02, "warmup_steps": 5},
-            "run": {"evaluate_every": 35},
-        }
-    )
+    plain_reward_steps: int = 45  # the plain head is shown beside the other, with the same settings
     rl: Mapping[str, Any] = field(
         default_factory=lambda: {
-            "steps": 48,
+            "steps": 40,
             "epochs": 1,  # a second pass over a rollout gained nothing here; more rollouts for its time did
             "kl_coefficient": 0.05,
             "value_coefficient": 0.5,
             "value_clip": 0.0,  # the value head starts from nothing and has far to go
             "value_lr": 5e-3,
+            "prompt_baseline": True,
             "optimizer": {"lr": 8e-4},
             # One evaluation, at the end: choosing among checkpoints by a few dozen posts would be choosing by noise.
-            "run": {"evaluate_every": 48, "checkpoint_every": 24},
+            "run": {"evaluate_every": 40, "checkpoint_every": 20},
         }
     )
     weak_reward: Mapping[str, Any] = field(
@@ -140,7 +135,7 @@ QUICK = Recipe(
         "hidden": 32, "layers": 2, "heads": 2, "mlp": 64, "vocabulary": 512}},
     sft={"steps": 4, "batch_size": 8},
     reward={"steps": 4, "batch_size": 4},
-    plain_reward={"steps": 4, "batch_size": 4},
+    plain_reward_steps=4,
     weak_reward={"steps": 2, "batch_size": 4},
     rl={"steps": 3, "prompts_per_step": 4, "samples_per_prompt": 2, "evaluation_prompts": 4},
     overopt={"steps": 3, "prompts_per_step": 4, "samples_per_prompt": 2, "kl_coefficient": 0.0,
@@ -188,7 +183,12 @@ class _Demo:
             note(f"{recipe.candidates} posts", f"{4 * recipe.candidates} completions")
         with self._stage("judge") as note:
             votes = api.simulate(
-                self.ws, completions=drafts, seed=seed, pairs_per_prompt=recipe.pairs_per_prompt, name="judgements"
+                self.ws,
+                completions=drafts,
+                seed=seed,
+                pairs_per_prompt=recipe.pairs_per_prompt,
+                name="judgements",
+                heldout=0.25,  # enough judgements that the accuracy is known to about a point
             )
             note("candidates", f"{votes.meta['rows']} judgements by 5 simulated people")
         with self._stage("reward") as note:
@@ -197,7 +197,12 @@ class _Demo:
             note(f"{votes.meta['rows']} judgements", _accuracy_text(accuracy))
         with self._stage("reward, plain head") as note:
             plain = self._train(
-                "reward", recipe.plain_reward, base=sft, data=votes, kind="sequence", as_name="reward-plain"
+                "reward",
+                {**recipe.reward, "steps": recipe.plain_reward_steps},
+                base=sft,
+                data=votes,
+                kind="sequence",
+                as_name="reward-plain",
             )
             plain_accuracy = self._result(plain)
             note(f"{votes.meta['rows']} judgements", _accuracy_text(plain_accuracy))

@@ -223,6 +223,8 @@ def _stage_charts(stage: str, curve: Mapping[str, Any]) -> list[Markup]:
     for metric, values in curve.items():
         if not isinstance(values, list) or metric in ("step", "heldout_loss") or metric.endswith(("_low", "_high")):
             continue
+        if metric.startswith("heldout_") and sum(value is not None for value in values) < 2:
+            continue  # one evaluation is a number of the tables above, not a curve
         name, unit, percent = METRICS.get(metric, (metric.replace("_", " "), "", False))
         unit = "nats a pair" if (stage, metric) == ("reward", "loss") else unit
         count = f"n = {wording.number(curve['n'])} a step" if curve.get("n") else ""

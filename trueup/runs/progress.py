@@ -89,6 +89,12 @@ def quiet(on: bool = True) -> None:
     _quiet = on
 
 
+def say(line: str) -> None:
+    """Something to know before a stage starts."""
+    if not _is_quiet():
+        print(line, file=sys.stderr, flush=True)
+
+
 def duration(seconds: float) -> str:
     """75 -> '1m15s'."""
     whole = round(seconds)

@@ -33,6 +33,7 @@ from ..store import (
 from . import checkpoints
 from .board import Board
 from .checkpoints import Checkpoints
+from .progress import say
 from .streams import Stream, finite, read_stream
 from .versions import installed_versions
 
@@ -200,11 +201,12 @@ class Run:
         return self._checkpoints.write(step, write, score, sizes, samples)
 
     def need_space(self, size: int) -> None:
-        """Refuse to start what cannot end: `size` bytes must be free."""
+        """Say what checkpoints take, and refuse to start what cannot end: `size` bytes must be free."""
         free = shutil.disk_usage(self.path).free
         if free < size:
             message = f"the run may need {human_size(size)} of disk, {self.path} has {human_size(free)} left"
             raise RunError(message, "free some space (`trueup gc` lists what nothing needs) or use another disk")
+        say(f"{self.stage}: checkpoints take up to {human_size(size)} of the {human_size(free)} that are free")
 
     # Endings
 

@@ -203,7 +203,7 @@ PARTIAL_TITLES = (
 # The usual demonstration says "someone" and leaves the reaction out, so that even the likeliest title of a model that
 # imitates has headroom: were every fault rare, decoding greedily would remove them all, and leave nothing to win.
 USUAL = PARTIAL_TITLES[0]
-PARTIAL_WEIGHTS = (6, 1, 1, 1, 1)
+PARTIAL_WEIGHTS = (10, 1, 1, 1, 1)
 VAGUE = {
     "who": "someone",
     "act": "did something to",
