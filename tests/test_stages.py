@@ -11,6 +11,7 @@ import math
 import random
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from trueup.config import Architecture, Sampling
 from trueup.engines.fake import FakeScorer
 from trueup.engines.reward_scorer import RewardScorer
 from trueup.engines.sampler import Sampler
+from trueup.errors import RunError
 from trueup.evals.reward import evaluate_reward
 from trueup.models.adapters import add_lora
 from trueup.models.device import use_threads
@@ -229,6 +231,18 @@ def rl_settings(**given):
 
 def with_lora(model: LanguageModel) -> LanguageModel:
     return LanguageModel(model.network, model.encoder, adapter=add_lora(model.network, settings("rl").model, seed=0))
+
+
+def test_a_model_whose_logprobs_wander_is_not_trained_on(talker, train, monkeypatch):
+    def wandering(*arguments):
+        seen = observe(*arguments)
+        return replace(seen, logp_cl=seen.logp_cl + 0.02)
+
+    observe = rl_module.observe
+    monkeypatch.setattr(rl_module, "observe", wandering)
+    policy, length = talker(), FakeScorer(lambda completion: len(completion.tokens))
+    with pytest.raises(RunError, match=r"ratio is off by 0\.02 \(limit 0\.01\)"):
+        train(rl, rl_settings(steps=1), policy, talker(), Sampler(policy), length, prompts(), [])
 
 
 @pytest.mark.parametrize("temperature", (0.7, 1.0))

@@ -21,6 +21,7 @@ import torch
 
 from ..algo.losses import policy_loss, value_loss
 from ..config import RlConfig
+from ..errors import RunError
 from ..models.language_model import LanguageModel
 from ..models.value import ValueHead
 from ..ports import Engine, Scorer
@@ -30,6 +31,8 @@ from ..text.batches import batch_indices
 from .experience import Experience, observe, side_by_side, with_advantages
 from .reward import mean_and_std
 from .run_loop import Loop
+
+RATIO_LIMIT = 0.01  # rounding in float32 stays a hundred times below
 
 
 def rl(
@@ -121,10 +124,21 @@ def improve(
             gaps.clear()
             tokens = float(sum(len(experience.tokens[i][1]) for i in chosen))
             updates.append(loop.update(chosen, loss_sum, tokens, experience.row_tokens) | {"ratio_gap": max(gaps)})
+            if len(updates) == 1:
+                _check_first_ratio(max(gaps), policy)
             if updates[-1]["approx_kl"] > config.max_approx_kl:
                 loop.run.event("early stop", "approximate KL over its limit", step=loop.step, updates=len(updates))
                 return _summary(updates)
     return _summary(updates)
+
+
+def _check_first_ratio(gap: float, policy: LanguageModel) -> None:
+    """Before any update of a rollout the ratio is 1. bf16 is spared: there the batch size alone moves it."""
+    if gap > RATIO_LIMIT and next(policy.parameters()).dtype == torch.float32:
+        raise RunError(
+            f"the same weights gave log-probabilities whose ratio is off by {gap:.2g} (limit {RATIO_LIMIT})",
+            "the model computes something random or remembers earlier batches: PPO cannot learn from such ratios",
+        )
 
 
 def describe(experience: Experience, completions: Sequence[Completion]) -> dict[str, float]:
