@@ -62,12 +62,12 @@ class Recipe:
     sampling: Mapping[str, Any] = field(default_factory=lambda: {"max_new_tokens": 32, "batch_size": 128})
     pretrain: Mapping[str, Any] = field(
         default_factory=lambda: {
-            "steps": 360,
+            "steps": 350,
             "batch_size": 8,
             "completion_weight": 30.0,  # copying is learnt from the titles; the posts' own tokens would drown them
-            "architecture": {"layers": 3, "mlp": 512, "qk_norm": True},
-            "optimizer": {"name": "muon", "lr": 3e-2, "muon_lr": 0.05, "warmup_steps": 20, "final_lr": 0.0},
-            "run": {"evaluate_every": 72, "checkpoint_every": 360},
+            "architecture": {"qk_norm": True},
+            "optimizer": {"name": "muon", "lr": 2e-2, "muon_lr": 0.05, "warmup_steps": 20, "final_lr": 0.0},
+            "run": {"evaluate_every": 70, "checkpoint_every": 350},
         }
     )
     sft: Mapping[str, Any] = field(
