@@ -51,10 +51,10 @@ mutants: .venv/.ready
 	echo "making .venv with $$($$python --version)" >&2; \
 	"$$python" -m venv .venv
 
-# The demo needs no test tools, so that a first look downloads less.
+# The demo needs no test tools, so that a first look downloads less; `web` lets people label what it leaves.
 .venv/.ready-demo: $(REQUIREMENTS) | .venv/bin/python
 	@echo 'installing trueup into .venv (once; most of it is PyTorch)' >&2
-	@$(INSTALL) -e '.[lora]'
+	@$(INSTALL) -e '.[lora,web]'
 	@touch $@
 
 .venv/.ready: $(REQUIREMENTS) | .venv/bin/python
