@@ -15,12 +15,10 @@ from scipy import stats as oracle
 from trueup.records import Judgement, Prompt
 from trueup.stats import (
     accuracy,
-    agreement,
     best_of_n_kl,
     best_of_n_mean,
     bootstrap_difference,
     bootstrap_mean,
-    bradley_terry,
     ceiling,
     fit_best_of_n,
     fit_rl,
@@ -195,56 +193,6 @@ def test_ceiling_is_the_accuracy_of_the_scorer_that_knows_the_odds():
     assert found.value == pytest.approx(np.mean((p > 0.5) == says), abs=0.01)
     assert found.ci[0] < found.value < found.ci[1] and found.n == 20_000
     assert ceiling([0.5, 0.5]).value == 0.5 and ceiling([0.0, 1.0]).value == 1.0
-
-
-def test_agreement_against_a_plain_loop():
-    random = np.random.default_rng(10)
-    rows = [
-        (f"i{i}", f"j{j}", random.choice([0, 0.5, 1])) for i in range(40) for j in range(4) if random.random() < 0.7
-    ]
-    items, judges, verdicts = zip(*rows, strict=True)
-    by_item: dict[str, dict[str, float]] = {}
-    for item, judge, verdict in rows:
-        by_item.setdefault(item, {})[judge] = verdict
-    points = {}
-    for said in by_item.values():
-        for a, b in combinations(sorted(said), 2):
-            points.setdefault((a, b), []).append(1 - abs(said[a] - said[b]))
-    found = agreement(items, judges, verdicts)
-    assert found is not None
-    assert found.overall.value == pytest.approx(np.mean([x for ps in points.values() for x in ps]))
-    assert found.overall.n == sum(map(len, points.values()))
-    assert {k: v[1] for k, v in found.pairs.items()} == {k: len(v) for k, v in points.items()}
-    assert all(found.pairs[k][0] == pytest.approx(np.mean(v)) for k, v in points.items())
-
-
-def test_agreement_needs_a_shared_item():
-    assert agreement(["x", "y"], ["a", "b"], [1, 1]) is None
-
-
-@few
-@given(st.integers(2, 6), st.integers(0, 1000), st.sampled_from([1e-3, 0.1, 5.0]))
-def test_bradley_terry_is_the_maximum_of_its_likelihood(k, seed, precision):
-    wins = np.random.default_rng(seed).integers(0, 30, (k, k)) / 2
-    np.fill_diagonal(wins, 0)
-
-    def loss(strength):
-        gap = strength[:, None] - strength[None, :]
-        return (wins * np.logaddexp(0, -gap)).sum() + precision / 2 * (strength**2).sum()
-
-    found = bradley_terry(wins, precision)
-    best = optimize.minimize(loss, np.zeros(k), tol=1e-12)
-    assert loss(found) <= best.fun + 1e-7
-    assert found == pytest.approx(best.x - best.x.mean(), abs=2e-3)
-    assert found.mean() == pytest.approx(0, abs=1e-9)
-
-
-def test_bradley_terry_of_two_and_of_the_never_beaten():
-    two = bradley_terry([[0, 75], [25, 0]], 1e-9)
-    assert two[0] - two[1] == pytest.approx(log(3), abs=1e-5)
-    never = bradley_terry([[0, 1000, 1000], [0, 0, 1000], [0, 0, 0]], 1e-3)
-    assert np.isfinite(never).all() and never[0] > never[1] > never[2]
-    assert bradley_terry(np.zeros((3, 3))).tolist() == [0, 0, 0]
 
 
 # --- curves ---------------------------------------------------------------------------------------
