@@ -14,7 +14,7 @@ import pytest
 
 from trueup.errors import DataError
 from trueup.records import Demonstration, Judgement, Message, Prompt
-from trueup.text.formats import SHAPES, load, parse_mapping, read_rows, split_by_prompt
+from trueup.text.formats import SHAPES, load, parse_mapping, split_by_prompt
 
 HI = Prompt.user("hi")
 
@@ -485,9 +485,3 @@ def test_real_self_instruct(real):
 def test_real_csv_with_long_texts(real):
     (path,) = (real / "xstest").glob("*completions*.csv")
     assert len(load(path, "demonstrations").records) == 450
-
-
-def test_real_oasst_trees_are_refused_with_their_columns(real):
-    (path,) = (real / "oasst").glob("*.jsonl")
-    assert "columns 'message_tree_id', 'tree_state', 'prompt'" in error(path, "demonstrations")
-    assert sum(1 for _ in read_rows(path)) == 60

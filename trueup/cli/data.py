@@ -1,6 +1,8 @@
-"""`trueup data`: prompts, demonstrations and preferences come in here, and can be looked at as models see them."""
+"""`trueup data`: prompts, demonstrations and judgements come in and go out here, and can be looked at."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import click
 
@@ -15,10 +17,11 @@ SHOWN_SKIPPED = 20
     examples="""
     trueup data add demonstrations.jsonl --kind demonstrations --name demos
     trueup data show demos --model HuggingFaceTB/SmolLM2-135M
+    trueup data export votes votes.jsonl
     """,
 )
 def data() -> None:
-    """Add data files to the workspace and look at them."""
+    """Add data files to the workspace, look at them, write them for other software."""
 
 
 def _mapping(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -37,14 +40,22 @@ def _mapping(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     trueup data add prompts.jsonl --kind prompts
     trueup data add answers.csv --kind demonstrations --map prompt=question,completion=answer
     trueup data add votes.parquet --kind preferences --map prompt=question,chosen=best,rejected=worst --name votes
+    trueup data add trees.jsonl.gz --kind preferences --format oasst --name rankings
     """,
 )
 @click.argument("file")
 @click.option(
     "--kind",
     required=True,
-    type=click.Choice(["prompts", "demonstrations", "preferences"]),
-    help="What each row is.",
+    type=click.Choice(["prompts", "demonstrations", "preferences", "unpaired"]),
+    help="What each row is; unpaired: one completion that somebody liked or did not.",
+)
+@click.option(
+    "--format",
+    "shape",
+    default="",
+    metavar="NAME",
+    help="Which data set's columns they are: hh-rlhf, trl-preference, oasst, ... Without it the columns decide.",
 )
 @click.option(
     "--map",
@@ -57,36 +68,99 @@ def _mapping(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 @click.option(
     "--heldout",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.1,
-    show_default=True,
-    help="Share of prompts whose preferences are kept for evaluation.",
+    help="Share of prompts whose judgements are kept for evaluation.  [default: 0.1; a raw export keeps its own]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which those are.")
+@click.option("--skip-malformed", is_flag=True, help="Leave out lines that are not JSON or not UTF-8, and count them.")
 @click.option("--name", default="", help="A name for the artifact, to use in place of its id.")
 @click.pass_context
 def add(
-    ctx: click.Context, file: str, kind: str, mapping: dict[str, str], heldout: float, seed: int, name: str
+    ctx: click.Context,
+    file: str,
+    kind: str,
+    shape: str,
+    mapping: dict[str, str],
+    heldout: float | None,
+    seed: int,
+    skip_malformed: bool,
+    name: str,
 ) -> Result:
     """Read FILE (JSONL, CSV, Parquet, or the id of a Hugging Face data set) into an artifact.
 
-    Rows that cannot be used are left out, counted and listed.
+    Rows that cannot be used are left out, counted and listed. If the file itself is broken, nothing is imported.
     """
     given = [o for o in ("heldout", "seed") if ctx.get_parameter_source(o) is click.core.ParameterSource.COMMANDLINE]
-    if given and kind != "preferences":
-        raise click.UsageError(f"--{given[0]} has a meaning only with --kind preferences", ctx)
+    if given and kind not in ("preferences", "unpaired"):
+        raise click.UsageError(f"--{given[0]} has a meaning only with --kind preferences or unpaired", ctx)
     from .. import api
 
     with workspace() as ws:
-        report = api.add_data(ws, file, kind, mapping, name=name, heldout=heldout, seed=seed)
+        report = api.add_data(
+            ws,
+            file,
+            kind,
+            mapping,
+            format=shape,
+            name=name,
+            heldout=heldout,
+            seed=seed,
+            skip_malformed=skip_malformed,
+        )
         found = artifact_data(report.artifact, ws.names())
     skipped = [{"where": where, "reason": reason} for where, reason in report.skipped]
-    found |= {"rows": report.rows, "recognised": report.recognised, "skipped": skipped}
+    reasons = dict(Counter(reason for _, reason in report.skipped).most_common())
+    found |= {"rows": report.rows, "recognised": report.recognised, "notes": dict(report.notes)}
+    found |= {"skipped": skipped, "reasons": reasons}
     lines = [f"{artifact_line(report.artifact, name)}: {counted(report.rows, 'row')}, {len(skipped):,} skipped"]
     lines.append(f"  read as {report.recognised}")
+    lines += [f"  {count:,} {note}" for note, count in report.notes.items()]
     lines += [f"  skipped {row['where']}: {row['reason']}" for row in skipped[:SHOWN_SKIPPED]]
     if len(skipped) > SHOWN_SKIPPED:
-        lines.append(f"  and {len(skipped) - SHOWN_SKIPPED:,} more (--json lists them all)")
-    return Result(found, "\n".join(lines))
+        lines.append(f"  and {len(skipped) - SHOWN_SKIPPED:,} more (--json lists them all); of all:")
+        lines += [f"  {count:,} x {reason}" for reason, count in reasons.items()]
+    return Result(found, printable("\n".join(lines)))
+
+
+@data.command(
+    "export",
+    examples="""
+    trueup data export votes votes.jsonl
+    trueup data export votes pairs.parquet --format trl-preference --conversational --split train
+    trueup data export votes votes.csv --format table
+    """,
+)
+@click.argument("ref", metavar="ID")
+@click.argument("file")
+@click.option(
+    "--format",
+    "view",
+    default="raw",
+    show_default=True,
+    type=click.Choice(["raw", "table", "trl-preference", "trl-unpaired", "trl-prompt-completion", "trl-prompt"]),
+    help="raw loses nothing; table is one flat row a completion, for a spreadsheet; the others are TRL's.",
+)
+@click.option("--conversational", is_flag=True, help="Prompts and completions as messages, not as texts (TRL formats).")
+@click.option("--split", type=click.Choice(["train", "heldout"]), help="Only this side of the split.")
+@click.option(
+    "--number-judges", is_flag=True, help="Call the judges judge-1, judge-2, ... in place of their pseudonyms."
+)
+def export(ref: str, file: str, view: str, conversational: bool, split: str | None, number_judges: bool) -> Result:
+    """Write a data artifact to a new FILE: .jsonl, .jsonl.gz, .csv, .parquet, or no ending for a `datasets` folder.
+
+    What a format cannot say is left out and counted: a tie is no pair.
+    """
+    from .. import api
+
+    with workspace() as ws:
+        report = api.export_data(
+            ws, ref, file, view, conversational=conversational, split=split or "", number_judges=number_judges
+        )
+    reasons = dict(Counter(reason for _, reason in report.left_out).most_common())
+    found = {"path": str(report.path), "format": view, "rows": report.rows, "notes": dict(report.notes)}
+    lines = [f"{report.path}: {counted(report.rows, 'row')} as {view}, {len(report.left_out):,} left out"]
+    lines += [f"  {count:,} {note}" for note, count in report.notes.items()]
+    lines += [f"  {count:,} x {reason}" for reason, count in reasons.items()]
+    return Result({**found, "left_out": len(report.left_out), "reasons": reasons}, printable("\n".join(lines)))
 
 
 @data.command(

@@ -1,48 +1,48 @@
 """Files to records. What is recognised is written in one table (`SHAPES`); nothing else is guessed.
 
-Sources: `.jsonl`, `.json` (one array), `.csv` (each also with `.gz`), `.parquet`, a folder written by
-`datasets.save_to_disk`, and `hf:NAME[:CONFIG]:SPLIT`.
-
 A source is read whole or not at all: a line that is not JSON, or not UTF-8, is an error that names file and line. A row
-that is well formed but no use (an empty completion, two equal sides) is skipped, counted and listed. A prompt or a
-completion is a string, or a list of messages with `role` and `content`; columns that no shape names are ignored.
+that is well formed but no use (an empty completion, two equal sides) is skipped, counted and listed; what is kept but
+worth knowing (control characters, a repaired score) is counted too. Columns that no shape names are ignored.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from ..errors import DataError, nearest
-from ..records import Demonstration, Judgement, Message, Prompt, Role
+from ..records import Demonstration, Judgement, Prompt
+from . import columns, comparisons, ratings, raw, trees, votes
+from .columns import Columns, Skip
+from .parts import Part, instances, the_row
+from .sources import read_rows
 
-Kind = Literal["prompts", "demonstrations", "preferences"]
+Kind = Literal["prompts", "demonstrations", "preferences", "unpaired"]
 Record: TypeAlias = Prompt | Demonstration | Judgement
-Columns = Mapping[str, Any]
+Placed: TypeAlias = tuple[str, Columns | Skip]
 
-HF = "hf:"
-_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_LONGEST_FIELD = 2**30  # the csv module's own limit (128 kB) is shorter than some completions
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What came out of a source: the records, every row that did not and why, and how the rows were understood."""
+    """What came out of a source: the records, every row that did not and why, and how the rows were understood.
+
+    `notes` counts what was kept but is worth knowing. `beside[i]` is what a raw export holds of record i beside it.
+    """
 
     records: list[Record]
     skipped: list[tuple[str, str]]
     recognised: str
+    notes: dict[str, int] = field(default_factory=dict)
+    keeps_split: bool = False
+    beside: list[Mapping[str, str]] = field(default_factory=list)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -52,27 +52,33 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Shape:
-    """A set of columns that trueup knows how to read."""
+    """A set of columns that trueup knows how to read. `formats` are the names by which it can be asked for."""
 
-    name: str
+    formats: tuple[str, ...]
+    about: str
     columns: tuple[str, ...]
     read: Callable[[Columns], Record]
     optional: tuple[str, ...] = ()
+    parts: Callable[[str, Columns], Iterator[Part]] = the_row  # for rows that hold several records
+    gather: Callable[[Sequence[tuple[str, Columns]]], Iterator[Placed]] | None = None  # for records of several rows
+    beside: Callable[[Columns], Mapping[str, str]] | None = None
 
     def __str__(self) -> str:
-        return f"{'+'.join(self.columns)} ({self.name})"
-
-
-class _Skip(Exception):
-    """This row is no use; the message says why."""
+        return f"{'+'.join(self.columns)} ({self.about})"
 
 
 def load(
-    source: Path | str, kind: Kind, mapping: Mapping[str, str] | None = None, *, skip_malformed: bool = False
+    source: Path | str,
+    kind: Kind,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    format: str = "",
+    skip_malformed: bool = False,
 ) -> Loaded:
     """Records of one kind. `mapping` says which column holds which field: {"prompt": "question", "chosen": "best"}.
 
-    `skip_malformed` counts lines that are not JSON or not UTF-8 instead of refusing the file.
+    `format` is the name of a shape; without it the columns decide. `skip_malformed` counts lines that are not JSON or
+    not UTF-8 instead of refusing the file.
     """
     mapping, rows, skipped = dict(mapping or {}), [], []
     for where, row in read_rows(source):
@@ -84,19 +90,63 @@ def load(
             rows.append((where, row))
     if not rows:
         raise DataError(f"{source}: there are no rows in it", "see `trueup data add --help` for what a file looks like")
-    columns = list(dict.fromkeys(key for _, row in rows for key in row))
-    shape = _recognise(str(source), kind, columns, mapping)
-    records: list[Record] = []
-    for where, row in rows:
-        for place, part in _parts(where, _renamed(row, mapping), shape):
-            try:
-                records.append(shape.read(part))
-            except _Skip as reason:
-                skipped.append((place, str(reason)))
-    loaded = Loaded(records, skipped, _told(kind, shape, mapping))
-    if not records:
+    names = list(dict.fromkeys(key for _, row in rows for key in row))
+    shape = _recognise(str(source), kind, names, mapping, format)
+    loaded = _read_all([(where, _renamed(row, mapping)) for where, row in rows], shape, _told(kind, shape, mapping))
+    loaded.skipped[:0] = skipped
+    if not loaded.records:
         raise _nothing_left(source, loaded)
     return loaded
+
+
+def _read_all(rows: list[tuple[str, Columns]], shape: Shape, told: str) -> Loaded:
+    """Nobody has two judgements by one id: the later of two rows is left out, whatever it says."""
+    loaded = Loaded([], [], told, keeps_split="raw" in shape.formats and "split" in shape.columns)
+    notes: Counter[str] = Counter()
+    seen: dict[tuple[str, ...], str] = {}
+    for where, part in _parts(rows, shape):
+        try:
+            if isinstance(part, Skip):
+                raise part
+            record = shape.read(part)
+            if (identity := _identity(record)) and (first := seen.setdefault(identity, where)) != where:
+                raise Skip(f"the id '{identity[0]}' stands at {first} already")
+        except Skip as reason:
+            loaded.skipped.append((where, str(reason)))
+        else:
+            loaded.records.append(record)
+            loaded.beside.append(shape.beside(part) if shape.beside else {})
+            notes.update(_worth_knowing(record))
+    loaded.notes.update(notes.most_common())
+    return loaded
+
+
+def _parts(rows: list[tuple[str, Columns]], shape: Shape) -> Iterator[Placed]:
+    for where, row in shape.gather(rows) if shape.gather else rows:
+        if isinstance(row, Skip):
+            yield where, row
+        else:
+            yield from shape.parts(where, row)
+
+
+def _identity(record: Record) -> tuple[str, ...]:
+    """Thumbs that one person gave to several completions at once come as judgements of one id."""
+    if not isinstance(record, Judgement) or not record.id:
+        return ()
+    return (record.id, *record.completions) if len(record.completions) == 1 else (record.id,)
+
+
+def _worth_knowing(record: Record) -> Iterator[str]:
+    """What is kept as it is, and counted: some of it hides from the eye, or moves a terminal's cursor."""
+    said = [m.content for m in (record if isinstance(record, Prompt) else record.prompt).messages]
+    said += record.completions if isinstance(record, Judgement) else ()
+    said += [record.completion] if isinstance(record, Demonstration) else []
+    if any(map(_CONTROL.search, said)):
+        yield "with control characters"
+    if any(map(_BIDI.search, said)):
+        yield "with characters that change the direction of writing"
+    if isinstance(record, Judgement) and "repaired" in record.meta:
+        yield str(record.meta["repaired"])
 
 
 def parse_mapping(text: str) -> dict[str, str]:
@@ -115,267 +165,228 @@ def split_by_prompt(prompt_id: str, share: float, seed: int) -> Literal["train",
     return "heldout" if number < share * 2**64 else "train"
 
 
-# --- rows of a source: (where, columns), or (where, the error that this line is) ------------------
-
-Row = tuple[str, Columns | DataError]
-
-
-def read_rows(source: Path | str) -> Iterator[Row]:
-    if str(source).startswith(HF):
-        return _hub_rows(str(source))
-    path = Path(source)
-    if path.is_dir():
-        return _saved_dataset_rows(path)
-    if not path.is_file():
-        there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(
-            f"{path}: no such file{nearest(path.name, there)}", "give a path, or hf:NAME:SPLIT for a dataset"
-        )
-    ending = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower()
-    reader = _READERS.get(ending.removesuffix(".gz"))
-    if reader is None or ending == ".parquet.gz":
-        raise DataError(
-            f"{path}: files ending in '{ending}' are not read", "convert it to .jsonl, .json, .csv or .parquet"
-        )
-    return reader(path)
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    for number, line in _lines(path):
-        where = f"{path}:{number}"
-        if line.strip():
-            yield where, _json_object(where, line)
-
-
-def _json_object(where: str, line: bytes) -> Columns | DataError:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        return DataError(f"{where}: bad encoding: {error.reason}", "the file must be UTF-8")
-    except (ValueError, RecursionError) as error:
-        why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        return DataError(f"{where}: not JSON: {why}", "each line must be one JSON object; nothing was imported")
-    if isinstance(row, dict):
-        return row
-    return DataError(f"{where}: a JSON {type(row).__name__}, not an object", "each line must read {...}")
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    try:
-        value = json.loads(b"".join(line for _, line in _lines(path)).decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: bad encoding: {error.reason}", "the file must be UTF-8") from None
-    except json.JSONDecodeError as error:
-        hint = "a file with one object a line must end in .jsonl" if error.msg == "Extra data" else "mend that line"
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}", hint) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}", "it must be one array of objects") from None
-    if not isinstance(value, list):
-        raise DataError(f"{path}: a JSON {type(value).__name__}, not an array", "it must read [{...}, {...}]")
-    for number, row in enumerate(value, 1):
-        where = f"{path} item {number}"
-        yield where, row if isinstance(row, dict) else DataError(f"{where}: not an object", "each item must read {...}")
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.DictReader(_text_lines(path), strict=True)
-    try:
-        while reader.fieldnames:  # a row may span lines: it is named by its first
-            where = f"{path}:{reader.line_num + 1}"
-            row = next(reader, None)
-            if row is None:
-                return
-            # DictReader puts surplus values under the key None; values that are missing are None, like JSON's null
-            surplus = DataError(f"{where}: more values than columns", "quote values that contain commas")
-            yield where, surplus if None in row else row
-    except csv.Error as error:
-        raise DataError(
-            f"{path}:{reader.line_num}: not CSV: {error}", "quote values with commas or line ends"
-        ) from None
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    arrow, parquet = _package("pyarrow", path), _package("pyarrow.parquet", path)
-    try:
-        batches = parquet.ParquetFile(path).iter_batches()
-        rows = (row for batch in batches for row in batch.to_pylist())
-        for number, row in enumerate(rows, 1):
-            yield f"{path} row {number}", row
-    except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not Parquet: {_first_line(error)}", "was it written to the end?") from None
-
-
-def _saved_dataset_rows(path: Path) -> Iterator[Row]:
-    if (path / "dataset_dict.json").is_file():
-        splits = sorted(p.name for p in path.iterdir() if p.is_dir())
-        raise DataError(
-            f"{path}: holds the splits {', '.join(splits)}", f"name one: {path / splits[0]}" if splits else ""
-        )
-    if not (path / "state.json").is_file():
-        raise DataError(f"{path}: a folder that datasets.save_to_disk did not write", "name a file in it")
-    yield from _dataset_rows(str(path), lambda datasets: datasets.load_from_disk(str(path)))
-
-
-def _hub_rows(source: str) -> Iterator[Row]:
-    name, *config, split = source.removeprefix(HF).split(":") if source.count(":") > 1 else ("", "")
-    if not name or not split or len(config) > 1:
-        raise DataError(
-            f"{source}: must read {HF}NAME:SPLIT or {HF}NAME:CONFIG:SPLIT", f"as in {HF}stanfordnlp/imdb:train"
-        )
-    return _dataset_rows(name, lambda datasets: datasets.load_dataset(name, *config, split=split))
-
-
-def _dataset_rows(name: str, open_dataset: Callable[[Any], Any]) -> Iterator[Row]:
-    datasets = _package("datasets", name)
-    try:
-        for number, row in enumerate(open_dataset(datasets), 1):
-            yield f"{name} row {number}", row
-    except Exception as error:  # the package raises whatever its many backends raise
-        raise DataError(f"{name}: {_first_line(error)}", "check name, config, split and network") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _package(name: str, source: Path | str) -> Any:
-    """Only the sources that need a large package load it."""
-    try:
-        return import_module(name)
-    except ImportError:
-        package = name.partition(".")[0]
-        raise DataError(f"{source}: reading it needs the package {package}", f"pip install {package}") from None
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".jsonl": _jsonl_rows,
-    ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
-}
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    try:
-        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}:{number + 1}: broken gzip: {error}", "copy or download the file again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}", "check who may read it") from None
-
-
-def _text_lines(path: Path) -> Iterator[str]:
-    for number, line in _lines(path):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}:{number}: bad encoding: {error.reason}", "the file must be UTF-8") from None
-
-
-# --- a row to a record ----------------------------------------------------------------------------
+# --- how single rows are read
 
 
 def _read_prompt(row: Columns) -> Prompt:
-    return _prompt(row, "prompt")
+    return columns.prompt(row, "prompt")
 
 
 def _read_conversation_prompt(row: Columns) -> Prompt:
-    return _as_prompt(_messages(row, "messages"), _meta(row.get("meta")))
+    return columns.as_prompt(columns.messages(row, "messages"), columns.storable(row.get("meta")))
 
 
 def _read_instruction(row: Columns) -> Prompt:
-    instruction, given = _text(row, "instruction"), _text(row, "input", empty=True) if row.get("input") else ""
+    instruction, given = columns.text(row, "instruction"), ""
+    if row.get("input"):
+        given = columns.text(row, "input", empty=True)
     return Prompt.user(f"{instruction}\n\n{given}" if given.strip() else instruction)
 
 
 def _read_demonstration(row: Columns) -> Demonstration:
-    prompt = _prompt(row, "prompt")
-    return Demonstration(prompt, _completion(row, "completion", prompt))
+    prompt = columns.prompt(row, "prompt")
+    return Demonstration(prompt, columns.completion(row, "completion", prompt))
 
 
 def _read_conversation(row: Columns) -> Demonstration:
-    *before, last = _messages(row, "messages")
-    return Demonstration(_as_prompt(tuple(before)), _reply(last))
+    *before, last = columns.messages(row, "messages")
+    return Demonstration(columns.as_prompt(tuple(before)), columns.reply(last))
 
 
 def _read_instruction_output(row: Columns) -> Demonstration:
-    return Demonstration(_read_instruction(row), _text(row, "output"))
+    return Demonstration(_read_instruction(row), columns.text(row, "output"))
 
 
-def _read_pair(row: Columns) -> Judgement:
-    prompt = _prompt(row, "prompt")
-    return _pair(row, prompt, _completion(row, "chosen", prompt), _completion(row, "rejected", prompt))
-
-
-def _read_implicit_pair(row: Columns) -> Judgement:
-    """Both sides are whole conversations; the prompt is what they share: everything but their last message."""
-    (*before, chosen), (*others, rejected) = (_whole(row, side) for side in ("chosen", "rejected"))
-    if before != others:
-        raise _Skip("differing prompts")
-    return _pair(row, _as_prompt(tuple(before)), _reply(chosen), _reply(rejected))
-
-
-def _read_ranking(row: Columns) -> Judgement:
-    completions, ranks = row.get("completions"), row.get("ranks")
-    if not isinstance(completions, list) or not isinstance(ranks, list):
-        raise _Skip("'completions' and 'ranks' must be lists")
-    if not len(completions) == len(ranks) >= 2:
-        raise _Skip("'completions' and 'ranks' must have the same length, at least 2")
-    if any(type(rank) is not int for rank in ranks):
-        raise _Skip("'ranks' must be whole numbers, the lowest for the best")
-    texts = tuple(_text({"completions": c}, "completions") for c in completions)
-    return _judgement(row, _prompt(row, "prompt"), texts, tuple(ranks))
-
-
-_PAIR = ("judge", "id")
+_SAID = ("judge", "id")
+_TREE, _FLAT_TREE = ("message_tree_id", "prompt"), ("message_tree_id", "message_id", "parent_id", "text", "role")
+_TREES, _FLAT_TREES = "OpenAssistant's trees", "OpenAssistant's trees, one row a message"
 SHAPES: dict[Kind, tuple[Shape, ...]] = {
     "prompts": (
-        Shape("a text or messages", ("prompt",), _read_prompt),
-        Shape("a conversation that ends with the user", ("messages",), _read_conversation_prompt, ("meta",)),
-        Shape("self-instruct", ("instruction", "instances"), _read_instruction),
-        Shape("an instruction, with its input if there is one", ("instruction",), _read_instruction, ("input",)),
+        Shape(("oasst",), _TREES, _TREE, trees.prompt, parts=trees.prompter_turns),
+        Shape(
+            ("oasst",), _FLAT_TREES, _FLAT_TREE, trees.prompt, parts=trees.prompter_turns, gather=trees.from_messages
+        ),
+        Shape(("trl-prompt",), "a text or messages", ("prompt",), _read_prompt),
+        Shape(
+            ("messages", "raw"),
+            "a conversation that ends with the user",
+            ("messages",),
+            _read_conversation_prompt,
+            ("meta",),
+        ),
+        Shape(("self-instruct",), "self-instruct", ("instruction", "instances"), _read_instruction, parts=instances),
+        Shape(
+            ("instructions",),
+            "an instruction, with its input if there is one",
+            ("instruction",),
+            _read_instruction,
+            ("input",),
+        ),
     ),
     "demonstrations": (
-        Shape("a prompt and its completion", ("prompt", "completion"), _read_demonstration),
-        Shape("a conversation that ends with the assistant", ("messages",), _read_conversation),
-        Shape("self-instruct", ("instruction", "instances"), _read_instruction_output),
-        Shape("an instruction and its output", ("instruction", "output"), _read_instruction_output, ("input",)),
+        Shape(
+            ("raw",),
+            "as the app writes them",
+            ("prompt", "completion", *raw.BESIDE),
+            raw.demonstration,
+            beside=raw.beside,
+        ),
+        Shape(("oasst",), _TREES, _TREE, trees.demonstration, parts=trees.best_path),
+        Shape(
+            ("oasst",), _FLAT_TREES, _FLAT_TREE, trees.demonstration, parts=trees.best_path, gather=trees.from_messages
+        ),
+        Shape(
+            ("trl-prompt-completion", "raw"),
+            "a prompt and its completion",
+            ("prompt", "completion"),
+            _read_demonstration,
+        ),
+        Shape(("messages",), "a conversation that ends with the assistant", ("messages",), _read_conversation),
+        Shape(
+            ("self-instruct",),
+            "self-instruct",
+            ("instruction", "instances"),
+            _read_instruction_output,
+            parts=instances,
+        ),
+        Shape(
+            ("instructions",),
+            "an instruction and its output",
+            ("instruction", "output"),
+            _read_instruction_output,
+            ("input",),
+        ),
     ),
     "preferences": (
+        Shape(("raw",), "as trueup writes them", raw.JUDGEMENT, raw.judgement, ("ratings", "targets", "meta")),
+        Shape(("oasst",), _TREES, _TREE, trees.ranking, parts=trees.rankings),
+        Shape(("oasst",), _FLAT_TREES, _FLAT_TREE, trees.ranking, parts=trees.rankings, gather=trees.from_messages),
         Shape(
-            "completions with places, the lowest for the best", ("prompt", "completions", "ranks"), _read_ranking, _PAIR
+            ("ranking",),
+            "completions with places, the lowest for the best",
+            ("prompt", "completions", "ranks"),
+            comparisons.ranking,
+            _SAID,
         ),
-        Shape("a prompt and two completions", ("prompt", "chosen", "rejected"), _read_pair, _PAIR),
         Shape(
+            ("trl-preference",),
+            "a prompt and two completions",
+            ("prompt", "chosen", "rejected"),
+            comparisons.pair,
+            (*_SAID, "margin"),
+        ),
+        Shape(
+            ("hh-rlhf",),
             "two whole conversations, as messages or as hh-rlhf transcripts; the prompt is what they share",
             ("chosen", "rejected"),
-            _read_implicit_pair,
-            _PAIR,
+            comparisons.whole_conversations,
+            (*_SAID, "margin"),
+        ),
+        Shape(
+            ("trl-preference",),
+            "two whole conversations or texts; the prompt is what they share",
+            ("chosen", "rejected"),
+            comparisons.shared_beginning,
+            (*_SAID, "margin"),
+        ),
+        Shape(
+            ("summarize-from-feedback",),
+            "two summaries of a post, with who chose",
+            ("info", "summaries", "choice"),
+            comparisons.two_summaries,
+            ("worker", "batch", "split", "extra"),
+        ),
+        Shape(
+            ("stack-exchange",),
+            "a question and its answers, ranked by votes",
+            ("question", "answers"),
+            votes.answers_by_votes,
+            ("qid", "metadata"),
+            parts=votes.scored_answers,
+        ),
+        Shape(
+            ("shp",),
+            "two comments, of which the later has the higher score",
+            ("history", "human_ref_A", "human_ref_B", "labels"),
+            votes.later_and_higher,
+        ),
+        Shape(
+            ("ultrafeedback",),
+            "completions rated on several axes, ranked by their overall score",
+            ("instruction", "completions"),
+            ratings.by_overall_score,
+            parts=ratings.rated_completions,
+        ),
+        Shape(
+            ("helpsteer2",),
+            "two responses with a signed strength, positive for the second",
+            ("prompt", "response_1", "response_2", "preference_strength"),
+            comparisons.signed_pair,
+        ),
+        Shape(
+            ("helpsteer3",),
+            "two responses to a conversation with a signed strength, positive for the second",
+            ("context", "response1", "response2", "overall_preference"),
+            comparisons.signed_pair_in_context,
+        ),
+        Shape(
+            ("helpsteer",),
+            "responses rated from 0 to 4, ranked by helpfulness; one row a response",
+            ("prompt", "response", *ratings.HELPSTEER_AXES),
+            ratings.by_helpfulness,
+            parts=ratings.rated_responses,
+            gather=ratings.same_prompt,
+        ),
+    ),
+    "unpaired": (
+        Shape(("raw",), "as trueup writes them", raw.JUDGEMENT, raw.one_completion, ("ratings", "targets", "meta")),
+        Shape(
+            ("trl-unpaired",),
+            "a prompt, a completion and whether it was liked",
+            ("prompt", "completion", "label"),
+            comparisons.thumb,
+            _SAID,
         ),
     ),
 }
 """In order: the first shape of a kind whose columns are all there is the one that is read."""
 
 
-def _recognise(source: str, kind: Kind, columns: Sequence[str], mapping: Mapping[str, str]) -> Shape:
-    fields = sorted({f for shape in SHAPES[kind] for f in shape.columns + shape.optional})
-    found = ", ".join(map(repr, columns)) or "none"
-    for field, column in mapping.items():
-        if field not in fields:
+def formats_of(kind: Kind) -> list[str]:
+    """The names that `format` may have."""
+    return list(dict.fromkeys(name for shape in SHAPES[kind] for name in shape.formats))
+
+
+def _recognise(source: str, kind: Kind, names: Sequence[str], mapping: Mapping[str, str], format: str) -> Shape:
+    shapes = _asked_for(kind, format)
+    fields = sorted({f for shape in shapes for f in shape.columns + shape.optional})
+    found = ", ".join(map(repr, names)) or "none"
+    for wanted, column in mapping.items():
+        if wanted not in fields:
             raise DataError(
-                f"--map: {kind} have no field '{field}'{nearest(field, fields)}", f"fields: {', '.join(fields)}"
+                f"--map: {kind} have no field '{wanted}'{nearest(wanted, fields)}", f"fields: {', '.join(fields)}"
             )
-        if column not in columns:
-            raise DataError(f"{source}: there is no column '{column}'{nearest(column, columns)}", f"columns: {found}")
-    names = {f for f in columns if f not in mapping.values()} | set(mapping)
-    shape = next((shape for shape in SHAPES[kind] if names.issuperset(shape.columns)), None)
+        if column not in names:
+            raise DataError(f"{source}: there is no column '{column}'{nearest(column, names)}", f"columns: {found}")
+    there = {f for f in names if f not in mapping.values()} | set(mapping)
+    shape = next((shape for shape in shapes if there.issuperset(shape.columns)), None)
+    if shape is None and format:
+        raise DataError(
+            f"{source}: columns {found} are not {format}",
+            f"it needs {' or '.join('+'.join(s.columns) for s in shapes)}",
+        )
     if shape is None:
-        raise DataError(f"{source}: columns {found} are not {kind}", _map_hint(kind, columns, names))
+        raise DataError(f"{source}: columns {found} are not {kind}", _map_hint(kind, names, there))
     return shape
+
+
+def _asked_for(kind: Kind, format: str) -> list[Shape]:
+    found = [shape for shape in SHAPES[kind] if not format or format in shape.formats]
+    if found:
+        return found
+    others = [other for other in get_args(Kind) if format in formats_of(other)]
+    hint = f"it holds {' or '.join(others)}" if others else f"formats of {kind}: {', '.join(formats_of(kind))}"
+    raise DataError(f"{kind} have no format '{format}'{nearest(format, formats_of(kind))}", hint)
 
 
 # Words that datasets use for our fields: only ever suggested, never taken.
@@ -384,16 +395,21 @@ _SUGGEST = {
     "completion": ("completion", "response", "answer", "output", "summary", "target", "reply", "solution"),
     "chosen": ("chosen", "best", "better", "preferred", "winner", "response_a", "positive"),
     "rejected": ("rejected", "worst", "worse", "loser", "response_b", "negative"),
+    "label": ("label", "liked", "thumb", "thumbs", "feedback", "rating", "vote"),
+}
+_WANTED: Mapping[Kind, tuple[str, ...]] = {
+    "prompts": ("prompt",),
+    "demonstrations": ("prompt", "completion"),
+    "preferences": ("prompt", "chosen", "rejected"),
+    "unpaired": ("prompt", "completion", "label"),
 }
 
 
-def _map_hint(kind: Kind, columns: Sequence[str], names: set[str]) -> str:
-    others = [(k, s) for k in get_args(Kind) if k != kind for s in SHAPES[k] if names.issuperset(s.columns)]
-    wanted = {"prompts": ("prompt",), "demonstrations": ("prompt", "completion")}.get(
-        kind, ("prompt", "chosen", "rejected")
-    )
-    lower = {c.lower(): c for c in columns}
-    guess = {f: next((lower[w] for w in _SUGGEST[f] if w in lower), "COLUMN") for f in wanted if f not in columns}
+def _map_hint(kind: Kind, names: Sequence[str], there: set[str]) -> str:
+    others = [(k, s) for k in get_args(Kind) if k != kind for s in SHAPES[k] if there.issuperset(s.columns)]
+    wanted = _WANTED[kind]
+    lower = {c.lower(): c for c in names}
+    guess = {f: next((lower[w] for w in _SUGGEST[f] if w in lower), "COLUMN") for f in wanted if f not in names}
     other = f"; as --kind {others[0][0]} it is {others[0][1]}" if others else ""
     known = "; ".join("+".join(s.columns) for s in SHAPES[kind])
     return f"name the columns, as in --map {','.join(f'{f}={c}' for f, c in guess.items())}{other} (known: {known})"
@@ -415,124 +431,3 @@ def _renamed(row: Columns, mapping: Mapping[str, str]) -> Columns:
         return row
     kept = {key: value for key, value in row.items() if key not in mapping.values() and key not in mapping}
     return kept | {field: row[column] for field, column in mapping.items() if column in row}
-
-
-def _parts(where: str, row: Columns, shape: Shape) -> Iterator[tuple[str, Columns]]:
-    """The row itself, or the instances of a self-instruct row as rows of their own."""
-    instances = row.get("instances")
-    if "instances" not in shape.columns or not isinstance(instances, list) or not instances:
-        yield where, row
-        return
-    for number, instance in enumerate(instances, 1):
-        place = where if len(instances) == 1 else f"{where} instance {number}"
-        yield place, {**(instance if isinstance(instance, dict) else {}), "instruction": row.get("instruction")}
-
-
-def _pair(row: Columns, prompt: Prompt, chosen: str, rejected: str) -> Judgement:
-    if chosen.strip() == rejected.strip():
-        raise _Skip("equal sides")
-    return _judgement(row, prompt, (chosen, rejected), (1, 2))
-
-
-def _judgement(row: Columns, prompt: Prompt, completions: tuple[str, ...], ranks: tuple[int, ...]) -> Judgement:
-    judge, name = _word(row, "judge") or "unknown", _word(row, "id")
-    return Judgement(prompt, completions, ranks, judge=judge, source="imported", id=name)
-
-
-def _prompt(row: Columns, field: str) -> Prompt:
-    """A text, a list of messages, or a prompt as trueup writes it: {"messages": [...]}."""
-    value = row.get(field)
-    if isinstance(value, Mapping) and "messages" in value:
-        return _as_prompt(_messages(value, "messages"), _meta(value.get("meta")))
-    if isinstance(value, list):
-        return _as_prompt(_messages(row, field))
-    return Prompt.user(_text(row, field))
-
-
-def _as_prompt(messages: tuple[Message, ...], meta: Mapping[str, Any] | None = None) -> Prompt:
-    if not messages:
-        raise _Skip("no prompt before the completion")
-    if messages[-1].role != "user":
-        raise _Skip(f"the prompt ends with a message of the {messages[-1].role}, not of the user")
-    if not messages[-1].content.strip():
-        raise _Skip("empty prompt")
-    return Prompt(messages, meta or {})
-
-
-def _completion(row: Columns, field: str, prompt: Prompt) -> str:
-    """A text, the assistant's one message, or the whole conversation again if it begins with the very prompt."""
-    if not isinstance(row.get(field), list):
-        return _text(row, field)
-    *before, last = _messages(row, field)
-    if before and tuple(before) != prompt.messages:
-        raise _Skip(f"'{field}' is a conversation that does not begin with the prompt")
-    return _reply(last)
-
-
-def _whole(row: Columns, field: str) -> tuple[Message, ...]:
-    return _messages(row, field) if isinstance(row.get(field), list) else _transcript(_text(row, field), field)
-
-
-def _transcript(text: str, field: str) -> tuple[Message, ...]:
-    """A conversation as hh-rlhf writes it. The spaces after a speaker's colon belong to the format, not to the text."""
-    before, *turns = _TURN.split(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}")
-    if before.strip() or not turns:
-        raise _Skip(f"no prompt: '{field}' is neither messages nor a transcript of {_HUMAN!r} and {_ASSISTANT!r}")
-    roles: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
-    return tuple(Message(roles[who], said.strip()) for who, said in zip(turns[::2], turns[1::2], strict=True))
-
-
-def _reply(message: Message) -> str:
-    if message.role != "assistant":
-        raise _Skip(f"the last message is of the {message.role}, not of the assistant")
-    if not message.content.strip():
-        raise _Skip("empty completion")
-    return message.content
-
-
-def _messages(row: Columns, field: str) -> tuple[Message, ...]:
-    value = row.get(field)
-    if value is None:
-        raise _Skip(f"missing '{field}'")
-    if not isinstance(value, list) or not all(isinstance(m, Mapping) for m in value):
-        raise _Skip(f"'{field}' is not a list of messages")
-    if not value:
-        raise _Skip(f"'{field}' has no messages")
-    for message in value:
-        if message.get("role") not in get_args(Role):
-            raise _Skip(f"'{field}': the role {message.get('role')!r} is not system, user or assistant")
-    return tuple(Message(m["role"], _text(m, "content", empty=True)) for m in value)
-
-
-def _text(row: Columns, field: str, *, empty: bool = False) -> str:
-    value = row.get(field)
-    if value is None:
-        raise _Skip(f"missing '{field}'")
-    if not isinstance(value, str):
-        raise _Skip(f"'{field}' is not a text but of type {type(value).__name__}")
-    if not empty and not value.strip():
-        raise _Skip("empty prompt" if field in ("prompt", "instruction") else "empty completion")
-    return _encodable(value, field)
-
-
-def _word(row: Columns, field: str) -> str:
-    """A name or number as text; empty where there is none."""
-    return "" if row.get(field) is None else _encodable(str(row[field]), field)
-
-
-def _encodable(text: str, field: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # JSON can write half a surrogate pair, which no tokenizer or file takes
-        raise _Skip(f"bad encoding: '{field}' has half a surrogate pair") from None
-    return text
-
-
-def _meta(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        return {}
-    try:
-        _encodable(json.dumps(value, ensure_ascii=False, allow_nan=False), "meta")
-    except (TypeError, ValueError) as error:  # Python reads NaN from JSON, which no other program takes back
-        raise _Skip(f"'meta' cannot be stored as JSON: {error}") from None
-    return value
