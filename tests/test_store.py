@@ -24,9 +24,13 @@ from trueup.store import (
     RunRow,
     Workspace,
     atomic_write,
+    audit,
+    figures,
     human_size,
     is_held,
     migrations,
+    people,
+    queue,
     read_jsonl,
     schema,
     write_jsonl,
@@ -34,6 +38,7 @@ from trueup.store import (
 
 ROOT = Path(__file__).parents[1]
 V1 = Path(__file__).parent / "fixtures" / "workspace-v1.sql"
+V2 = Path(__file__).parent / "fixtures" / "workspace-v2.sql"
 
 
 @pytest.fixture
@@ -105,6 +110,7 @@ def test_database_settings(ws):
     with ws.database.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2, "a commit is on disk"
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() >= 30_000
     with pytest.raises(WorkspaceError, match="no longer there"), ws.database.write() as connection:
         connection.execute(schema.name.insert().values(name="x", artifact="0" * 16))
@@ -121,11 +127,17 @@ def tables_of(connection):
             [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(table)],
             inspector.get_pk_constraint(table)["constrained_columns"],
             sorted((f["constrained_columns"], f["referred_table"]) for f in inspector.get_foreign_keys(table)),
-            sorted(tuple(i["column_names"]) for i in inspector.get_indexes(table)),
+            sorted((tuple(i["column_names"]), only(i)) for i in inspector.get_indexes(table)),
             sorted(tuple(u["column_names"]) for u in inspector.get_unique_constraints(table)),
         )
         for table in inspector.get_table_names()
     }
+
+
+def only(index):
+    """The condition of a partial index; PostgreSQL writes it in its own way."""
+    conditions = index.get("dialect_options", {})
+    return [str(conditions[name]) for name in ("sqlite_where", "postgresql_where") if name in conditions]
 
 
 def test_migrations_make_the_schema_the_code_sees(ws):
@@ -145,8 +157,10 @@ def old_workspace(folder: Path, script: str) -> Path:
     return folder
 
 
-def test_a_workspace_of_schema_1_opens(tmp_path):
-    with Workspace.open(old_workspace(tmp_path, V1.read_text())) as old:
+def test_a_workspace_of_schema_1_is_upgraded_and_works_on(tmp_path):
+    folder = old_workspace(tmp_path, V1.read_text())
+    assert Workspace.upgrade(folder) == (1, migrations.newest())
+    with Workspace.open(folder) as old:
         assert old.names() == {"policy": old.get("policy").id}
         assert [a.kind for a in old.artifacts()] == ["completions", "preferences", "policy"]
         assert old.get("policy").parents == {"preferences": old.artifacts("preferences")[0].id}
@@ -154,6 +168,29 @@ def test_a_workspace_of_schema_1_opens(tmp_path):
         (run,) = old.run_rows()
         assert (run.stage, run.status, run.seed, run.config) == ("rl", "done", 7, {"steps": 2})
         assert run.outputs == {"policy": old.get("policy").id}
+        texts = ("short", "long")
+        made = queue.create_collection(old.database, "again", {}, "Be fair.", 0.0)
+        item = queue.NewItem(Prompt.user("post 1"), texts, old.artifacts("completions")[0].id, (True, True))
+        assert queue.add_items(old.database, made.id, [item], 0.0) == 1
+        assert old.unused() == []
+
+
+def test_a_workspace_of_schema_2_opens(tmp_path):
+    """With a queue in the middle of everything."""
+    with Workspace.open(old_workspace(tmp_path, V2.read_text())) as old:
+        db = old.database
+        (collection,) = queue.collections(db)
+        assert (collection.name, collection.config) == ("helpful", {"task": "pair"})
+        assert [i.state for i in queue.items(db, collection.id)] == ["full", "open", "quarantined", "open"]
+        ((said, about),) = queue.current_judgements(db, collection.id)
+        assert (said.completions, said.meta["answer"], about["person"]) == (("short", "long"), {"choice": 2}, "p1")
+        assert len(list(old.judgements())) == 3
+        held = queue.holding(db, collection.id, "p1", 50.0)
+        assert held is not None and held.draft == {"rationale": "hm"}
+        record = Judgement(held.item.prompt, held.item.texts, (1, 2), "human:aaaaaa", "human")
+        assert not queue.submit(db, held.id, "p1", key="late", record=record, now=9999.0).surplus
+        assert people.password_hash(db, "Ann") == (people.people(db)[0], "$argon2id$x")
+        assert audit.verify(db) == [] and figures.latest(db, collection.id, "agreement") is not None
 
 
 def test_older_is_refused_then_backed_up_and_migrated(tmp_path, monkeypatch):
@@ -163,8 +200,9 @@ def test_older_is_refused_then_backed_up_and_migrated(tmp_path, monkeypatch):
     with pytest.raises(WorkspaceError) as caught:
         Workspace.open(folder)
     assert "trueup upgrade" in caught.value.hint
-    assert Workspace.upgrade(folder) == (1, 2)
-    assert Workspace.upgrade(folder) == (2, 2)
+    newest = migrations.newest()
+    assert Workspace.upgrade(folder) == (1, newest)
+    assert Workspace.upgrade(folder) == (newest, newest)
     with Workspace.open(folder) as workspace, workspace.database.read() as connection:
         assert "colour" in [c["name"] for c in sa.inspect(connection).get_columns("artifact")]
         assert len(workspace.artifacts()) == 3
@@ -182,6 +220,9 @@ def test_a_failing_migration_changes_nothing(tmp_path, monkeypatch):
         patch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, step])
         with pytest.raises(sa.exc.OperationalError):
             Workspace.upgrade(folder)
+    with closing(sqlite3.connect(folder / "workspace.db")) as database:
+        assert database.execute("SELECT MAX(version) FROM schema_version").fetchone() == (1,)
+    assert Workspace.upgrade(folder) == (1, migrations.newest())
     with Workspace.open(folder) as workspace:
         assert len(workspace.artifacts()) == 3
 
@@ -356,8 +397,8 @@ def test_a_full_disk_inside_staging_is_said_plainly(ws):
 
 
 def test_a_full_database_is_said_plainly(ws):
-    with ws.database.read() as connection:
-        connection.exec_driver_sql("PRAGMA max_page_count = 1")  # of this pooled connection; the next one reuses it
+    with ws.database.write() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")  # of the one connection that writes
     with pytest.raises(WorkspaceError, match="no space left"):
         for number in range(200):
             ws.add_judgements([judgement(number, note="x" * 500)], ws.put("completions", {"a": b"%d" % number}))

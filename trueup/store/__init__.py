@@ -16,13 +16,13 @@ from .files import (
     sync_tree,
     write_jsonl,
 )
-from .lineage import PREFERENCES, Lineage, Node
+from .lineage import JUDGED, Lineage, Node
 from .run_rows import RunRow
 from .unused import Leftover
 from .workspace import Workspace
 
 __all__ = [
-    "PREFERENCES",
+    "JUDGED",
     "Artifact",
     "Leftover",
     "Lineage",

@@ -1,8 +1,12 @@
-"""The append-only table of what every judge said, whoever or whatever the judge is."""
+"""The append-only table of what every judge said, whoever or whatever the judge is.
+
+A judgement that came from a queue is stored without its prompt and texts, which its item has: a million judgements
+of long texts stay small. Whoever reads judgements gets them whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -10,7 +14,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from ..errors import NotFoundError
-from ..records import Judgement, digest
+from ..records import Judgement, Prompt, digest
 from . import schema
 from .artifacts import ID_LENGTH, plain_json
 from .clock import utc_now
@@ -23,12 +27,32 @@ T = TypeVar("T")
 def add(database: Database, judgements: Iterable[Judgement], completions: str) -> list[Judgement]:
     """Store judgements of the completion set `completions` (an id); returns them with their ids."""
     stored: list[Judgement] = []
-    for chunk in _chunks(judgements):
+    for chunk in chunks(judgements):
         named = [replace(j, id=judgement_id(j, completions)) for j in chunk]
         with database.write() as connection:
             _insert_new(connection, named, completions)
         stored += named
     return stored
+
+
+def append(
+    connection: sa.Connection, judgement: Judgement, item: sa.Row[Any], origin: Mapping[str, Any], created: str
+) -> None:
+    """Store what was said about an item of a queue; `origin` fills the columns that say where it came from."""
+    assert judgement.prompt.messages == _messages(item.prompt), "the record is of another prompt"
+    record = plain_json(judgement.to_json(), "judgement")
+    del record["prompt"]
+    if record["completions"] == item.texts:
+        del record["completions"]  # they differ where a person wrote one of their own
+    row = _row(judgement, item.completions, _newest(connection) + 1, record)
+    connection.execute(schema.judgement.insert().values(row | dict(origin) | {"created": created}))
+
+
+def meta_of(connection: sa.Connection, id: str) -> dict[str, Any] | None:
+    """What a judgement's record notes besides what was said; None when there is no such judgement."""
+    table = schema.judgement
+    record = connection.scalar(sa.select(table.c.record).where(table.c.id == id))
+    return None if record is None else record.get("meta", {})
 
 
 def judgement_id(judgement: Judgement, completions: str) -> str:
@@ -40,59 +64,85 @@ def judgement_id(judgement: Judgement, completions: str) -> str:
 
 def with_ids(database: Database, ids: Sequence[str]) -> Iterator[Judgement]:
     """In the order asked for."""
-    table = schema.judgement
-    for chunk in _chunks(ids):
+    for chunk in chunks(ids):
         with database.read() as connection:
-            rows = connection.execute(sa.select(table.c.id, table.c.record).where(table.c.id.in_(chunk)))
-            records = {row.id: row.record for row in rows}
+            rows = connection.execute(_whole().where(schema.judgement.c.id.in_(chunk)))
+            found = {row.id: whole(row) for row in rows}
         for each in chunk:
-            if each not in records:
+            if each not in found:
                 raise NotFoundError(f"no judgement '{each}' in this workspace")
-            yield Judgement.from_json(records[each])
+            yield found[each]
 
 
 def of_completions(database: Database, completions: str | None) -> Iterator[Judgement]:
-    """All judgements, or those of one completion set, in the order they came."""
-    table, last = schema.judgement, -1
-    query = sa.select(table.c.position, table.c.record).order_by(table.c.position).limit(CHUNK)
+    """All judgements, or those of one completion set, in the order they came, superseded ones too."""
+    query = _whole()
     if completions is not None:
-        query = query.where(table.c.completions == completions)
-    while True:  # by pages, so that a slow reader never keeps a transaction open
+        query = query.where(schema.judgement.c.completions == completions)
+    for row in pages(database, query):
+        yield whole(row)
+
+
+def pages(database: Database, query: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
+    """The rows of a query over judgements in the order they came, without a transaction that stays open."""
+    place, last = schema.judgement.c.position, -1
+    query = query.order_by(place).limit(CHUNK)
+    while True:
         with database.read() as connection:
-            rows = connection.execute(query.where(table.c.position > last)).all()
-        if not rows:
+            rows = connection.execute(query.where(place > last)).all()
+        yield from rows
+        if len(rows) < CHUNK:
             return
-        for row in rows:
-            yield Judgement.from_json(row.record)
         last = rows[-1].position
+
+
+def whole(row: sa.Row[Any]) -> Judgement:
+    """A record with the prompt and texts that its item keeps for it."""
+    kept = {} if row.prompt is None else {"prompt": row.prompt, "completions": row.texts}
+    return Judgement.from_json(kept | row.record)
+
+
+def chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _whole() -> sa.Select[Any]:
+    table, text = schema.judgement, schema.item_text
+    columns = (table.c.id, table.c.position, table.c.record, text.c.prompt, text.c.texts)
+    return sa.select(*columns).join_from(table, text, text.c.item == table.c.item, isouter=True)
 
 
 def _insert_new(connection: sa.Connection, judgements: Sequence[Judgement], completions: str) -> None:
     table = schema.judgement
     ids = [j.id for j in judgements]
     known = set(connection.scalars(sa.select(table.c.id).where(table.c.id.in_(ids))))
-    position = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(table.c.position), -1))) or 0
+    position = _newest(connection)
     rows: dict[str, dict[str, Any]] = {}
     for judgement in judgements:
         if judgement.id not in known and judgement.id not in rows:
-            rows[judgement.id] = _row(judgement, completions, position + 1 + len(rows))
+            rows[judgement.id] = _row(judgement, completions, position + 1 + len(rows), judgement.to_json())
     if rows:
         connection.execute(table.insert(), list(rows.values()))
 
 
-def _row(judgement: Judgement, completions: str, position: int) -> dict[str, Any]:
+def _newest(connection: sa.Connection) -> int:
+    newest = connection.scalar(sa.select(sa.func.max(schema.judgement.c.position)))
+    return -1 if newest is None else int(newest)
+
+
+def _row(judgement: Judgement, completions: str, position: int, record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": judgement.id,
         "position": position,
         "completions": completions,
         "judge": judgement.judge,
         "source": judgement.source,
-        "record": judgement.to_json(),
+        "record": record,
         "created": utc_now(),
     }
 
 
-def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, CHUNK)):
-        yield chunk
+def _messages(prompt: Mapping[str, Any]) -> tuple[Any, ...]:
+    return Prompt.from_json(prompt).messages

@@ -14,7 +14,7 @@ from . import artifacts, run_rows, schema
 from .artifacts import Artifact
 from .files import human_size, read_jsonl
 
-PREFERENCES = "preferences"  # the kind whose rows are judgements
+JUDGED = ("preferences", "unpaired")  # the kinds whose rows are judgements
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _node(
         {name: file["bytes"] for name, file in files.items()},
         {"id": maker.id, "stage": maker.stage, "seed": maker.seed, "note": maker.note} if maker else None,
         _sources(artifact, maker),
-        tuple(count_judgements(artifact)) if artifact.kind == PREFERENCES else (),
+        tuple(count_judgements(artifact)) if artifact.kind in JUDGED else (),
     )
 
 

@@ -36,6 +36,74 @@ MIGRATIONS: list[tuple[str, ...]] = [
             record JSON NOT NULL, created TEXT NOT NULL)""",
         "CREATE INDEX judgement_completions ON judgement (completions, position)",
     ),
+    (
+        """CREATE TABLE collection (
+            id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL UNIQUE, status TEXT NOT NULL, config JSON NOT NULL,
+            guideline TEXT NOT NULL, created TEXT NOT NULL, turns BIGINT NOT NULL, size BIGINT NOT NULL,
+            wanted BIGINT NOT NULL)""",
+        """CREATE TABLE guideline (
+            id TEXT NOT NULL PRIMARY KEY, collection TEXT NOT NULL REFERENCES collection (id),
+            number INTEGER NOT NULL, text TEXT NOT NULL, created TEXT NOT NULL, UNIQUE (collection, number))""",
+        """CREATE TABLE acknowledgement (
+            person TEXT NOT NULL, guideline TEXT NOT NULL REFERENCES guideline (id), at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (person, guideline))""",
+        """CREATE TABLE item (
+            id TEXT NOT NULL PRIMARY KEY, collection TEXT NOT NULL REFERENCES collection (id),
+            position BIGINT NOT NULL, content TEXT NOT NULL, completions TEXT NOT NULL REFERENCES artifact (id),
+            role TEXT NOT NULL, split TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
+            cleared DOUBLE PRECISION NOT NULL, priority INTEGER NOT NULL, overlap INTEGER NOT NULL,
+            done INTEGER NOT NULL, leased INTEGER NOT NULL, turn BIGINT,
+            UNIQUE (collection, position), UNIQUE (collection, content))""",
+        "CREATE INDEX item_queue ON item (collection, role, turn) WHERE turn IS NOT NULL",
+        "CREATE INDEX item_completions ON item (completions)",
+        """CREATE TABLE item_text (
+            item TEXT NOT NULL PRIMARY KEY REFERENCES item (id), prompt JSON NOT NULL, texts JSON NOT NULL,
+            finished JSON NOT NULL, models JSON NOT NULL, key JSON, why JSON NOT NULL)""",
+        """CREATE TABLE assignment (
+            id TEXT NOT NULL PRIMARY KEY, collection TEXT NOT NULL REFERENCES collection (id),
+            item TEXT NOT NULL REFERENCES item (id), person TEXT NOT NULL, round INTEGER NOT NULL,
+            state TEXT NOT NULL, counted INTEGER NOT NULL, shown JSON NOT NULL, guideline TEXT NOT NULL,
+            issued DOUBLE PRECISION NOT NULL, expires DOUBLE PRECISION NOT NULL, submitted DOUBLE PRECISION,
+            draft JSON, judgement TEXT NOT NULL, reason TEXT NOT NULL, UNIQUE (item, person, round))""",
+        "CREATE INDEX assignment_leased ON assignment (collection, expires) WHERE state = 'leased'",
+        "CREATE INDEX assignment_expired ON assignment (collection, person, expires) WHERE state = 'expired'",
+        "CREATE INDEX assignment_postponed ON assignment (collection, person, expires) WHERE state = 'postponed'",
+        "CREATE INDEX assignment_skipped ON assignment (collection, person) WHERE state = 'skipped'",
+        "CREATE INDEX assignment_uncounted ON assignment (collection, person) WHERE counted = 0",
+        "CREATE INDEX assignment_work ON assignment (collection, person, submitted, id) WHERE submitted IS NOT NULL",
+        """CREATE TABLE standing (
+            collection TEXT NOT NULL REFERENCES collection (id), role TEXT NOT NULL, person TEXT NOT NULL,
+            passed BIGINT NOT NULL, done BIGINT NOT NULL, PRIMARY KEY (collection, role, person))""",
+        """CREATE TABLE figure (
+            collection TEXT NOT NULL REFERENCES collection (id), kind TEXT NOT NULL, made DOUBLE PRECISION NOT NULL,
+            n BIGINT NOT NULL, value JSON NOT NULL, PRIMARY KEY (collection, kind, made))""",
+        """CREATE TABLE person (
+            id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL, judge TEXT NOT NULL UNIQUE,
+            collection TEXT NOT NULL, active INTEGER NOT NULL, settings JSON NOT NULL, password_hash TEXT NOT NULL,
+            created TEXT NOT NULL)""",
+        """CREATE TABLE session (
+            hash TEXT NOT NULL PRIMARY KEY, person TEXT NOT NULL REFERENCES person (id),
+            expires DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX session_person ON session (person)",
+        """CREATE TABLE invite (
+            id TEXT NOT NULL PRIMARY KEY, hash TEXT NOT NULL UNIQUE, role TEXT NOT NULL, collection TEXT NOT NULL,
+            by TEXT NOT NULL, uses INTEGER NOT NULL, revoked INTEGER NOT NULL, expires DOUBLE PRECISION NOT NULL,
+            created TEXT NOT NULL)""",
+        """CREATE TABLE token (
+            id TEXT NOT NULL PRIMARY KEY, hash TEXT NOT NULL UNIQUE, person TEXT NOT NULL REFERENCES person (id),
+            scope TEXT NOT NULL, expires DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX token_person ON token (person)",
+        """CREATE TABLE demographic (
+            answerer TEXT NOT NULL, field TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (answerer, field))""",
+        """CREATE TABLE audit (
+            number BIGINT NOT NULL PRIMARY KEY, at DOUBLE PRECISION NOT NULL, person TEXT NOT NULL,
+            action TEXT NOT NULL, about TEXT NOT NULL, details JSON NOT NULL, hash TEXT NOT NULL)""",
+        "ALTER TABLE judgement ADD COLUMN collection TEXT REFERENCES collection (id)",
+        "ALTER TABLE judgement ADD COLUMN item TEXT REFERENCES item (id)",
+        "ALTER TABLE judgement ADD COLUMN assignment TEXT REFERENCES assignment (id)",
+        "ALTER TABLE judgement ADD COLUMN supersedes TEXT",
+        "CREATE INDEX judgement_collection ON judgement (collection, position) WHERE collection IS NOT NULL",
+    ),
 ]
 
 
@@ -48,10 +116,15 @@ def version_of(connection: sa.Connection) -> int:
     """The schema of a database; 0 is one that holds nothing yet."""
     tables = sa.inspect(connection).get_table_names()
     if "schema_version" in tables:
-        return int(connection.exec_driver_sql("SELECT COALESCE(MAX(version), 0) FROM schema_version").scalar_one())
+        return version_noted(connection)
     if tables:
         raise WorkspaceError(f"{connection.engine.url.database} was not made by trueup", "name another workspace")
     return 0
+
+
+def version_noted(connection: sa.Connection) -> int:
+    """The schema of a database that trueup made: one short statement, for every transaction that writes."""
+    return int(connection.exec_driver_sql("SELECT COALESCE(MAX(version), 0) FROM schema_version").scalar_one())
 
 
 def migrate(connection: sa.Connection) -> None:

@@ -71,6 +71,7 @@ def _needed(connection: sa.Connection, everything: Sequence[Artifact]) -> set[st
         sa.select(schema.name.c.artifact),
         sa.select(schema.run_artifact.c.artifact),
         sa.select(schema.judgement.c.completions),
+        sa.select(schema.item.c.completions),
     )
     parents = {a.id: list(a.parents.values()) for a in everything}
     needed: set[str] = set()

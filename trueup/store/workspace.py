@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
@@ -21,9 +23,10 @@ from . import lineage as lineages
 from . import unused as leftovers
 from .artifacts import Artifact
 from .clock import stamp, utc_now
-from .database import Database
+from .database import PASSWORD, Database, public
 from .files import (
     Lock,
+    atomic_write,
     describe_files,
     differing_files,
     list_files,
@@ -35,6 +38,7 @@ from .files import (
 from .run_rows import RunRow
 
 DATABASE = "workspace.db"
+SETTINGS = "workspace.toml"  # instead, where the database is a PostgreSQL elsewhere
 FOLDERS = ("artifacts", "runs", ".staging")
 VARIABLE = "TRUEUP_WORKSPACE"
 _EMPTY: Mapping[str, Any] = {}
@@ -50,30 +54,40 @@ class Workspace:
     # Life of a workspace
 
     @classmethod
-    def create(cls, path: str | Path) -> Workspace:
-        """A new workspace in a folder that holds none; other files in the folder are left alone."""
+    def create(cls, path: str | Path, database: str = "") -> Workspace:
+        """A new workspace in a folder that holds none; other files in the folder are left alone.
+
+        `database` is the URL of an empty PostgreSQL database; without one it is a SQLite file in the folder.
+        """
         folder = _absolute(path)
-        if (folder / DATABASE).exists():
+        if (folder / DATABASE).exists() or (folder / SETTINGS).exists():
             raise WorkspaceError(f"{folder} is a workspace already", "use it as it is, or choose another folder")
+        opened = Database(database or _url(folder))
+        if database and opened.version() > 0:
+            raise WorkspaceError(f"{opened.where} holds a workspace already", "name an empty database")
         with saying_disk_full(folder), _saying_not_writable(folder):
             for child in FOLDERS:
                 (folder / child).mkdir(parents=True, exist_ok=True)
                 if any((folder / child).iterdir()):  # `gc` would take somebody else's files for leftovers
                     raise WorkspaceError(f"{folder / child} is in the way", "choose another folder, or move it away")
-            (folder / DATABASE).touch(exist_ok=False)
-        database = Database(_url(folder))
-        database.migrate()
+            if database:
+                atomic_write(folder / SETTINGS, _settings(opened))
+            else:
+                (folder / DATABASE).touch(exist_ok=False)
+        opened.migrate()
         sync_folder(folder)
-        return cls(folder, database)
+        return cls(folder, opened)
 
     @classmethod
     def open(cls, path: str | Path) -> Workspace:
         """An existing workspace of exactly this schema; it is never migrated silently."""
         folder = _absolute(path)
-        if not (folder / DATABASE).is_file():
-            raise WorkspaceError(f"{folder} is not a workspace", f"make one with `trueup init {path}`")
-        database = Database(_url(folder))
-        _check_version(folder, database.version())
+        database = _open_database(folder, path)
+        try:
+            _check_version(folder, database.version())
+        except WorkspaceError:
+            database.close()
+            raise
         return cls(folder, database)
 
     @classmethod
@@ -83,23 +97,23 @@ class Workspace:
             return cls.open(chosen)
         here = _absolute(start or Path.cwd())
         for folder in (here, *here.parents):
-            if (folder / DATABASE).is_file():
+            if _is_workspace(folder):
                 return cls.open(folder)
         raise WorkspaceError(f"no workspace in {here} or above", f"make one with `trueup init DIR` or set ${VARIABLE}")
 
     @classmethod
-    def upgrade(cls, path: str | Path) -> tuple[int, int]:
-        """Back the database up beside itself, then migrate it. Returns the old and the new schema."""
+    def upgrade(cls, path: str | Path, *, backed_up: bool = False) -> tuple[int, int]:
+        """Back the database up beside itself, then migrate it. Returns the old and the new schema.
+
+        A PostgreSQL database is migrated only when the caller says that it is backed up already.
+        """
         folder = _absolute(path)
-        if not (folder / DATABASE).is_file():
-            raise WorkspaceError(f"{folder} is not a workspace", f"make one with `trueup init {path}`")
-        database = Database(_url(folder))
+        database = _open_database(folder, path)
         before, after = database.version(), migrations.newest()
         if before > after:
             _check_version(folder, before)
         if before < after:
-            with saying_disk_full(folder):
-                database.back_up(folder / f"workspace-v{before}-{stamp()}-{secrets.token_hex(2)}.db")
+            _back_up(database, folder, before, backed_up)
             database.migrate()
         database.close()
         return before, after
@@ -300,6 +314,41 @@ def _absolute(path: str | Path) -> Path:
 
 def _url(folder: Path) -> str:
     return f"sqlite:///{folder / DATABASE}"
+
+
+def _is_workspace(folder: Path) -> bool:
+    return (folder / DATABASE).is_file() or (folder / SETTINGS).is_file()
+
+
+def _open_database(folder: Path, path: str | Path) -> Database:
+    """The database of a workspace's folder, which errors call by the `path` that the user gave."""
+    if not _is_workspace(folder):
+        raise WorkspaceError(f"{folder} is not a workspace", f"make one with `trueup init {path}`")
+    return Database(_stored_url(folder / SETTINGS) if (folder / SETTINGS).is_file() else _url(folder))
+
+
+def _stored_url(settings: Path) -> str:
+    try:
+        url = tomllib.loads(settings.read_text(encoding="utf-8")).get("database")
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        url = None
+    if not isinstance(url, str):
+        raise WorkspaceError(f"{settings} names no database", 'it has one line: database = "postgresql://..."')
+    return url
+
+
+def _settings(database: Database) -> bytes:
+    where = f"# A password is never kept here: set ${PASSWORD} or $PGPASSWORD, or write ~/.pgpass."
+    return f"{where}\ndatabase = {json.dumps(public(database.url), ensure_ascii=False)}\n".encode()
+
+
+def _back_up(database: Database, folder: Path, version: int, backed_up: bool) -> None:
+    if database.is_sqlite:
+        with saying_disk_full(folder):
+            database.back_up(folder / f"workspace-v{version}-{stamp()}-{secrets.token_hex(2)}.db")
+    elif not backed_up:
+        hint = "back it up with `pg_dump`, then say so: `trueup upgrade --backed-up`"
+        raise WorkspaceError(f"{database.where} has schema {version} and trueup cannot back it up", hint)
 
 
 def _check_version(folder: Path, version: int) -> None:

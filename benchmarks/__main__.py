@@ -1,0 +1,18 @@
+"""`python -m benchmarks NAME`: one measurement, printed as text or JSON."""
+
+from __future__ import annotations
+
+import click
+
+from .label import label
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure trueup. Figures depend on the machine; ratios are taken within one run."""
+
+
+main.add_command(label)
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

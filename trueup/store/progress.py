@@ -1,0 +1,111 @@
+"""How far a collection has come, derived from its rows, and what was said in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ..records import Judgement
+from . import judgements, schema
+from .database import Database
+from .items import ORDINARY
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a person is: `done` by role, `today` since a given moment, `left` at most for them to do.
+
+    Read from counts that are kept, so it is cheap enough for every request.
+    """
+
+    done: Mapping[str, int]
+    today: int
+    left: int
+
+
+def standing(db: Database, collection: str, person: str, since: float) -> Standing:
+    mine, whole, work = schema.standing, schema.collection, schema.assignment
+    roles = sa.select(mine.c.role, mine.c.done).where(mine.c.collection == collection, mine.c.person == person)
+    recent = (work.c.collection == collection) & (work.c.person == person) & (work.c.submitted >= since)
+    with db.read() as connection:
+        done = {row.role: row.done for row in connection.execute(roles)}
+        today = connection.execute(sa.select(sa.func.count()).select_from(work).where(recent)).scalar_one()
+        total = connection.execute(sa.select(whole.c.size, whole.c.wanted).where(whole.c.id == collection)).one()
+    return Standing(done, today, max(0, min(total.wanted, total.size - sum(done.get(role, 0) for role in ORDINARY))))
+
+
+def counts(db: Database, collection: str, now: float | None = None) -> dict[str, Any]:
+    """Everything at a glance, counted from the rows. Reads all of them: for a page about a collection, not a request.
+
+    {items: {role: {state: n}}, judgements: n that stand, needed: votes still to give (main and calibration),
+    working: people with a lease (a live one, given `now`), people: {person: {done, skipped, surplus, repeats}}}
+    """
+    with db.read() as connection:
+        by_role, needed = _count_items(connection, collection)
+        people = _count_people(connection, collection)
+        working = connection.execute(_leases(collection, now)).scalar_one()
+    judged = sum(each["done"] + each["repeats"] for each in people.values())
+    return {"items": by_role, "judgements": judged, "needed": needed, "working": working, "people": people}
+
+
+def current_judgements(db: Database, collection: str) -> Iterator[tuple[Judgement, dict[str, Any]]]:
+    """What stands, whole and in the order it came, each with {person, item, role, round, issued, submitted}.
+
+    By pages, so that a slow reader never keeps a transaction open.
+    """
+    said, work, item, text = schema.judgement, schema.assignment, schema.item, schema.item_text
+    query = sa.select(
+        said.c.position, said.c.record, text.c.prompt, text.c.texts, said.c.item,
+        work.c.person, item.c.role, work.c.round, work.c.issued, work.c.submitted,
+    )  # fmt: skip
+    query = query.join_from(said, work, (work.c.id == said.c.assignment) & (work.c.judgement == said.c.id))
+    query = query.join(item, item.c.id == said.c.item).join(text, text.c.item == said.c.item)
+    query = query.where(said.c.collection == collection)
+    for row in judgements.pages(db, query):
+        about = ("person", "item", "role", "round", "issued", "submitted")
+        yield judgements.whole(row), {name: row._mapping[name] for name in about}
+
+
+def _count_items(connection: sa.Connection, collection: str) -> tuple[dict[str, dict[str, int]], int]:
+    item = schema.item
+    missing = sa.case((item.c.done < item.c.overlap, item.c.overlap - item.c.done), else_=0)
+    query = sa.select(item.c.role, item.c.state, sa.func.count().label("n"), sa.func.sum(missing).label("missing"))
+    by_role: dict[str, dict[str, int]] = {}
+    needed = 0
+    for row in connection.execute(query.where(item.c.collection == collection).group_by(item.c.role, item.c.state)):
+        by_role.setdefault(row.role, {"open": 0, "full": 0, "quarantined": 0})[row.state] = row.n
+        if row.role in ORDINARY and row.state != "quarantined":
+            needed += int(row.missing)
+    return by_role, needed
+
+
+def _count_people(connection: sa.Connection, collection: str) -> dict[str, dict[str, int]]:
+    """Each figure from an index that holds just the rows it counts."""
+    work = schema.assignment
+    judged = work.c.submitted.is_not(None)
+    uncounted = work.c.counted == sa.literal_column("0")
+    people: dict[str, dict[str, int]] = {}
+    figures = {
+        "done": judged,
+        "skipped": work.c.state == sa.literal_column("'skipped'"),
+        "surplus": uncounted & judged & (work.c.round == 0),
+        "repeats": uncounted & judged & (work.c.round > 0),
+    }
+    for name, which in figures.items():
+        query = sa.select(work.c.person, sa.func.count().label("n")).where(work.c.collection == collection, which)
+        for row in connection.execute(query.group_by(work.c.person).order_by(work.c.person)):
+            people.setdefault(row.person, dict.fromkeys(figures, 0))[name] = row.n
+    for each in people.values():
+        each["done"] -= each["repeats"]
+    return people
+
+
+def _leases(collection: str, now: float | None) -> sa.Select[Any]:
+    work = schema.assignment
+    query: sa.Select[Any] = sa.select(sa.func.count(sa.distinct(work.c.person))).where(
+        work.c.collection == collection, work.c.state == sa.literal_column("'leased'")
+    )
+    return query if now is None else query.where(work.c.expires > now)
