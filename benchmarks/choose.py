@@ -1,6 +1,6 @@
 """Is choosing what to ask better than asking at random? On the simulated people of the built-in world.
 
-    python -m benchmarks.choose [--seeds 10] [--json]
+    python -m benchmarks choose [--seeds 10] [--json]
 
 A linear reward model on what `world.gold.describe` notices stands in for a language model: thousands of trainings in a
 minute instead of days. It learns from votes of all five personas, taken in rounds: a strategy chooses the next pairs,
@@ -10,7 +10,6 @@ its accuracy less that of random choice with the same seed and as many votes.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from itertools import combinations
 from random import Random
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -136,13 +136,13 @@ def compare(seeds: int, rounds: int = ROUNDS) -> dict[str, Any]:
     return {"seeds": seeds, "ceiling": float(np.mean(best)), "strategies": found}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.choose", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args(arguments)
-    found = compare(given.seeds)
-    if given.json:
+@click.command("choose")
+@click.option("--seeds", type=click.IntRange(min=2), default=10, show_default=True, help="Worlds to average over.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON value instead of text.")
+def choose_benchmark(seeds: int, as_json: bool) -> None:
+    """What strategies of choosing pairs gain over asking at random, on simulated people."""
+    found = compare(seeds)
+    if as_json:
         print(json.dumps(found, indent=1))
         return
     print(f"{found['seeds']} seeds; the best possible model is right {found['ceiling']:.1%} of the time")
@@ -155,4 +155,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    choose_benchmark()

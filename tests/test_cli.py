@@ -323,7 +323,7 @@ def test_debug_adds_the_traceback(trueup, monkeypatch):
     ],
 )
 def test_whatever_happens_becomes_an_exit_code_and_lines_not_a_traceback(raised, code, says, trueup, monkeypatch):
-    def fail(path: str) -> None:
+    def fail(path: str, database: str) -> None:
         raise raised
 
     monkeypatch.setattr(Workspace, "create", fail)

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trueup.config import (
+    CONFIGS,
     STAGES,
+    Axis,
     OptimizerSettings,
     PretrainConfig,
     RlConfig,
@@ -45,9 +47,9 @@ def written(tmp_path: Path, text: str) -> Path:
 # Merging
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CONFIGS)
 def test_without_anything_set_a_stage_has_its_defaults(stage):
-    assert load(stage) == STAGES[stage]()
+    assert load(stage) == CONFIGS[stage]()
 
 
 def test_a_partial_table_is_merged_over_the_defaults_of_the_stage_not_of_the_table(tmp_path):
@@ -229,6 +231,24 @@ BROKEN = {
     "samples_per_prompt": [("rl", ["prompts_per_step=1", "samples_per_prompt=1"], ["samples_per_prompt=1"])],
     "per_prompt": [("sample", ["sampling.temperature=0", "per_prompt=2"], ["sampling.temperature=0", "per_prompt=1"])],
     "best_of": [("winrate", ["sampling.temperature=0", "best_of=2"], ["best_of=2"])],
+    "axes": [
+        ("collection", ['axes=[{name="a"}]'], ["task=rating", 'axes=[{name="a"}]']),
+        ("collection", ["task=rating", 'axes=[{name="a"}, {name="a"}]'], ["task=rating", 'axes=[{name="a"}]']),
+        ("collection", ["task=rating", 'axes=[{name="thumb"}]'], ["task=rating", 'axes=[{name="thumbs"}]']),
+        ("collection", ["task=rating", 'axes=[{name="a", low=7}]'], ["task=rating", 'axes=[{name="a", low=6}]']),
+        (
+            "collection",
+            ["task=rating", 'axes=[{name="a", anchors={8="perfect"}}]'],
+            ["task=rating", 'axes=[{name="a", anchors={7="perfect"}}]'],
+        ),
+    ],
+    "ties": [("collection", ["task=thumbs", "ties=false"], ["task=ranking", "ties=false"])],
+    "both_bad": [("collection", ["task=ranking", "both_bad=false"], ["both_bad=false"])],
+    "strength": [("collection", ["task=edit", "strength=false"], ["strength=false"])],
+    "overlap": [("collection", ["overlap=6"], ["overlap=5"])],
+    "max_overlap": [("collection", ["overlap=3", "max_overlap=2"], ["overlap=3", "max_overlap=3"])],
+    "qualification_pass": [("collection", ["qualification_pass=0.9"], ["qualification=20", "qualification_pass=0.9"])],
+    "question": [("collection", ["question=' '"], ["question=Which is shorter?"])],
 }
 CASES = [(key, *case) for key, cases in BROKEN.items() for case in cases]
 
@@ -257,7 +277,7 @@ def test_a_config_built_in_python_is_checked_by_what_differs_from_the_default():
 # Text
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", CONFIGS)
 def test_an_effective_config_is_read_back_equal(stage, tmp_path):
     config = load(stage)
     assert load(stage, written(tmp_path, as_toml(config))) == config
@@ -272,6 +292,8 @@ def test_an_effective_config_is_read_back_equal(stage, tmp_path):
         ("sft", ["epochs=1e6", 'prompt.stop=["</s>", "é", "\\u0000"]', "heldout=0", "model.adapter=none"]),
         ("sample", ["sampling.temperature=0"]),
         ("pretrain", ["optimizer.name=adamw", "optimizer.betas=[0, 1]"]),
+        ("collection", ["criteria=['true', 'a \"short\" one']", "per_day=3", "rationale='when strong or flagged'"]),
+        ("collection", ["task=rating", "axes=[{name='a b', low=-1, high=1, anchors={-1='no', 1=\"it's\"}}, {name='b'}]"]),
     ],
 )
 def test_an_effective_config_with_everything_unusual_is_read_back_equal(stage, sets, tmp_path):
@@ -300,8 +322,8 @@ def test_a_value_that_was_changed_in_vain_is_not_hidden():
 
 def test_the_reference_names_every_setting_with_its_default_and_description():
     text = reference()
-    for stage, cls in STAGES.items():
-        assert f"## Stage `{stage}`" in text
+    assert all(f"## Stage `{stage}`" in text for stage in STAGES) and "## Collections" in text
+    for stage, cls in {**CONFIGS, "axis": Axis}.items():
         for key, setting in settings(cls).items():
             assert setting.description, f"{stage}.{key} has no description"
             assert f"| `{setting.name}` |" in text and setting.description.replace("|", "\\|") in text
@@ -319,3 +341,14 @@ def test_settings_know_type_range_and_default():
     assert found["sampling.top_p"].range == "above 0, at most 1"
     assert all(value(RlConfig(), key) == setting.default for key, setting in found.items())
     assert sum(not setting.table for setting in found.values()) <= 25
+
+
+def test_mistakes_in_a_collection_are_told_all_at_once_with_what_an_axis_has():
+    lines = wrong("collection", None, ("task=rank", "overlap=9", 'axes=[{nam="a"}]', "epochs=3"))
+    assert len(lines) == 4 and "unknown key 'epochs' in a collection (it belongs to sft, reward, rl)" in lines[0]
+    assert "axes must be a list of tables with name, question, low, high, anchors" in "\n".join(lines)
+
+
+def test_a_rating_without_axes_has_one_scale_and_other_tasks_none():
+    assert [axis.name for axis in load("collection", sets=["task=rating"]).scales] == ["overall"]
+    assert load("collection").scales == ()

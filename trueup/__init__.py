@@ -13,12 +13,12 @@ IMPORTED = time.time()
 
 _EXPORTS = {
     **dict.fromkeys(
-        ("pretrain", "sft", "sample", "reward", "rl", "winrate", "resume", "add_data", "show_data", "make_world",
-         "simulate", "export", "plan", "environment", "demo"), "api",
+        ("pretrain", "sft", "sample", "reward", "rl", "winrate", "resume", "add_data", "show_data", "export_data",
+         "make_world", "simulate", "collect", "status", "retrain", "export", "plan", "environment", "demo"), "api",
     ),
     **dict.fromkeys(
-        ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "WinrateConfig", "ModelSettings",
-         "OptimizerSettings", "RunSettings", "PromptSettings", "Architecture", "Sampling"), "config",
+        ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "WinrateConfig", "CollectionConfig",
+         "ModelSettings", "OptimizerSettings", "RunSettings", "PromptSettings", "Architecture", "Sampling"), "config",
     ),
     **dict.fromkeys(("Message", "Prompt", "Completion", "Demonstration", "Judgement", "Score"), "records"),
     **dict.fromkeys(("Engine", "Scorer", "Judge"), "ports"),
@@ -30,23 +30,28 @@ _EXPORTS = {
 if TYPE_CHECKING:
     from .api import (
         add_data,
+        collect,
         demo,
         environment,
         export,
+        export_data,
         make_world,
         plan,
         pretrain,
         resume,
+        retrain,
         reward,
         rl,
         sample,
         sft,
         show_data,
         simulate,
+        status,
         winrate,
     )
     from .config import (
         Architecture,
+        CollectionConfig,
         ModelSettings,
         OptimizerSettings,
         PretrainConfig,

@@ -14,19 +14,26 @@ optimizer={"lr": 1e-4})`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
 
 from . import config as configs
 from . import wiring
 from .config import Table
 from .errors import ConfigError, TrueupError
+from .feedback.collect import Collected, Filling
+from .feedback.relabel import Votes
+from .feedback.status import Status
 from .inputs import MODELS, Ref, find_input, find_inputs, note_inputs, resolve_model
 from .runs import Run
-from .store import Artifact, Workspace
+from .store import JUDGED, Artifact, Workspace, read_jsonl, saying_disk_full, sync_tree
 from .store.artifacts import check_name
+from .store.files import replacing
 from .text import formats
 
 # --- stages
@@ -124,12 +131,16 @@ def resume(ws: Workspace, run_id: str) -> Artifact:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What became of a data file: every row that was left out is here with its reason."""
+    """What became of a data file: every row that was left out is here with its reason.
+
+    `notes` counts what was kept but is worth knowing, such as control characters.
+    """
 
     artifact: Artifact
     rows: int
     skipped: list[tuple[str, str]]
     recognised: str
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 def add_data(
@@ -138,23 +149,80 @@ def add_data(
     kind: str,
     mapping: Mapping[str, str] | None = None,
     *,
+    format: str = "",
     name: str = "",
-    heldout: float = 0.1,
+    heldout: float | None = None,
     seed: int = 0,
+    skip_malformed: bool = False,
 ) -> DataReport:
-    """Read a data file into an artifact. Preferences get their held-out split here, by prompt."""
-    if kind not in ("prompts", "demonstrations", "preferences"):
-        raise ConfigError(f"unknown kind of data '{kind}'", "prompts, demonstrations or preferences")
-    loaded = formats.load(file, kind, mapping)  # type: ignore[arg-type]
-    rows = [record.to_json() for record in loaded.records]
-    if kind == "preferences":
+    """Read a data file into an artifact. Judgements get their held-out split here, by prompt.
+
+    `format` names the shape of the rows where the columns leave a choice. A tenth of the prompts is held out, or the
+    share `heldout`; a raw export keeps the split that it has, unless `heldout` is given.
+    """
+    if kind not in get_args(formats.Kind):
+        raise ConfigError(f"unknown kind of data '{kind}'", ", ".join(get_args(formats.Kind)))
+    loaded = formats.load(file, kind, mapping, format=format, skip_malformed=skip_malformed)  # type: ignore[arg-type]
+    rows = [{**record.to_json(), **said} for record, said in zip(loaded.records, loaded.beside, strict=True)]
+    if kind in ("preferences", "unpaired") and not (loaded.keeps_split and heldout is None):
+        share = 0.1 if heldout is None else heldout
         for row, record in zip(rows, loaded.records, strict=True):
-            row["split"] = formats.split_by_prompt(record.prompt.id, heldout, seed)  # type: ignore[union-attr]
+            row["split"] = formats.split_by_prompt(record.prompt.id, share, seed)  # type: ignore[union-attr]
     source = Path(file).name if Path(file).exists() else file
+    notes: dict[str, Any] = {"notes": loaded.notes} if loaded.notes else {}
     artifact = wiring.put_records(
-        ws, kind, rows, name=name, source=source, recognised=loaded.recognised, skipped=len(loaded.skipped)
+        ws, kind, rows, name=name, source=source, recognised=loaded.recognised, skipped=len(loaded.skipped), **notes
     )
-    return DataReport(artifact, len(rows), loaded.skipped, loaded.recognised)
+    return DataReport(artifact, len(rows), loaded.skipped, loaded.recognised, loaded.notes)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, what the format cannot say, and what it says in a weaker form."""
+
+    path: Path
+    rows: int
+    left_out: list[tuple[str, str]]
+    notes: Mapping[str, int]
+
+
+def export_data(
+    ws: Workspace,
+    ref: Ref,
+    file: str | Path,
+    format: str = "raw",
+    *,
+    conversational: bool = False,
+    split: str = "",
+    number_judges: bool = False,
+) -> ExportReport:
+    """Write prompts, demonstrations, preferences or thumbs to a new file, or a folder for `datasets`.
+
+    `raw` loses nothing: added again it gives equal records. Judges are called what they are called in the workspace,
+    which for people is a pseudonym; `number_judges` calls them judge-1, judge-2 and so on.
+    """
+    from .text import views, writers
+
+    artifact = ws.get(ref)
+    target = Path(file).expanduser().resolve()
+    ending = writers.ending_of(target)
+    if target.exists():
+        raise TrueupError(f"{target} is there already", "name a new file; an export never writes over anything")
+    if not target.parent.is_dir():
+        raise TrueupError(f"there is no folder {target.parent}", "make it first")
+    rows = read_jsonl(artifact.path / wiring.ROWS) if artifact.kind in views.VIEWS["raw"] else []
+    view = views.view(
+        artifact.kind, rows, format, conversational=conversational, split=split, number_judges=number_judges
+    )
+    if ending == writers.FOLDER:
+        with saying_disk_full(target), TemporaryDirectory(prefix=".", dir=target.parent) as room:
+            writers.write_folder(Path(room, "made"), view)
+            sync_tree(Path(room, "made"))
+            os.replace(Path(room, "made"), target)
+    else:
+        with replacing(target) as new:
+            writers.WRITERS[ending](new, view)
+    return ExportReport(target, len(view.rows), view.left_out, view.notes)
 
 
 def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 5) -> dict[str, Any]:
@@ -163,7 +231,7 @@ def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 
     readers: dict[str, Callable[[Artifact], list[Any]]] = {
         "prompts": wiring.read_prompts,
         "demonstrations": wiring.read_demonstrations,
-        "preferences": wiring.read_judgements,
+        **dict.fromkeys(JUDGED, wiring.read_judgements),
     }
     records = readers.get(artifact.kind, _no_rows)(artifact)
     found: dict[str, Any] = {"artifact": artifact.id, "kind": artifact.kind, "rows": len(records)}
@@ -266,6 +334,60 @@ def simulate(
     return wiring.put_records(ws, "preferences", rows, name=name, parents={"completions": source}, source="simulated")
 
 
+# --- people who judge
+
+
+def collect(
+    ws: Workspace,
+    name: str,
+    *,
+    completions: Sequence[Ref] = (),
+    prompts: Ref | None = None,
+    models: Sequence[Ref] = (),
+    per_prompt: int = 4,
+    sampling: Mapping[str, Any] | None = None,
+    config: Table | None = None,
+    guideline: str = "",
+    golds: str | Path = "",
+    items_per_prompt: int = 1,
+    per_item: int = 0,
+    heldout: float = 0.1,
+    limit: int = 0,
+    seed: int = 0,
+    **settings: Any,
+) -> Collected:
+    """Put completions before people: the collection `name`, made or gone on with. `trueup label` opens it.
+
+    Either `completions` (completion sets), or `prompts` and the `models` that answer them, `per_prompt` times each;
+    what was sampled before is taken again. `golds` is a file, or a collection in which people agreed on some items.
+    """
+    from .collecting import Candidates, collect_for
+
+    filling = Filling(items_per_prompt, per_item, heldout, limit, seed=seed)
+    chosen = _config("collection", config, settings)
+    sampler = Candidates(prompts, tuple(models), per_prompt, dict(sampling or {}))
+    return collect_for(ws, name, chosen, tuple(completions), sampler, filling, guideline, str(golds))
+
+
+def status(ws: Workspace, collection: str) -> Status:
+    """How far a collection is, how fast it goes, and how long it would take, with what that assumes."""
+    from .feedback.status import status
+
+    return status(ws, collection, time.time())
+
+
+def retrain(
+    ws: Workspace, collection: str, *, votes: Votes = "add", reward: Ref = "reward", steps: int = 0, name: str = ""
+) -> dict[str, Any]:
+    """Train a reward model again with what people said in a collection: added to what it learnt from, or in its place.
+
+    Also how often the model agreed with those people before and after, on judgements that it did not learn from.
+    """
+    from .retraining import retrain
+
+    return retrain(ws, collection, votes=votes, reward=reward, steps=steps, name=name)
+
+
 # --- models in and out
 
 
@@ -316,7 +438,7 @@ def _run(
 
 
 def _config(stage: str, config: Table | None, settings: Mapping[str, Any]) -> Any:
-    cls = configs.STAGES[stage]
+    cls = configs.CONFIGS[stage]
     if config is None:
         return configs.load(stage, flags=configs.flat(settings))
     if settings:

@@ -11,12 +11,12 @@ from typing import Any
 
 from .config import ModelSettings
 from .errors import ConfigError, ModelError, NotFoundError, TrueupError
-from .store import Artifact, Workspace
+from .store import JUDGED, Artifact, Workspace
 
 Ref = str | Artifact
 
 MODELS, SCORERS = ("model", "external"), ("reward", "external")
-PROMPTS = ("prompts", "demonstrations", "preferences", "completions")
+PROMPTS = ("prompts", "demonstrations", *JUDGED, "completions")
 INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds of artifact it may be
     "pretrain": {"data": ("demonstrations",)},
     "sft": {"base": MODELS, "data": ("demonstrations",)},

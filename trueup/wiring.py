@@ -26,7 +26,7 @@ from .errors import ModelError, TrueupError
 from .inputs import chain
 from .records import Completion, Demonstration, Judgement, Prompt, by_prompt
 from .runs import Run
-from .store import Artifact, Workspace, read_jsonl, write_jsonl
+from .store import JUDGED, Artifact, Workspace, read_jsonl, write_jsonl
 from .text.formats import split_by_prompt
 from .world import GoldScorer, p_true
 
@@ -57,7 +57,7 @@ def read_demonstrations(artifact: Artifact) -> list[Demonstration]:
 
 
 def read_judgements(artifact: Artifact) -> list[Judgement]:
-    _expect(artifact, "preferences")
+    _expect(artifact, *JUDGED)
     return [Judgement.from_json(row) for row in _rows(artifact)]
 
 
@@ -408,10 +408,11 @@ def _require(rows: Sequence[Any], problem: str, dropped: int) -> None:
         )
 
 
-def _expect(artifact: Artifact, kind: str) -> None:
-    if artifact.kind != kind:
+def _expect(artifact: Artifact, *kinds: str) -> None:
+    if artifact.kind not in kinds:
         raise TrueupError(
-            f"artifact {artifact.id} is of kind '{artifact.kind}', not '{kind}'", "see `trueup artifacts list`"
+            f"artifact {artifact.id} is of kind '{artifact.kind}', not '{' or '.join(kinds)}'",
+            "see `trueup artifacts list`",
         )
 
 

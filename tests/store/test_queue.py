@@ -537,6 +537,9 @@ def test_no_statement_of_a_request_reads_a_whole_table(workspace):
         }
     assert len(plans) > 20
     assert {s: plan for s, plan in plans.items() if any(step.startswith("SCAN") for step in plan)} == {}
+    searches = [step for statement, plan in plans.items() if "ORDER BY item.turn" in statement for step in plan]
+    assert "SEARCH item USING INDEX item_queue (collection=? AND role=? AND turn>?)" in searches
+    assert not any("TEMP B-TREE" in step for step in searches), "the first free item, not the first of all sorted"
 
 
 @contextmanager

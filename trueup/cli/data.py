@@ -7,6 +7,7 @@ from collections import Counter
 import click
 
 from .command import Group, Result, workspace
+from .quality import coverage
 from .text import artifact_data, artifact_line, counted, printable, table
 
 SHOWN_SKIPPED = 20
@@ -216,3 +217,6 @@ def world(seed: int, pretraining: int, demonstrations: int, prompts: int, posts:
         names = ws.names()
     text = table(["what", "kind", "id"], [[what, artifact.kind, artifact.id] for what, artifact in made.items()])
     return Result({what: artifact_data(artifact, names) for what, artifact in made.items()}, text)
+
+
+data.add_command(coverage)

@@ -22,6 +22,7 @@ from .command import Group, Result
 from .data import data
 from .demo import demo
 from .judging import evaluate, feedback
+from .label import label
 from .models import env, export, sample
 from .runs import runs
 from .text import to_json
@@ -51,7 +52,7 @@ def root(workspace: str | None) -> None:
     """Tune language models on people's preferences: data, training, judging and evaluation in one workspace."""
 
 
-_WORK = (init, data, train, sample, feedback, evaluate)
+_WORK = (init, data, train, sample, label, feedback, evaluate)
 _LOOK = (runs, artifacts, lineage, export, gc, env, upgrade, demo)
 for command in (*_WORK, *_LOOK):
     root.add_command(command)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..config import STAGES, load
+from ..config import CONFIGS, load
 from ..config.keys import Setting, settings
 
 SHORTCUTS = ("run.seed", "run.threads", "optimizer.lr")  # settings of shared tables that have a flag of their own
@@ -32,8 +32,9 @@ def stage_settings(stage: str) -> Callable[[Function], Function]:
         decorated = _SET(decorated)
         return _CONFIG(decorated)
 
-    known = settings(STAGES[stage])
-    flags = {key: s for key, s in known.items() if not s.table or key in SHORTCUTS}
+    known = settings(CONFIGS[stage])
+    # A list has no flag: it is written in a file, or as --set criteria='["true", "short"]'.
+    flags = {key: s for key, s in known.items() if (not s.table and not s.kind.is_list) or key in SHORTCUTS}
     return decorate
 
 

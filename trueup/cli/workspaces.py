@@ -34,7 +34,8 @@ def init(folder: str, database: str) -> Result:
     from ..store import Workspace
 
     with Workspace.create(folder, database) as made:
-        return Result({"workspace": str(made.path), "database": made.database.where}, f"workspace {made.path}")
+        data = {"workspace": str(made.path)} | ({"database": made.database.where} if database else {})
+        return Result(data, f"workspace {made.path}")
 
 
 @click.command(

@@ -1,5 +1,6 @@
 """Typed settings: the only place one is declared (`schema`) and the way one is read (`load`)."""
 
+from .collection import CONFIGS, Axis, CollectionConfig, TaskKind
 from .describe import as_toml, reference
 from .keys import flat
 from .load import check, load
@@ -22,8 +23,11 @@ from .schema import (
 )
 
 __all__ = [
+    "CONFIGS",
     "STAGES",
     "Architecture",
+    "Axis",
+    "CollectionConfig",
     "ModelSettings",
     "OptimizerSettings",
     "PretrainConfig",
@@ -36,6 +40,7 @@ __all__ = [
     "SftConfig",
     "StageConfig",
     "Table",
+    "TaskKind",
     "WinrateConfig",
     "as_toml",
     "check",

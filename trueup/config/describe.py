@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
+from .collection import Axis, CollectionConfig
 from .keys import NONE, Setting, settings, tables, value
 from .rules import RULES, applies, idle
 from .schema import STAGES, Table
@@ -35,9 +37,17 @@ def toml_value(item: Any) -> str:
     if isinstance(item, str):
         # JSON escapes are TOML escapes, except that TOML wants DEL escaped and knows no surrogate pairs.
         return json.dumps(item, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(item, Table):
+        return toml_value(item.model_dump(exclude_defaults=True))
+    if isinstance(item, dict):
+        return "{" + ", ".join(f"{_key(k)} = {toml_value(v)}" for k, v in item.items()) + "}"
     if isinstance(item, tuple):
         return "[" + ", ".join(toml_value(one) for one in item) + "]"
     return json.dumps(item) if isinstance(item, bool) else repr(item)
+
+
+def _key(key: object) -> str:
+    return str(key) if re.fullmatch(r"[A-Za-z0-9_-]+", str(key)) else toml_value(str(key))
 
 
 def reference() -> str:
@@ -45,6 +55,7 @@ def reference() -> str:
     parts = [_stage(name, cls) for name, cls in STAGES.items()]
     shared = {name: cls for stage in STAGES.values() for name, cls in tables(stage).items()}
     parts += [_shared(name, cls) for name, cls in shared.items()]
+    parts += [_collection()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -60,15 +71,25 @@ def _stage(name: str, cls: type[Table]) -> str:
     ]
     if different:
         lines += ["", f"Defaults of its own: {', '.join(different)}."]
+    return "\n".join([*lines, *_rules(cls)])
+
+
+def _rules(cls: type[Table]) -> list[str]:
     rules = [rule for rule in RULES if applies(rule, cls)]
-    if rules:
-        lines += ["", "Errors, when set on purpose:", ""]
-        lines += [f"- {', '.join(f'`{key}`' for key in rule.keys)}: {rule.why}" for rule in rules]
-    return "\n".join(lines)
+    lines = [f"- {', '.join(f'`{key}`' for key in rule.keys)}: {rule.why}" for rule in rules]
+    return ["", "Errors, when set on purpose:", "", *lines] if rules else []
 
 
 def _shared(name: str, cls: type[Table]) -> str:
     return "\n".join([f"## Table `{name}`", "", _sentence(cls), "", *_rows(settings(cls).values())])
+
+
+def _collection() -> str:
+    """Not a stage: nothing runs. People answer."""
+    lines = ["## Collections", "", _sentence(CollectionConfig), "", *_rows(settings(CollectionConfig).values())]
+    lines += _rules(CollectionConfig)
+    lines += ["", "### Table `[[axes]]`", "", _sentence(Axis), "", *_rows(settings(Axis).values())]
+    return "\n".join(lines)
 
 
 def _rows(found: Iterable[Setting]) -> list[str]:

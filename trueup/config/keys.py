@@ -18,7 +18,7 @@ NONE = "none"  # TOML has no null: a setting that may be None takes this word
 
 @dataclass(frozen=True)
 class Kind:
-    """What an annotation says: `base` is int, float, bool or str; a list has a `length` (0: any)."""
+    """What an annotation says: `base` is int, float, bool, str, dict or a Table; a list has a `length` (0: any)."""
 
     base: Any
     choices: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Setting:
         """The type in words: `integer`, `muon or adamw`, `number or none`, `list of 2 numbers`."""
         kind = self.kind
         words = {int: "integer", float: "number", bool: "true or false", str: "text"}
-        word = " or ".join(kind.choices) or words[kind.base]
+        word = " or ".join(kind.choices) or words.get(kind.base, "table")
         if kind.is_list:
             word = f"list of {kind.length} {word}s" if kind.length else f"list of {word}s"
         return f"{word} or {NONE}" if kind.optional else word
@@ -111,6 +111,8 @@ def _kind(annotation: Any) -> Kind:
         return replace(_kind(args[0]), is_list=True, length=0 if args[-1] is Ellipsis else len(args))
     if origin is Literal:
         return Kind(str, choices=args)
+    if origin is dict or issubclass(annotation, Table):
+        return Kind(origin or annotation)
     assert annotation in (int, float, bool, str), annotation
     return Kind(annotation)
 

@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import ConfigError, nearest
+from .collection import CONFIGS, CollectionConfig
 from .keys import NONE, Setting, flat, settings, tables, value
 from .rules import contradictions
-from .schema import STAGES, Table
+from .schema import Table
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class Given:
 def load(
     stage: str, file: Path | None = None, sets: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Table:
-    """The effective config of a stage. `flags` maps dotted keys to values; a text is read as TOML would read it."""
-    if stage not in STAGES:
-        raise ConfigError(f"unknown stage '{stage}'{nearest(stage, STAGES)}", f"the stages are {', '.join(STAGES)}")
-    cls = STAGES[stage]
+    """The effective config of a stage, or of a "collection". `flags` maps dotted keys to values, read as TOML would."""
+    if stage not in CONFIGS:
+        raise ConfigError(f"unknown stage '{stage}'{nearest(stage, CONFIGS)}", f"the stages are {', '.join(CONFIGS)}")
+    cls = CONFIGS[stage]
     given, errors = _gather(cls, file, sets, flags or {})
     known = settings(cls)
     errors += [f"{g.where}: {_unknown(g.key, cls)}" for g in given if g.key not in known]
@@ -61,8 +62,13 @@ def check(config: Table) -> None:
 
 
 def _error(stage: str, errors: Sequence[str]) -> ConfigError:
-    head = f"{len(errors)} settings of stage '{stage}' are wrong:\n  " if len(errors) > 1 else ""
-    return ConfigError(head + "\n  ".join(errors), f"docs/settings.md lists every setting of stage '{stage}'")
+    whose = _whose(stage)
+    head = f"{len(errors)} settings of {whose} are wrong:\n  " if len(errors) > 1 else ""
+    return ConfigError(head + "\n  ".join(errors), f"docs/settings.md lists every setting of {whose}")
+
+
+def _whose(stage: str) -> str:
+    return "a collection" if stage == CollectionConfig.stage else f"stage '{stage}'"
 
 
 # Where values come from
@@ -156,7 +162,8 @@ def _invalid(cls: type[Table], explicit: Mapping[str, Given]) -> dict[str, str]:
 def _expected(setting: Setting) -> str:
     kind = setting.kind
     if kind.is_list:
-        return f"a {setting.type}" + (f", each {setting.range}" if setting.range else "")
+        of = f" with {', '.join(kind.base.model_fields)}" if issubclass(kind.base, Table) else ""
+        return f"a {setting.type}{of}" + (f", each {setting.range}" if setting.range else "")
     words = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
     word = " or ".join(repr(c) for c in kind.choices) or words[kind.base]
     return " ".join(filter(None, [word, setting.range])) + (f" or '{NONE}'" if kind.optional else "")
@@ -179,9 +186,9 @@ def _unknown(key: str, cls: type[Table]) -> str:
     elsewhere = [k for k, s in known.items() if s.name == name]
     if elsewhere:
         return f"unknown key '{key}' (it is '{elsewhere[0]}')"
-    stages = [stage for stage, other in STAGES.items() if key in settings(other)]
+    stages = [stage for stage, other in CONFIGS.items() if key in settings(other)]
     if stages:
-        return f"unknown key '{key}' in stage '{getattr(cls, 'stage', '')}' (it belongs to {', '.join(stages)})"
+        return f"unknown key '{key}' in {_whose(getattr(cls, 'stage', ''))} (it belongs to {', '.join(stages)})"
     return f"unknown key '{key}'{nearest_key(key, known)}"
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from .collection import MOST_LEVELS, THUMB, CollectionConfig, sound_axes
 from .schema import Table
 
+_COLLECTION = (CollectionConfig.stage,)
 _ALL = ("pretrain", "sft", "sample", "reward", "rl", "winrate")
 
 
@@ -154,6 +156,49 @@ RULES: tuple[Rule, ...] = (
         "does not fit: greedy completions are all the same, so best_of must be 1 with sampling.temperature = 0",
         ("winrate",),
         together=True,
+    ),
+    Rule(
+        ("axes",),
+        lambda c: c.task != "rating",
+        "has a meaning only with task = 'rating'",
+        _COLLECTION,
+    ),
+    Rule(
+        ("axes",),
+        lambda c: not sound_axes(c),
+        f"need names of their own (not '{THUMB}'), low below high, fewer than {MOST_LEVELS} steps, anchors on a level",
+        _COLLECTION,
+    ),
+    Rule(
+        ("ties",),
+        lambda c: c.task not in ("pair", "ranking"),
+        "has a meaning only with task = 'pair' or 'ranking'",
+        _COLLECTION,
+    ),
+    Rule(
+        ("both_bad", "strength"),
+        lambda c: c.task != "pair",
+        "has a meaning only with task = 'pair'",
+        _COLLECTION,
+    ),
+    Rule(
+        ("overlap", "max_overlap"),
+        lambda c: c.overlap > c.max_overlap,
+        "does not fit: overlap is more than max_overlap, the most people an item may go to",
+        _COLLECTION,
+        together=True,
+    ),
+    Rule(
+        ("qualification_pass",),
+        lambda c: c.qualification == 0,
+        "has no meaning with qualification = 0: there is nothing to pass",
+        _COLLECTION,
+    ),
+    Rule(
+        ("question",),
+        lambda c: not c.question.strip(),
+        "must say something: it is what people answer",
+        _COLLECTION,
     ),
 )
 

@@ -44,8 +44,9 @@ def append(
     del record["prompt"]
     if record["completions"] == item.texts:
         del record["completions"]  # they differ where a person wrote one of their own
-    row = _row(judgement, item.completions, _newest(connection) + 1, record)
-    connection.execute(schema.judgement.insert().values(row | dict(origin) | {"created": created}))
+    row = _row(judgement, item.completions, 0, record) | dict(origin) | {"created": created}
+    newest = sa.select(sa.func.coalesce(sa.func.max(schema.judgement.c.position), -1)).scalar_subquery()
+    connection.execute(schema.judgement.insert().values(row | {"position": newest + 1}))
 
 
 def meta_of(connection: sa.Connection, id: str) -> dict[str, Any] | None:

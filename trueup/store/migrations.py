@@ -55,6 +55,7 @@ MIGRATIONS: list[tuple[str, ...]] = [
             done INTEGER NOT NULL, leased INTEGER NOT NULL, turn BIGINT,
             UNIQUE (collection, position), UNIQUE (collection, content))""",
         "CREATE INDEX item_queue ON item (collection, role, turn) WHERE turn IS NOT NULL",
+        "CREATE INDEX item_role ON item (collection, role, position)",
         "CREATE INDEX item_completions ON item (completions)",
         """CREATE TABLE item_text (
             item TEXT NOT NULL PRIMARY KEY REFERENCES item (id), prompt JSON NOT NULL, texts JSON NOT NULL,

@@ -138,13 +138,14 @@ def hand_out(
     roles = ORDINARY if role is None else (role,)
     with db.write() as connection:
         _let_lapse(connection, collection, now)
-        found = _held(connection, collection, person, now)
-        if found is None and (guideline := _guideline_if_open(connection, collection)) is not None:
-            wish = _Wish(collection, person, roles, int(repeat), now, now + lease, guideline, order)
-            found = _put_aside(connection, wish, "expired")
-            found = found or (_new_repeat if repeat else _new)(connection, wish)
-            found = found or _put_aside(connection, wish, "postponed")
-        return None if found is None else _load(connection, found)
+        if (held := _held(connection, collection, person, now)) is not None:
+            return _load(connection, held)
+        if (guideline := _guideline_if_open(connection, collection)) is None:
+            return None
+        wish = _Wish(collection, person, roles, int(repeat), now, now + lease, guideline, order)
+        found = _put_aside(connection, wish, "expired")
+        found = found or (_new_repeat if repeat else _new)(connection, wish)
+        return found or _put_aside(connection, wish, "postponed")
 
 
 def holding(db: Database, collection: str, person: str, now: float) -> Assignment | None:
@@ -189,10 +190,11 @@ def submit(db: Database, assignment: str, person: str, *, key: str, record: Judg
         row = _mine_now(connection, assignment, person, now)
         if (before := judgements.meta_of(connection, identity)) is not None:
             return Submitted(identity, before["surplus"], again=True)
-        counted = _counts(connection, row)
+        item = _item(connection, row.item)
+        counted = _counts(row, item)
         surplus = row.round == 0 and not counted
-        _store(connection, row, replace(record, id=identity), surplus, now)
-        _set(connection, row, "done", counted=counted, judgement=identity, submitted=now, draft=None)
+        _store(connection, row, item, replace(record, id=identity), surplus, now)
+        _set(connection, row, "done", item, counted=counted, judgement=identity, submitted=now, draft=None)
         if not row.judgement:
             _count_done(connection, row, 1)
     return Submitted(identity, surplus, again=False)
@@ -266,7 +268,7 @@ def _held(connection: sa.Connection, collection: str, person: str, now: float) -
     return connection.scalar(query.order_by(table.c.issued.desc(), table.c.id).limit(1))
 
 
-def _put_aside(connection: sa.Connection, wish: _Wish, state: Literal["expired", "postponed"]) -> str | None:
+def _put_aside(connection: sa.Connection, wish: _Wish, state: Literal["expired", "postponed"]) -> Assignment | None:
     """Lease again what a person let lapse (the last one first) or postponed (the first one first), if it is free."""
     table, item = schema.assignment, schema.item
     query = sa.select(table).join(item, item.c.id == table.c.item).where(_of(wish), _is(state))
@@ -277,38 +279,41 @@ def _put_aside(connection: sa.Connection, wish: _Wish, state: Literal["expired",
     row = connection.execute(query.order_by(first, table.c.id).limit(1)).first()
     if row is None:
         return None
-    times = {"issued": wish.now, "expires": wish.expires}
+    times: dict[str, Any] = {"issued": wish.now, "expires": wish.expires}
     _set(connection, row, "leased", counted=int(wish.round == 0), guideline=wish.guideline, **times)
-    return str(row.id)
+    return _load(connection, row.id)
 
 
-def _new(connection: sa.Connection, wish: _Wish) -> str | None:
+def _new(connection: sa.Connection, wish: _Wish) -> Assignment | None:
     """The first free item behind what the person has passed, of whichever role has the earlier turn."""
-    table = schema.standing
-    mine = (table.c.collection == wish.collection) & (table.c.person == wish.person) & table.c.role.in_(wish.roles)
-    passed = {row.role: row.passed for row in connection.execute(sa.select(table.c.role, table.c.passed).where(mine))}
-    candidates = [_next_free(connection, wish, role, passed.get(role, BEFORE_ALL)) for role in wish.roles]
+    candidates = [_next_free(connection, wish, role) for role in wish.roles]
     chosen = min((each for each in candidates if each), key=lambda each: int(each.turn), default=None)
     if chosen is None:
         return None
-    where = mine & (table.c.role == chosen.role)
-    if connection.execute(table.update().where(where).values(passed=chosen.turn)).rowcount == 0:
+    table = schema.standing
+    if connection.execute(table.update().where(_stands(wish, chosen.role)).values(passed=chosen.turn)).rowcount == 0:
         row = {"collection": wish.collection, "role": chosen.role, "person": wish.person, "passed": chosen.turn}
         connection.execute(table.insert().values(**row, done=0))
     return _lease(connection, wish, chosen.id)
 
 
-def _next_free(connection: sa.Connection, wish: _Wish, role: str, passed: int) -> sa.Row[Any] | None:
+def _next_free(connection: sa.Connection, wish: _Wish, role: str) -> sa.Row[Any] | None:
     item, theirs = schema.item, schema.assignment
+    passed = sa.select(schema.standing.c.passed).where(_stands(wish, role)).scalar_subquery()
     own = sa.select(theirs.c.id).where(theirs.c.item == item.c.id, theirs.c.person == wish.person, theirs.c.round == 0)
     # As a value and not as EXISTS: a planner may turn EXISTS into a join over everything the person ever did.
     unseen = own.correlate(item).scalar_subquery().is_(None)
     query: sa.Select[Any] = sa.select(item.c.id, item.c.role, item.c.turn).order_by(item.c.turn).limit(1)
-    query = query.where(item.c.collection == wish.collection, item.c.role == role, item.c.turn > passed, unseen)
-    return connection.execute(query).first()
+    query = query.where(item.c.collection == wish.collection, item.c.role == role)
+    return connection.execute(query.where(item.c.turn > sa.func.coalesce(passed, BEFORE_ALL), unseen)).first()
 
 
-def _new_repeat(connection: sa.Connection, wish: _Wish) -> str | None:
+def _stands(wish: _Wish, role: str) -> sa.ColumnElement[bool]:
+    table = schema.standing
+    return (table.c.collection == wish.collection) & (table.c.role == role) & (table.c.person == wish.person)
+
+
+def _new_repeat(connection: sa.Connection, wish: _Wish) -> Assignment | None:
     """One of the person's earlier items, from anywhere in their time so far, that was not repeated before."""
     table, again = schema.assignment, schema.assignment.alias()
     mine = _of(wish) & table.c.submitted.is_not(None) & (table.c.round == 0)
@@ -330,35 +335,37 @@ def _new_repeat(connection: sa.Connection, wish: _Wish) -> str | None:
     return None
 
 
-def _lease(connection: sa.Connection, wish: _Wish, item: str) -> str:
-    row = connection.execute(item_rows.whole_item().where(schema.item.c.id == item)).one()
-    k, shown = len(row.texts), wish.order(item_rows.make_item(row), wish.person, wish.round)
-    assert sorted(shown) == list(range(k)), f"{shown} is no order of {k} completions"
-    lease = {
+def _lease(connection: sa.Connection, wish: _Wish, item: str) -> Assignment:
+    row = _item(connection, item)
+    whole = item_rows.make_item(row)
+    shown = wish.order(whole, wish.person, wish.round)
+    assert sorted(shown) == list(range(len(whole.texts))), f"{shown} is no order of {len(whole.texts)} completions"
+    lease: dict[str, Any] = {
         "id": new_id(),
         "collection": wish.collection,
-        "item": item,
         "person": wish.person,
         "round": wish.round,
         "state": "leased",
-        "counted": int(wish.round == 0),
-        "shown": list(shown),
         "guideline": wish.guideline,
         "issued": wish.now,
         "expires": wish.expires,
+        "submitted": None,
+        "draft": None,
         "judgement": "",
-        "reason": "",
     }
-    connection.execute(schema.assignment.insert().values(lease))
+    stored = {"item": item, "counted": int(wish.round == 0), "shown": list(shown), "reason": ""}
+    connection.execute(schema.assignment.insert().values(lease | stored))
     if wish.round == 0:
         item_rows.change(connection, row, leased=row.leased + 1)
-    return str(lease["id"])
+    return Assignment(item=whole, order=tuple(shown), **lease)
 
 
 # What becomes of an assignment
 
 
-def _set(connection: sa.Connection, row: sa.Row[Any], state: AssignmentState, **columns: Any) -> None:
+def _set(
+    connection: sa.Connection, row: sa.Row[Any], state: AssignmentState, item: sa.Row[Any] | None = None, **columns: Any
+) -> None:
     """An assignment in its new state, and its item's counts with it. The only way an assignment changes state."""
     table = schema.assignment
     old = row._asdict()
@@ -367,7 +374,7 @@ def _set(connection: sa.Connection, row: sa.Row[Any], state: AssignmentState, **
     leased = _is_counted(new, "leased") - _is_counted(old, "leased")
     done = _is_counted(new, "done") - _is_counted(old, "done")
     if leased or done:
-        item = item_rows.narrow(connection, row.item)
+        item = item or item_rows.narrow(connection, row.item)
         item_rows.change(connection, item, leased=item.leased + leased, done=item.done + done)
 
 
@@ -385,11 +392,9 @@ def _let_lapse(connection: sa.Connection, collection: str, now: float) -> bool:
     return bool(rows)
 
 
-def _counts(connection: sa.Connection, row: sa.Row[Any]) -> int:
+def _counts(row: sa.Row[Any], item: sa.Row[Any]) -> int:
     """Whether an answer now is one of the votes that the item wants. A live lease has its vote reserved."""
-    if row.state in ("leased", "done") or row.round > 0:
-        return int(row.counted)
-    return int(item_rows.has_room(item_rows.narrow(connection, row.item)))
+    return int(row.counted if row.state in ("leased", "done") or row.round > 0 else item_rows.has_room(item))
 
 
 def _may_resume(connection: sa.Connection, row: sa.Row[Any]) -> bool:
@@ -408,14 +413,20 @@ def _skips(connection: sa.Connection, item: sa.Row[Any]) -> int:
     return int(connection.execute(query.where(table.c.expires > item.cleared)).scalar_one())
 
 
-def _store(connection: sa.Connection, row: sa.Row[Any], record: Judgement, surplus: bool, now: float) -> None:
-    item = connection.execute(item_rows.whole_item().where(schema.item.c.id == row.item)).one()
+def _store(
+    connection: sa.Connection, row: sa.Row[Any], item: sa.Row[Any], record: Judgement, surplus: bool, now: float
+) -> None:
     meta = {**record.meta, "surplus": surplus} | ({"supersedes": row.judgement} if row.judgement else {})
     origin = {"collection": row.collection, "item": row.item, "assignment": row.id, "supersedes": row.judgement or None}
     judgements.append(connection, replace(record, meta=meta), item, origin, utc_text(now))
 
 
 # Rows
+
+
+def _item(connection: sa.Connection, id: str) -> sa.Row[Any]:
+    """Both halves."""
+    return connection.execute(item_rows.whole_item().where(schema.item.c.id == id)).one()
 
 
 def _is(state: AssignmentState) -> sa.ColumnElement[bool]:

@@ -156,6 +156,7 @@ item = sa.Table(
     sa.UniqueConstraint("collection", "position"),
     sa.UniqueConstraint("collection", "content"),
     sa.Index("item_queue", "collection", "role", "turn", **only("turn IS NOT NULL")),
+    sa.Index("item_role", "collection", "role", "position"),
     sa.Index("item_completions", "completions"),
 )
 

@@ -1,0 +1,95 @@
+"""The commands about trusting and choosing, as somebody types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from crowd import always_left, open_collection, prompts, reader
+
+from trueup import asking
+from trueup.cli.main import main
+from trueup.errors import ConfigError
+from trueup.store import Workspace
+from trueup.wiring import put_records
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trust") / "workspace"
+    with Workspace.create(path) as workspace:
+        crowd = open_collection(workspace, items=25, overlap=2, crowd=3)
+        crowd.work([reader(0.9), reader(0.9), always_left])
+        rows = [{"prompt": p.to_json(), "completions": [{"text": f"draft {j}"} for j in range(3)]} for p in prompts(5)]
+        put_records(workspace, "completions", rows, name="drafts")
+        asked = [*prompts(30), prompts(1)[0]]
+        put_records(workspace, "prompts", [prompt.to_json() for prompt in asked], name="asked")
+    return path
+
+
+@pytest.fixture
+def say(folder, capsys):
+    def call(*words: str, code: int = 0) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["--workspace", str(folder), *words])
+        said = capsys.readouterr()
+        assert (ended.value.code or 0) == code, said.err
+        return said.out if code == 0 else said.err
+
+    return call
+
+
+def test_plan_turns_agreement_into_work(say):
+    text = say("feedback", "plan", "--agreement", "0.73", "--pairs", "5000", "--people", "5")
+    assert "6,500 judgements, 108 hours" in text and "83.9%" in text
+    assert "20 golds, 15 to pass" in text
+    found = json.loads(say("feedback", "plan", "--agreement", "0.73", "--accuracy", "0.9", "--width", "0.03", "--json"))
+    assert found["overlap"] == 3 and found["label_accuracy"] > 0.9 and found["half_width"] <= 0.03
+    assert "is not one of two judges" in say("feedback", "plan", "--agreement", "0.3", code=1)
+
+
+def test_plan_refuses_what_contradicts_itself():
+    for settings, problem in (
+        ({"overlap": 3, "accuracy": 0.9}, "either overlap or accuracy"),
+        ({"items": 10, "width": 0.1}, "either items or the width"),
+        ({"accuracy": 0.999999999999}, "no overlap reaches"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            asking.plan_collection(agreement=0.55, **settings)
+
+
+def test_quality_is_computed_once_and_shown_again(say):
+    assert "no figures" in say("feedback", "quality", "votes", "--stored", code=1)
+    text = say("feedback", "quality", "votes")
+    assert "Cohen" not in text, "nobody shares thirty items with anybody"
+    assert "warning: " in text and "the same key" in text and "percent" in text.lower()
+    found = json.loads(say("feedback", "quality", "votes", "--stored", "--json"))
+    assert found["since"] == 0 and len(found["value"]["judges"]) == 3
+    assert say("runs", "list").count("-quality-") == 1
+
+
+def test_freeze_says_what_it_left_out(say):
+    text = say("feedback", "freeze", "votes", "--rule", "soft", "--name", "frozen")
+    assert "25 rows of 50 votes by 3 judges" in text
+    found = json.loads(say("feedback", "freeze", "votes", "--rule", "soft", "--json"))
+    assert found["id"] in text and found["splits"] == {"train": 25}
+    assert "judgements, human: 50" in say("lineage", "frozen")
+    assert "has no vote to freeze" in say("feedback", "freeze", "votes", "--as", "unpaired", code=1)
+
+
+def test_choose_fills_the_collection(say):
+    text = say("feedback", "choose", "votes", "--completions", "drafts", "--n", "4", "--strategy", "diversity")
+    assert "4 items added of 15 candidates" in text
+    wrong = say(
+        "feedback", "choose", "votes", "--completions", "drafts", "--n", "4", "--strategy", "uncertainty", code=1
+    )
+    assert "needs a reward model" in wrong and "--reward" in wrong
+
+
+def test_coverage_of_a_prompt_set(folder):
+    with Workspace.open(folder) as workspace:
+        found = asking.coverage(workspace, "asked", topics=2)
+        assert (found.prompts, found.exact_copies) == (31, 1)
+        assert found.judgements == sum(1 for _ in workspace.judgements()) >= 50 and found.unjudged == 5
+        drafted = asking.coverage(workspace, "drafts")
+        assert drafted.prompts == 5 and drafted.exact_copies == 0, "a prompt with three drafts is no copy"

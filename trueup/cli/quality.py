@@ -1,0 +1,307 @@
+"""Commands about trusting and choosing: `trueup feedback plan | choose | quality | freeze | learning`, and
+`trueup data coverage`. The groups add them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ..config import RewardConfig
+from .command import Command, Result, progress, workspace
+from .settings import stage_settings
+from .text import artifact_line, counted, printable, table
+
+SHOWN_WARNINGS = 20
+
+
+@click.command(
+    "plan",
+    cls=Command,
+    examples="""
+    trueup feedback plan --agreement 0.73 --items 5000
+    trueup feedback plan --agreement 0.73 --accuracy 0.9 --width 0.03 --people 8
+    """,
+)
+@click.option(
+    "--agreement", type=float, required=True, help="How often two people are expected to agree on a pair, 0.5 to 1."
+)
+@click.option("--items", "--pairs", "items", type=click.IntRange(min=1), help="Items to judge. [default: 1000]")
+@click.option("--overlap", type=click.IntRange(min=1), help="People on each item. [default: 1]")
+@click.option("--accuracy", type=float, help="Choose the overlap so that the majority is right this often.")
+@click.option("--width", type=float, help="Choose the items so that accuracy is measured to plus or minus this.")
+@click.option("--people", type=click.IntRange(min=1), default=5, show_default=True, help="People who judge.")
+@click.option("--calibration-share", type=float, default=0.15, show_default=True, help="Items that 3 people get.")
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="What one judgement takes.")
+@click.option(
+    "--heldout", type=float, default=0.1, show_default=True, help="Share kept to measure the reward model by."
+)
+def plan(items: int | None, overlap: int | None, **settings: Any) -> Result:
+    """What a collection would cost, what its labels would be worth, and how many golds tell who reads."""
+    from .. import asking
+
+    found = asking.plan_collection(items=items or 0, overlap=overlap or 0, **settings)
+    return Result(found, _planned(found))
+
+
+@click.command(
+    "quality",
+    cls=Command,
+    examples="""
+    trueup feedback quality helpfulness
+    trueup feedback quality helpfulness --stored --json
+    """,
+)
+@click.argument("collection")
+@click.option("--stored", is_flag=True, help="Show the figures of the last time and compute nothing.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the intervals' redraws.")
+def quality(collection: str, stored: bool, seed: int) -> Result:
+    """Agreement, and what stands out about single judges; kept for the quality page. Nothing is ever removed by it."""
+    import time
+
+    from .. import asking
+    from ..errors import NotFoundError
+    from ..feedback import quality as figures
+
+    with workspace() as ws:
+        found = figures.summary(ws, collection, time.time()) if stored else asking.quality(ws, collection, seed=seed)
+    if found is None:
+        raise NotFoundError(f"no figures of '{collection}' are stored", f"trueup feedback quality {collection}")
+    return Result(found, _quality_text(found))
+
+
+@click.command(
+    "choose",
+    cls=Command,
+    examples="""
+    trueup feedback choose helpfulness --completions drafts --n 200
+    trueup feedback choose helpfulness --completions drafts --n 200 --strategy disagreement --reward a --reward b
+    """,
+)
+@click.argument("collection")
+@click.option("--completions", multiple=True, required=True, metavar="ID", help="Completion set; may be repeated.")
+@click.option("--n", type=click.IntRange(min=1), required=True, help="How many items to add.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["random", "uncertainty", "disagreement", "diversity"]),
+    default="random",
+    show_default=True,
+    help="uncertainty: scores that nearly tie; disagreement: of several reward models; diversity: prompts far apart.",
+)
+@click.option("--reward", "rewards", multiple=True, metavar="ID", help="Reward model that scores; may be repeated.")
+@click.option("--random-share", type=float, default=0.2, show_default=True, help="Share drawn at random, 0.2 at least.")
+@click.option("--heldout", type=float, default=0.1, show_default=True, help="Share of new prompts kept for evaluation.")
+@click.option("--first", is_flag=True, help="Ask about these before everything that waits already.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides what is drawn.")
+def choose(collection: str, completions: tuple[str, ...], rewards: tuple[str, ...], **settings: Any) -> Result:
+    """Put the candidates most worth asking about into a collection, each with the probability it was chosen by."""
+    from .. import asking
+
+    with workspace() as ws:
+        found = asking.choose(ws, collection, completions=completions, rewards=rewards, **settings)
+    text = (
+        f"{counted(found['added'], 'item')} added of {found['candidates']:,} candidates: "
+        f"{found['random']:,} at random, {found['chosen'] - found['random']:,} by {found['strategy']}; "
+        f"{found['heldout']:,} are held out"
+    )
+    return Result(found, text)
+
+
+@click.command(
+    "freeze",
+    cls=Command,
+    examples="""
+    trueup feedback freeze helpfulness --name votes
+    trueup feedback freeze helpfulness --rule soft --name votes-soft
+    trueup feedback freeze rewrites --as demonstrations --name better
+    """,
+)
+@click.argument("collection")
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["preferences", "unpaired", "demonstrations"]),
+    default="preferences",
+    show_default=True,
+    help="What each row is: a judgement, a completion with its thumb, a prompt with what somebody wrote.",
+)
+@click.option(
+    "--rule",
+    type=click.Choice(["raw", "soft", "majority", "bradley-terry", "dawid-skene"]),
+    default="raw",
+    show_default=True,
+    help="raw: one row a vote; the others make one row of the votes on an item.",
+)
+@click.option(
+    "--heldout",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Share of prompts to hold out, anew. [default: as collected]",
+)
+@click.option("--heldout-judge", "heldout_judges", multiple=True, metavar="JUDGE", help="Somebody only to evaluate by.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which prompts those are."
+)
+@click.option("--name", default="", help="A name for the artifact, to use in place of its id.")
+def freeze(collection: str, name: str, **settings: Any) -> Result:
+    """Make a set to train on of what people said so far. The same votes give the same artifact."""
+    from .. import asking
+
+    with workspace() as ws:
+        found = asking.freeze(ws, collection, name=name, **settings)
+    lines = [
+        f"{artifact_line(found.artifact, name)}: {counted(found.rows, 'row')} of {counted(found.votes, 'vote')} "
+        f"by {counted(found.people, 'judge')}",
+        "  " + ", ".join(f"{count:,} {split}" for split, count in sorted(found.splits.items())),
+        *(f"  left out: {count:,} {why}" for why, count in sorted(found.left_out.items())),
+    ]
+    return Result(found.to_json(), printable("\n".join(lines)))
+
+
+@click.command(
+    "learning",
+    cls=Command,
+    examples="""
+    trueup feedback learning --base sft --data votes
+    trueup feedback learning --base sft --data votes --seeds 5 --steps 100 --json
+    """,
+)
+@click.option("--base", required=True, metavar="ID", help="The model that the reward model starts from.")
+@click.option("--data", required=True, metavar="ID", help="Preferences with a held-out part.")
+@click.option("--features", metavar="ID", help="With --kind features: whose likelihoods it reads; else the base's own.")
+@click.option("--seeds", type=click.IntRange(min=2), default=3, show_default=True, help="Trainings at each size.")
+@click.option("--seconds-each", type=float, help="What one judgement takes. [default: as noted in the judgements]")
+@stage_settings("reward")
+def learning(base: str, data: str, config: RewardConfig, **rest: Any) -> Result:
+    """Train the reward model on growing parts of the judgements, to say whether more labelling is worth it."""
+    from .. import asking
+
+    with workspace() as ws:
+        found = asking.learning(ws, base=base, data=data, config=config, **rest)
+    rows = [[n, value, low, high] for n, value, low, high in found.band]
+    text = table(["judgements", "accuracy", "low", "high"], rows)
+    last = f"the last line is a prediction; {counted(found.heldout, 'held-out pair')}"
+    return Result(found.to_json(), f"{text}\n{last}\n{found.message}")
+
+
+@click.command(
+    "coverage",
+    cls=Command,
+    examples="""
+    trueup data coverage prompts
+    trueup data coverage prompts --topics 8 --json
+    """,
+)
+@click.argument("prompts", metavar="ID")
+@click.option("--topics", type=click.IntRange(min=0), default=0, help="How many topics to find. [default: by size]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides where topics start.")
+def coverage(prompts: str, topics: int, seed: int) -> Result:
+    """Duplicates, lengths and topics of a prompt set, and where nobody has judged yet."""
+    from .. import asking
+
+    progress("reading texts")
+    with workspace() as ws:
+        found = asking.coverage(ws, prompts, topics=topics, seed=seed)
+    lines = [
+        f"{found.prompts:,} prompts: {found.exact_copies:,} exact copies, {found.near_copies:,} nearly copies",
+        "words of the last message: " + ", ".join(f"{q} {words}" for q, words in found.words.items()),
+        "messages: " + ", ".join(f"{n} in {count:,}" for n, count in found.turns.items()),
+        f"{found.judgements:,} judgements; {found.unjudged:,} prompts have none",
+        *("nearly copies: " + " | ".join(_short(text, 50) for text in group[:3]) for group in found.groups),
+        "",
+        table(
+            ["topic", "prompts", "judgements", "a prompt", "none", ""],
+            [
+                [
+                    " ".join(t.words) or "(everything)",
+                    t.prompts,
+                    t.judgements,
+                    t.per_prompt,
+                    t.unjudged,
+                    "thin" * t.thin,
+                ]
+                for t in found.topics
+            ],
+        ),
+    ]
+    return Result(found.to_json(), printable("\n".join(lines)))
+
+
+ASKING = (plan, choose, quality, freeze, learning)  # for `trueup feedback`
+
+
+# --- as text
+
+
+def _planned(found: Mapping[str, Any]) -> str:
+    rule, measured = found["gold_rule"], found["agreement_half_width"]
+    one, label = f"{found['judge_accuracy']:.1%}", f"{found['label_accuracy']:.1%}"
+    coin, good, doubtful = (f"{rule[f'{who}_passes']:.0%}" for who in ("coin", "expected", "doubtful"))
+    lines = [
+        f"{found['items']:,} items, {found['overlap']} people each: {found['judgements']:,} judgements, "
+        f"{found['hours']:,.0f} hours in all",
+        f"{found['people']} people: {found['judgements_a_person']:,} judgements, "
+        f"{found['hours_a_person']:,.1f} hours each",
+        f"agreement {found['agreement']:.0%} (kappa {found['kappa']:.2f}): one judgement is right {one} of the time, "
+        f"the label of an item {label} at best",
+        f"a reward model tested on single judgements cannot show more than {one}: more is a leak",
+        f"its accuracy is measured to plus or minus {100 * found['half_width']:.1f} points "
+        f"on {found['heldout_items']:,} held-out items",
+        "agreement itself cannot be measured: nothing is judged twice"
+        if measured is None
+        else f"agreement itself is measured to plus or minus {100 * measured:.1f} points",
+        f"{rule['golds']} golds, {rule['needed']} to pass: a coin passes {coin} of the time, "
+        f"somebody as good as expected {good}, somebody right 70% of the time {doubtful}",
+        "these figures take errors as independent; unclear items mislead everybody alike, so take them as bounds",
+    ]
+    return "\n".join(lines)
+
+
+def _quality_text(found: Mapping[str, Any]) -> str:
+    value = found["value"]
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in value["counts"].items() if count)
+    lines = [f"{value['n']:,} judgements ({counts}), measured on {value['measured_on']}"]
+    lines.append(f"computed {_ago(found['age'])}; {found['since']:,} judgements came since")
+    rows = [[name.replace("_", " "), *_interval(each)] for name, each in value["agreement"].items()]
+    lines += ["", table(["agreement", "value", "95% interval", "items"], rows)]
+    if value["cohen"]:
+        pairs = [[" and ".join(each["judges"]), *_interval(each)] for each in value["cohen"][:10]]
+        lines += ["", table(["Cohen's kappa", "value", "95% interval", "items"], pairs)]
+    if value["slices"]:
+        slices = [[each["slice"], each["value"], *_interval(each["percent"])] for each in value["slices"]]
+        lines += ["", table(["slice", "", "agree", "95% interval", "items"], slices)]
+    shown = {
+        "gold": "golds",
+        "consensus": "as others",
+        "reliability": "reliability",
+        "position": "first shown",
+        "speed": "words/s",
+        "consistency": "same again",
+    }
+    people = [[p["judge"], p["n"], *((p.get(name) or {}).get("value") for name in shown)] for p in value["judges"]]
+    lines += ["", table(["judge", "judgements", *shown.values()], people)]
+    warnings = value["warnings"]
+    lines += ["", *(f"warning: {warning}" for warning in warnings[:SHOWN_WARNINGS])] if warnings else []
+    if len(warnings) > SHOWN_WARNINGS:
+        lines.append(f"and {len(warnings) - SHOWN_WARNINGS:,} more (--json lists them all)")
+    return "\n".join(lines)
+
+
+def _interval(found: Mapping[str, Any]) -> list[Any]:
+    """A value, its interval and its n; why there is none, where there is none."""
+    if found["value"] is None:
+        return [f"undefined: {found['why']}", None, found["n_items"]]
+    interval = None if found["low"] is None else f"{found['low']:.3f} to {found['high']:.3f}"
+    return [f"{found['value']:.3f}", interval, found["n_items"]]
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            return f"{counted(int(seconds // size), unit)} ago"
+    return "just now"
+
+
+def _short(text: str, length: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"

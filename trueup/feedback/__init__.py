@@ -1,0 +1,1 @@
+"""People judge completions: collections are filled, handed out, watched over and frozen. No torch, and no SQL."""

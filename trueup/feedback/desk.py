@@ -1,0 +1,365 @@
+"""The desk: where a person is handed what to judge, and where an answer becomes a judgement.
+
+It decides what comes next and keeps that to itself. Whatever leaves it for a browser is a `View`: the prompt, the texts
+in the order in which this person sees them, and the question. Models, scores, roles and keys stay behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import CollectionConfig
+from ..errors import DataError, NotFoundError
+from ..records import Judgement
+from ..store import Workspace, queue
+from ..store import people as people_store
+from ..store.collections import plain_text
+from ..store.items import Item, Role
+from ..store.queue import Assignment
+from .answers import FLAGS, Answer, agreement, read_answer, to_judgement
+from .order import display_order
+from .schedule import Schedule
+
+DAY = 86_400.0
+MOST_UNDONE = 20  # how far back undo goes
+LONGEST_REASON = 500
+PERSONAL = "personal data"
+
+
+@dataclass(frozen=True)
+class View:
+    """All that a browser ever gets of an item."""
+
+    assignment: str
+    kind: str
+    question: str
+    criteria: tuple[str, ...]
+    axes: tuple[dict[str, Any], ...]  # {name, question, low, high, anchors: {"1": ...}}
+    ties: bool
+    both_bad: bool
+    strength: bool
+    rationale: str
+    prompt: tuple[dict[str, str], ...]  # {role, content}
+    completions: tuple[str, ...]  # in the order of display
+    flags: tuple[str, ...]
+    guideline: dict[str, Any]  # {id, number, seen}: unless seen, it has to be read before the answer counts
+    draft: dict[str, Any] | None
+    warning: str
+    mine: dict[str, int]  # {done, left}
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """`gold_feedback` is the solution of a qualification item, in words; empty for everything else."""
+
+    judgement: str
+    surplus: bool
+    again: bool
+    gold_feedback: str
+    done_today: int
+    left: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class Past:
+    """Something a person judged: what they saw, what they said, whether they may still change it."""
+
+    assignment: str
+    prompt: str
+    completions: tuple[str, ...]  # in the order of display
+    answer: dict[str, Any]  # as they gave it, by places on the screen
+    submitted: float
+    editable: bool
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`waiting` says why there is nothing to do, if somebody could know: "closed", "daily limit", "qualification"."""
+
+    done: int
+    left: int
+    today: int
+    per_day: int
+    waiting: str
+
+
+class Desk:
+    """One collection's desk. `secret` keeps orders and checks unforeseeable; a server gives its own."""
+
+    def __init__(
+        self, workspace: Workspace, collection: str, now: Callable[[], float] = time.time, *, secret: bytes = b""
+    ) -> None:
+        self.workspace, self.db, self.now, self.secret = workspace, workspace.database, now, secret
+        found = queue.collection(self.db, collection)
+        self.id, self.name = found.id, found.name
+        self.config = CollectionConfig.model_validate(dict(found.config))
+        self._numbers: dict[str, int] = {}  # person -> place among the people
+        self._guidelines: dict[str, tuple[int, bool]] = {}  # version -> its number, whether it says anything
+        self._qualified: set[str] = set()
+        self._checks: dict[Role, int] | None = None
+
+    # What is handed out
+
+    def next(self, person: str) -> View | None:
+        """What the person holds, or the next thing for them; None when there is nothing now (`progress` says why)."""
+        schedule = self._schedule(person)
+        if self._over_limit(schedule) and queue.holding(self.db, self.id, person, self.now()) is None:
+            return None
+        order, lease = self._order(person), self.config.lease_minutes * 60
+        for turn in schedule.turns():
+            found = queue.hand_out(
+                self.db,
+                self.id,
+                person,
+                now=self.now(),
+                lease=lease,
+                order=order,
+                role=turn.role,
+                repeat=turn.repeat,
+            )
+            if found is not None:
+                return self._view(found, schedule)
+        return None
+
+    def view(self, assignment: str, person: str) -> View:
+        """One of the person's own, as they see it."""
+        return self._view(self._mine(assignment, person), self._schedule(person))
+
+    def undo(self, person: str) -> View | None:
+        """Take the latest answer back, one further back each time; None when there is none."""
+        for past in queue.own_work(self.db, self.id, person, MOST_UNDONE):
+            if past.state == "done":
+                return self.revise(person, past.id)
+        return None
+
+    def revise(self, person: str, assignment: str) -> View:
+        """Take a given answer back to change it. It stands until another one is submitted."""
+        self._check_editable(self._mine(assignment, person))
+        found = queue.take_back(self.db, assignment, person, self.now(), self.config.lease_minutes * 60)
+        return self._view(found, self._schedule(person))
+
+    # What comes back
+
+    def answer(self, person: str, assignment: str, key: str, payload: Mapping[str, Any]) -> Receipt:
+        """Store an answer. `key` is the browser's own for this answer: sent twice, it is stored once."""
+        mine = self._mine(assignment, person)
+        if mine.state == "done" and not self._is_retry(mine, key):
+            self._check_editable(mine)
+        if not self._guideline(mine, person)["seen"]:
+            raise DataError("the guideline has to be read first", "open it and confirm that you have read it")
+        answer = read_answer(self.config, len(mine.item.texts), payload)
+        record = to_judgement(answer, mine, self._judge(person), self.now())
+        record = _with_key(record, key)
+        self._set_aside(mine.item, answer)
+        stored = queue.submit(self.db, assignment, person, key=key, record=record, now=self.now())
+        schedule = self._schedule(person)
+        feedback = _feedback(mine.item, record)
+        return Receipt(stored.judgement, stored.surplus, stored.again, feedback, schedule.standing.today, schedule.left)
+
+    def draft(self, person: str, assignment: str, draft: Mapping[str, Any]) -> None:
+        """Keep an unfinished answer, to come back as the `draft` of the view."""
+        self._mine(assignment, person)
+        if not isinstance(draft, Mapping):
+            raise DataError("a draft is a JSON object", "reload the page")
+        queue.save_draft(self.db, assignment, person, draft, self.now())
+
+    def renew(self, person: str, assignment: str) -> bool:
+        """Keep the lease alive; False when it has run out and somebody else has the item now. An answer still counts
+        if it can, and is kept in any case."""
+        self._mine(assignment, person)
+        lease = self.config.lease_minutes * 60
+        return queue.renew(self.db, assignment, person, self.now(), lease).state == "leased"
+
+    def skip(self, person: str, assignment: str, reason: str) -> None:
+        """Give an item up for good, with the reason."""
+        self._mine(assignment, person)
+        reason = plain_text(str(reason).strip(), "the reason")
+        if not reason or len(reason) > LONGEST_REASON:
+            raise DataError("a skip needs a reason", f"say in a few words why (at most {LONGEST_REASON} characters)")
+        queue.skip(self.db, assignment, person, reason, self.now(), self.config.quarantine_after)
+
+    def postpone(self, person: str, assignment: str) -> None:
+        """Put an item aside; it comes again after the others."""
+        self._mine(assignment, person)
+        queue.postpone(self.db, assignment, person, self.now())
+
+    # What a person may know of their own work
+
+    def history(self, person: str, limit: int = 50, before: str | None = None) -> list[Past]:
+        """Newest first; `before` is the assignment that ended the page before."""
+        work = queue.own_work(self.db, self.id, person, limit, before)
+        said = {j.id: j for j in self.workspace.judgements([each.judgement for each in work])}
+        return [self._past(each, said[each.judgement]) for each in work]
+
+    def progress(self, person: str) -> Progress:
+        schedule = self._schedule(person)
+        waiting = ""
+        if self._collection().status == "closed":
+            waiting = "closed"
+        elif self._over_limit(schedule):
+            waiting = "daily limit"
+        elif not schedule.qualified and self._tried(schedule):
+            waiting = "qualification"
+        return Progress(schedule.done, schedule.left, schedule.standing.today, self.config.per_day, waiting)
+
+    # Inside
+
+    def _collection(self) -> queue.Collection:
+        return queue.collection(self.db, self.id)
+
+    def _mine(self, assignment: str, person: str) -> Assignment:
+        found = queue.assignment(self.db, assignment, person)
+        if found.collection != self.id:
+            raise NotFoundError(f"no assignment '{assignment}'", "go back to the start page")
+        return found
+
+    def _judge(self, person: str) -> str:
+        return people_store.person(self.db, person).judge
+
+    def _view(self, mine: Assignment, schedule: Schedule) -> View:
+        config, item = self.config, mine.item
+        return View(
+            assignment=mine.id,
+            kind=config.task,
+            question=config.question,
+            criteria=config.criteria,
+            axes=tuple(axis.model_dump(mode="json") for axis in config.scales),
+            ties=config.ties,
+            both_bad=config.both_bad,
+            strength=config.strength,
+            rationale=config.rationale,
+            prompt=tuple({"role": m.role, "content": m.content} for m in item.prompt.messages),
+            completions=tuple(item.texts[i] for i in mine.order),
+            flags=FLAGS,
+            guideline=self._guideline(mine, mine.person),
+            draft=mine.draft,
+            warning=config.warning,
+            mine={"done": schedule.done, "left": schedule.left},
+        )
+
+    def _past(self, mine: Assignment, said: Judgement) -> Past:
+        assert mine.submitted is not None
+        shown = tuple(mine.item.texts[i] for i in mine.order)
+        editable = self._why_fixed(mine) == ""
+        return Past(mine.id, mine.item.prompt.text, shown, dict(said.meta["answer"]), mine.submitted, editable)
+
+    def _schedule(self, person: str) -> Schedule:
+        now = self.now()
+        standing = queue.standing(self.db, self.id, person, since=now - now % DAY)
+        qualified = self._is_qualified(person, standing.done.get("qualification", 0))
+        who = f"{self.id} {person}"
+        found = Schedule(self.config, self.secret, who, self._count_checks(), standing, qualified)
+        if not found.repeat_place:
+            return found
+        last = queue.own_work(self.db, self.id, person, 1)
+        return Schedule(**vars(found) | {"repeated": bool(last) and last[0].round > 0})
+
+    def _over_limit(self, schedule: Schedule) -> bool:
+        return 0 < self.config.per_day <= schedule.standing.today
+
+    def _order(self, person: str) -> Callable[[Item, str, int], tuple[int, ...]]:
+        """Looked up before the queue calls it: it is called inside the transaction of a hand-out."""
+        if person not in self._numbers:
+            everybody = people_store.people(self.db)
+            self._numbers = {each.id: number for number, each in enumerate(everybody)}
+        number = self._numbers[person]
+        return lambda item, _, round: display_order(self.secret, item, number, round)
+
+    # Qualification and golds
+
+    def _count_checks(self) -> Mapping[Role, int]:
+        """Counted once in the life of a desk: checks are put in before the work begins."""
+        if self._checks is None:
+            wanted: dict[Role, int] = {
+                "qualification": self.config.qualification,
+                "gold": self.config.gold_every,
+                "control": self.config.control_every,
+            }
+            self._checks = {role: self._count(role) for role, asked in wanted.items() if asked}
+        return self._checks
+
+    def _count(self, role: Role) -> int:
+        n, after = 0, -1
+        while page := queue.items(self.db, self.id, after, role=role):
+            n, after = n + len(page), page[-1].position
+        return n
+
+    def _is_qualified(self, person: str, tried: int) -> bool:
+        """Whether enough of the latest answers to qualification items are right. More items are another try."""
+        first = min(self.config.qualification, self._count_checks().get("qualification", 0))
+        if first == 0 or person in self._qualified:
+            return True
+        if tried < first:
+            return False
+        work = queue.own_work(self.db, self.id, person, first, role="qualification")
+        said = self.workspace.judgements([each.judgement for each in work])
+        right = [agreement(_key(each.item), judgement) for each, judgement in zip(work, said, strict=True)]
+        if sum(right) < self.config.qualification_pass * len(right):
+            return False
+        self._qualified.add(person)
+        return True
+
+    def _tried(self, schedule: Schedule) -> bool:
+        return schedule.standing.done.get("qualification", 0) >= self._count_checks().get("qualification", 0)
+
+    # Rules about answers
+
+    def _guideline(self, mine: Assignment, person: str) -> dict[str, Any]:
+        """The version an item was handed out under. To have read that one or the newest is enough."""
+        if mine.guideline not in self._guidelines:
+            versions = queue.guidelines(self.db, self.id)
+            self._guidelines = {each["id"]: (each["number"], bool(each["text"].strip())) for each in versions}
+        number, says_something = self._guidelines[mine.guideline]
+        seen = not says_something or queue.acknowledged(self.db, person, mine.guideline)
+        seen = seen or queue.acknowledged(self.db, person, self._collection().guideline)
+        return {"id": mine.guideline, "number": number, "seen": seen}
+
+    def _why_fixed(self, mine: Assignment) -> str:
+        if self._collection().status == "closed":
+            return "the collection is closed: answers can no longer be changed"
+        if mine.item.role == "qualification":
+            return "the solution of this one was shown: the answer stands"
+        return ""
+
+    def _check_editable(self, mine: Assignment) -> None:
+        if why := self._why_fixed(mine):
+            raise DataError(why, "go on with the next one")
+
+    def _is_retry(self, mine: Assignment, key: str) -> bool:
+        """The browser did not hear that its answer arrived."""
+        (said,) = self.workspace.judgements([mine.judgement])
+        return bool(said.meta.get("key") == key)
+
+    def _set_aside(self, item: Item, answer: Answer) -> None:
+        """Personal data goes nowhere until a manager has looked. Done before the answer is stored: were the server
+        killed in between, a repeated answer would not come this way again."""
+        if PERSONAL in answer.flags and item.state != "quarantined":
+            queue.quarantine(self.db, item.id, f"flagged: {PERSONAL}", self.now())
+
+
+def _with_key(record: Judgement, key: str) -> Judgement:
+    return Judgement(
+        **{name: getattr(record, name) for name in record.__slots__} | {"meta": {**record.meta, "key": key}}
+    )
+
+
+def _key(item: Item) -> tuple[int, ...]:
+    assert item.key is not None, f"item {item.id} of role {item.role} has no key"
+    return tuple(item.key["ranks"])
+
+
+def _feedback(item: Item, said: Judgement) -> str:
+    """Training only: of a hidden gold nobody may learn that it was one."""
+    if item.role != "qualification" or item.key is None:
+        return ""
+    verdict = "Right." if agreement(_key(item), said) == 1 else "Another answer was expected."
+    return f"{verdict} {item.key.get('why', '')}".strip()

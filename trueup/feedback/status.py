@@ -1,0 +1,123 @@
+"""How far a collection is, how fast it goes, and when it would be done, with what that assumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from ..store import Workspace, queue
+from ..store import people as people_store
+
+RECENT = 20  # judgements of a person that their pace is taken from
+MOST_PEOPLE = 25  # who is asked for it: those who judged most
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A person's share of the work, by pseudonym."""
+
+    judge: str
+    name: str
+    done: int
+    skipped: int
+    surplus: int
+    repeats: int
+    seconds: float | None  # median of their latest judgements
+
+
+@dataclass(frozen=True)
+class Status:
+    id: str
+    name: str
+    state: str
+    task: str
+    guideline: int  # number of the version in force
+    items: Mapping[str, Mapping[str, int]]  # role -> state -> items
+    judgements: int
+    needed: int
+    working: int  # people who hold an item now
+    people: tuple[Worker, ...]
+    seconds: float | None  # a judgement, median over people
+    hours_left: float | None
+    assumption: str
+    leaks: int  # items with a completion that names its writer
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def status(workspace: Workspace, collection: str, now: float, *, leaks: bool = True) -> Status:
+    """Counted from the rows, not from counters. `leaks` reads every item for words that give a model away."""
+    db = workspace.database
+    found = queue.collection(db, collection)
+    counts = queue.counts(db, found.id, now)
+    people = _people(workspace, found.id, counts["people"])
+    paces = [each.seconds for each in people if each.seconds is not None]
+    pace = median(paces) if paces else None
+    hours, assumption = _time_left(counts["needed"], pace, counts["working"])
+    versions = queue.guidelines(db, found.id)
+    return Status(
+        id=found.id,
+        name=found.name,
+        state=found.status,
+        task=str(found.config["task"]),
+        guideline=next(each["number"] for each in versions if each["id"] == found.guideline),
+        items=counts["items"],
+        judgements=counts["judgements"],
+        needed=counts["needed"],
+        working=counts["working"],
+        people=people,
+        seconds=pace,
+        hours_left=hours,
+        assumption=assumption,
+        leaks=len(leaking(workspace, found.id)) if leaks else 0,
+    )
+
+
+def leaking(workspace: Workspace, collection: str) -> list[dict[str, Any]]:
+    """Items whose completions name a model or its maker, for a manager: {item, position, words}."""
+    found, after = [], -1
+    while page := queue.items(workspace.database, collection, after):
+        found += [
+            {"item": item.id, "position": item.position, "words": item.why["leaks"]}
+            for item in page
+            if "leaks" in item.why
+        ]
+        after = page[-1].position
+    return found
+
+
+def _people(workspace: Workspace, collection: str, counts: Mapping[str, Mapping[str, int]]) -> tuple[Worker, ...]:
+    known = {each.id: each for each in people_store.people(workspace.database)}
+    busiest = sorted(counts, key=lambda person: (-counts[person]["done"], person))
+    return tuple(
+        Worker(
+            judge=known[person].judge,
+            name=known[person].name,
+            seconds=_pace(workspace, collection, person) if place < MOST_PEOPLE else None,
+            **{name: counts[person][name] for name in ("done", "skipped", "surplus", "repeats")},
+        )
+        for place, person in enumerate(busiest)
+    )
+
+
+def _pace(workspace: Workspace, collection: str, person: str) -> float | None:
+    """From hand-out to submit. The median, because an item left open over lunch says nothing."""
+    work = queue.own_work(workspace.database, collection, person, RECENT)
+    seconds = [each.submitted - each.issued for each in work if each.submitted is not None]
+    took = [each for each in seconds if each > 0]  # one that is open again was issued after it was submitted
+    return round(median(took), 1) if took else None
+
+
+def _time_left(needed: int, pace: float | None, working: int) -> tuple[float | None, str]:
+    if needed == 0:
+        return 0.0, "every item has its judgements"
+    if pace is None:
+        return None, "nobody has judged yet"
+    people = max(1, working)
+    who = f"{people} {'person works' if people == 1 else 'people work'} without a pause" + (
+        "" if working else " (nobody does now)"
+    )
+    return round(needed * pace / people / 3600, 2), f"if {who} and a judgement takes {pace:g} s, as lately"

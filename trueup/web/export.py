@@ -1,0 +1,82 @@
+"""Judgements out of the workspace: frozen into an artifact first, so that what left can always be named again."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, Response
+
+from ..errors import TrueupError
+from ..feedback.freeze import KINDS, Choice, freeze
+from ..feedback.pooling import RULES
+from ..store import audit
+from .auth import Sent, needs, new_router, text
+from .judging import collection_of
+from .security import Refused
+from .site import Visit
+
+router = new_router()
+Exporting = Annotated[Visit, needs("export")]
+
+# Format -> (words, ending). A closed list: no part of a file's name comes from a request.
+FORMATS = {
+    "raw": ("everything, one JSON object a line", ".jsonl"),
+    "table": ("a spreadsheet, one line a text (CSV)", ".csv"),
+    "trl-preference": ("preference pairs for TRL", ".jsonl"),
+    "trl-unpaired": ("texts with a thumb for TRL", ".jsonl"),
+    "trl-prompt-completion": ("prompts with the best text for TRL", ".jsonl"),
+}
+RULE_WORDS = {
+    "raw": "every vote as it was given",
+    "soft": "shares of the votes",
+    "majority": "the majority of the votes",
+    "bradley-terry": "Bradley-Terry",
+    "dawid-skene": "Dawid-Skene",
+}
+
+
+@router.get("/c/{collection}/export")
+def export_page(visit: Exporting, collection: str) -> Response:
+    return _page(visit, collection)
+
+
+@router.post("/c/{collection}/export")
+def export(visit: Exporting, collection: str, fields: Sent) -> Response:
+    """Under pseudonyms, without what is quarantined for personal data."""
+    site, found = visit.site, collection_of(visit, collection)
+    kind, rule, format = (text(fields, name) for name in ("kind", "rule", "format"))
+    if kind not in KINDS or rule not in RULES or format not in FORMATS:
+        raise Refused(400, "there is no such export", "choose from the lists of the page")
+    site.meter.count("export", visit.me.id, site.limits.export)
+    folder = Path(tempfile.mkdtemp(prefix="trueup-export-"))
+    try:
+        artifact, path = _write(visit, found.id, Choice(kind, rule), format, folder)
+    except TrueupError as error:
+        shutil.rmtree(folder)
+        return _page(visit, collection, 400, f"{error.message}: {error.hint}" if error.hint else error.message)
+    audit.note(site.db, site.now(), visit.me.id, "exported", found.id, artifact=artifact, format=format)
+    name = f"{found.name}-{artifact}{path.suffix}"
+    return FileResponse(
+        path, media_type="application/octet-stream", filename=name, background=BackgroundTask(shutil.rmtree, folder)
+    )
+
+
+def _write(visit: Visit, collection: str, choice: Choice, format: str, folder: Path) -> tuple[str, Path]:
+    from .. import api
+
+    artifact = freeze(visit.site.workspace, collection, choice).artifact
+    path = folder / f"export{FORMATS[format][1]}"
+    api.export_data(visit.site.workspace, artifact, path, format)
+    return artifact.id, path
+
+
+def _page(visit: Visit, collection: str, status: int = 200, problem: str = "") -> Response:
+    found = collection_of(visit, collection)
+    rules = {rule: RULE_WORDS[rule] for rule in RULES}
+    return visit.page(
+        "export.html", status, collection=found, problem=problem, kinds=KINDS, rules=rules, formats=FORMATS
+    )

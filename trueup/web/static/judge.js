@@ -1,0 +1,520 @@
+// The judging page: shows a view, takes an answer, asks for the next. The server decides everything else.
+
+import { LETTERS } from "./controls.js";
+import { Keymap, keysForm } from "./keys.js";
+import { flagBox, reasonBox } from "./remarks.js";
+import { Clock, Drafts, Refused, Shelf, insist, newKey, send } from "./saving.js";
+import { makeTask } from "./tasks.js";
+import { differences, el, markedNodes, rawNodes, safeNodes, tidy } from "./text.js";
+
+const CLIENT = "judge.js 1"; // goes with each answer, so that one can tell later which page it came from
+const HEARTBEAT = 120_000; // milliseconds between renewals of the lease while somebody is there
+const ROLES = { system: "System", user: "Person", assistant: "Assistant" };
+const REASONS = ["I cannot judge this", "Broken or unreadable", "Not in my language", "Too unpleasant for me"];
+
+const at = (id) => document.getElementById(id);
+const form = at("judging");
+const sheet = at("sheet");
+const here = form.dataset.collection;
+
+let settings = JSON.parse(at("settings").textContent);
+let map = new Keymap(settings);
+let view = null;
+let task = null;
+let cards = [];
+let flags = [];
+let reason = null;
+let selected = 0;
+let busy = false;
+let compared = -1; // the text that the others are compared with; -1: none
+let farApart = false;
+
+const shelf = new Shelf(form.dataset.person);
+const clock = new Clock();
+const drafts = new Drafts(shelf, (stored) => {
+  if (stored) tell("Draft saved");
+  else tell("Draft not saved on the server yet; this browser keeps it", "late");
+});
+
+// What people are told
+
+function tell(words, kind = "") {
+  at("state").textContent = words;
+  at("state").className = `state ${kind}`;
+  if (kind) say(words);
+}
+
+function say(words) {
+  at("spoken").textContent = words;
+}
+
+function note(words) {
+  at("notice").textContent = words;
+  at("notice").hidden = !words;
+}
+
+function refuse(error) {
+  const words =
+    error instanceof Refused ? [error.message, error.hint].filter(Boolean).join(": ") : "The server cannot be reached";
+  tell(`${words[0].toUpperCase()}${words.slice(1)}.`, "error");
+}
+
+// Showing
+
+function show(next) {
+  if (next && !next.guideline.seen) return location.assign(`/c/${here}`); // it changed: the server has it read first
+  drafts.stop();
+  view = next;
+  form.hidden = !view;
+  at("nothing").hidden = Boolean(view);
+  labelKeys();
+  if (!view) return at("nothing").querySelector("h1").focus();
+  const draft = drafts.begin(view);
+  clock.reset(draft);
+  compared = -1;
+  build(draft);
+  scrollTo(0, 0);
+  at("question").focus({ preventScroll: true });
+  renew();
+}
+
+function build(draft) {
+  at("progress").textContent = `${view.mine.done} done, about ${view.mine.left} left`;
+  at("question").textContent = view.question;
+  at("criteria").replaceChildren(...view.criteria.map((each) => el("li", {}, each)));
+  prefer(-1);
+  form.className = `task-${view.kind} of-${view.completions.length}`;
+  flags = [view.prompt, ...view.completions].map((_, i) => flagBox(i, draft.flags, view, { map, changed }));
+  task = makeTask(view, draft, { map, changed, say, select, prefer });
+  reason = reasonBox(draft.rationale ?? "", view, { map, changed });
+  cards = view.completions.map(card);
+  at("prompt").replaceChildren(el("header", {}, el("h2", {}, "Prompt"), flags[0].node), ...view.prompt.map(message));
+  at("texts").replaceChildren(...cards);
+  for (const [id, node] of [
+    ["board", task.board],
+    ["scale", task.scale],
+  ])
+    at(id).replaceChildren(...(node ? [node] : []));
+  at("below").replaceChildren(...[task.below, reason?.node].filter(Boolean));
+  readingTools();
+  fillTexts();
+  select(0, false);
+  tell(shelf.lasting ? "" : "This browser keeps no drafts: leave the page open until your answer is saved", "");
+}
+
+function card(_, index) {
+  const name = el("h2", { id: `name-${index}` }, LETTERS[index]);
+  const foot = task.feet[index] ? el("footer", {}, task.feet[index]) : null;
+  const made = el(
+    "article",
+    { class: "text", tabindex: "-1", "aria-labelledby": name.id },
+    el("header", {}, name, flags[index + 1].node),
+    el("div", { class: "said" }),
+    foot,
+  );
+  made.addEventListener("focusin", () => select(index, false));
+  return made;
+}
+
+function message({ role, content }, index) {
+  const many = view.prompt.length > 1;
+  const said = el("div", { class: "said" }, textNodes(content, view.rendered?.prompt[index]));
+  return el("div", { class: `message ${role}` }, many ? el("h3", {}, ROLES[role] ?? role) : null, said);
+}
+
+const formatted = () => Boolean(view.rendered) && settings.rendered !== false;
+const textNodes = (text, html) => (formatted() && html !== undefined ? safeNodes(html) : rawNodes(text));
+
+function fillTexts() {
+  cards.forEach((each, index) => each.querySelector(".said").replaceChildren(shownText(index)));
+}
+
+// With a comparison: what the other text does not have is marked; in the text compared with, what it alone has.
+function shownText(index) {
+  const { completions, rendered } = view;
+  if (compared < 0) return textNodes(completions[index], rendered?.completions[index]);
+  const other = index === compared ? (completions.length === 2 ? 1 - index : -1) : compared;
+  if (other < 0) return rawNodes(completions[index]);
+  const found = differences(tidy(completions[other]), tidy(completions[index]));
+  if (!found.whole) {
+    farApart = true;
+    return rawNodes(completions[index]);
+  }
+  return markedNodes(found.right, index === 0 && completions.length === 2 ? "del" : "ins");
+}
+
+function readingTools() {
+  const k = view.completions.length;
+  const typed = view.rendered ? toggle("As typed", "rendered") : null;
+  const compare = k === 2 ? toggle("Differences", "differences") : k > 2 ? comparison() : null;
+  at("tools").replaceChildren(...[typed, compare].filter(Boolean));
+  showTools();
+}
+
+function showTools() {
+  const on = { rendered: !formatted(), differences: compared >= 0 };
+  for (const button of at("tools").querySelectorAll("[data-tool]"))
+    button.setAttribute("aria-pressed", String(on[button.dataset.tool]));
+  if (at("compared")) at("compared").value = compared;
+}
+
+function toggle(words, action) {
+  const made = el("button", { type: "button", class: "plain", "data-tool": action }, words, " ", keyCap(action));
+  made.addEventListener("click", () => act(action));
+  return made;
+}
+
+function comparison() {
+  const options = view.completions.map((_, i) => el("option", { value: i }, LETTERS[i]));
+  const chosen = el("select", { id: "compared" }, el("option", { value: -1 }, "nothing"), ...options);
+  chosen.addEventListener("change", () => compare(Number(chosen.value)));
+  return el(
+    "span",
+    { class: "comparing" },
+    el("label", { for: "compared" }, "Compare with ", keyCap("differences")),
+    chosen,
+  );
+}
+
+function compare(index) {
+  compared = index;
+  farApart = false;
+  showTools();
+  fillTexts();
+  if (farApart) return tell("These texts have too little in common to be compared by word.", "calm");
+  say(index < 0 ? "Differences are not shown" : "Differences are shown");
+}
+
+const keyCap = (action) => map.cap(action);
+
+function labelKeys() {
+  for (const button of document.querySelectorAll("[data-action]")) {
+    button.querySelector("kbd")?.remove();
+    const cap = keyCap(button.dataset.action);
+    if (cap) button.append(" ", cap);
+  }
+  at("open-keys").querySelector("kbd").hidden = !map.shown("help");
+}
+
+// Flags and the reason
+
+function nextFlag() {
+  const open = flags.findIndex(({ node }) => node.open && node.contains(document.activeElement));
+  const following = flags[(open + 1) % flags.length].node;
+  if (open >= 0) flags[open].node.open = false;
+  following.open = true;
+  following.querySelector("input").focus();
+}
+
+const flagged = () => flags.some(({ value }) => value().length > 0);
+
+function reasonMissing() {
+  const needed =
+    view.rationale === "required" || (view.rationale === "when strong or flagged" && (task.strong() || flagged()));
+  return needed && !reason.area.value.trim() ? "Say why, in a few words." : "";
+}
+
+// The answer
+
+function answer(final) {
+  const said = { ...task.value(final), ...clock.read() };
+  if (flagged()) said.flags = { prompt: flags[0].value(), completions: flags.slice(1).map(({ value }) => value()) };
+  if (reason?.area.value.trim()) said.rationale = reason.area.value.trim();
+  return final ? { ...said, client: CLIENT } : said;
+}
+
+function changed() {
+  if (view) drafts.change(view.assignment, answer(false));
+}
+
+function submit() {
+  if (busy || !view) return;
+  const missing = task.missing() || reasonMissing();
+  if (missing) {
+    if (reasonMissing() && !task.missing()) reason.area.focus();
+    return tell(missing, "error");
+  }
+  const doubt = task.confirm?.();
+  if (doubt) return tell(doubt, "error");
+  const { key } = drafts;
+  const said = answer(true);
+  shelf.put(view.assignment, { key, draft: { ...answer(false), at: Date.now() }, at: Date.now(), answer: said });
+  deliver(view.assignment, key, said);
+}
+
+// Until the server has it. The same key however often it is sent: stored once.
+async function deliver(assignment, key, said) {
+  drafts.stop();
+  work(true, "Saving …");
+  let stored = null;
+  try {
+    stored = await insist(`/a/${assignment}/answer`, { key, answer: said }, waiting);
+  } catch (error) {
+    shelf.put(assignment, { ...shelf.get(assignment), answer: undefined });
+    refuse(error);
+  }
+  work(false);
+  if (!stored) return;
+  shelf.drop(assignment);
+  note(stored.receipt.gold_feedback);
+  show(stored.next);
+  saved(stored.receipt);
+}
+
+function waiting(seconds) {
+  const kept = shelf.lasting ? "This browser keeps your answer" : "Leave this page open";
+  tell(`Not saved yet: the server cannot be reached. ${kept}; next try in ${seconds} s.`, "late");
+}
+
+function saved(receipt) {
+  const words = `Saved. ${receipt.done_today} today.`;
+  tell(words);
+  say([words, receipt.gold_feedback, view ? "" : "Nothing is left."].join(" "));
+  if (!view) at("progress").textContent = `${receipt.done_today} done today`;
+}
+
+function work(on, words = "") {
+  busy = on;
+  form.setAttribute("aria-busy", String(on));
+  form.querySelector("[type=submit]").setAttribute("aria-disabled", String(on));
+  if (on) tell(words);
+}
+
+// An answer that was on its way when the page was closed goes first. True when it is the one on screen.
+async function deliverOlder(current) {
+  for (const [id, record] of shelf.all()) {
+    if (!record?.answer || id === current) continue;
+    try {
+      await send(`/a/${id}/answer`, { key: record.key, answer: record.answer });
+      shelf.drop(id);
+    } catch (error) {
+      refuse(error);
+      if (error instanceof Refused && !error.passing) shelf.put(id, { ...record, answer: undefined });
+    }
+  }
+}
+
+// Moving on and back
+
+async function move(path, body, take) {
+  if (busy) return;
+  work(true, "One moment …");
+  try {
+    take(await send(path, body));
+  } catch (error) {
+    refuse(error);
+  } finally {
+    busy = false;
+    work(false);
+  }
+}
+
+function undo() {
+  move(`/c/${here}/undo`, {}, ({ view: earlier }) => {
+    if (!earlier) return tell("There is nothing to undo.", "error");
+    note("");
+    show(earlier);
+    tell("Your earlier answer: change it and submit again.", "calm");
+  });
+}
+
+function leave(path, body, words) {
+  const left = view.assignment;
+  move(path, body, ({ next }) => {
+    shelf.drop(left);
+    note("");
+    show(next);
+    tell(words);
+    say(words);
+  });
+}
+
+const postpone = () => leave(`/a/${view.assignment}/postpone`, {}, "It comes again after the others.");
+
+function askSkip() {
+  const rows = REASONS.map((words, i) =>
+    el(
+      "label",
+      { class: "option" },
+      el("input", { type: "radio", name: "why", value: words, checked: i === 0 }),
+      el("span", {}, words),
+    ),
+  );
+  const other = el("input", { id: "other-reason", maxlength: "300" });
+  const field = el("p", { class: "field" }, el("label", { for: "other-reason" }, "Or in your words"), other);
+  const ask = el(
+    "form",
+    {},
+    el("fieldset", { class: "options" }, el("legend", {}, "Why?"), ...rows),
+    field,
+    el("p", { class: "actions" }, el("button", { class: "primary" }, "Skip this one")),
+  );
+  ask.addEventListener("submit", (event) => {
+    event.preventDefault();
+    sheet.close();
+    const why = other.value.trim() || new FormData(ask).get("why");
+    leave(`/a/${view.assignment}/skip`, { reason: why }, "Skipped.");
+  });
+  openSheet("Skip", ask);
+  rows[0].querySelector("input").focus();
+}
+
+// A failure needs no words: an answer that comes after the lease is kept as well.
+function renew() {
+  if (view && !busy && clock.quiet < HEARTBEAT) send(`/a/${view.assignment}/renew`).catch(() => {});
+}
+
+// Sheets
+
+function openSheet(title, ...content) {
+  const close = el(
+    "button",
+    { type: "button", class: "plain", "aria-label": "Close" },
+    "Close ",
+    el("kbd", { "aria-hidden": "true" }, "Esc"),
+  );
+  close.addEventListener("click", () => sheet.close());
+  sheet.replaceChildren(
+    el("header", {}, el("h2", { id: "sheet-title" }, title), close),
+    el("div", { class: "sheet-body" }, ...content),
+  );
+  sheet.showModal();
+}
+
+async function openGuideline() {
+  try {
+    const page = new DOMParser().parseFromString(await (await fetch(`/c/${here}/guideline`)).text(), "text/html");
+    const text = page.querySelector("[aria-label=Guideline]");
+    openSheet(
+      `Guideline, version ${view?.guideline.number ?? ""}`,
+      el("div", { class: "said", tabindex: "0" }, safeNodes(text.innerHTML)),
+    );
+  } catch (error) {
+    refuse(error);
+  }
+}
+
+const openKeys = () => openSheet("Keys", keysForm(map, settings, saveSettings));
+
+async function saveSettings(chosen) {
+  try {
+    ({ settings } = await send("/settings", chosen));
+  } catch (error) {
+    return refuse(error);
+  }
+  map = new Keymap(settings);
+  if (settings.theme && settings.theme !== "auto") document.documentElement.dataset.theme = settings.theme;
+  else delete document.documentElement.dataset.theme;
+  sheet.close();
+  labelKeys();
+  if (view) build(shelf.get(view.assignment)?.draft ?? view.draft ?? {});
+  say("Saved");
+}
+
+// Keys and buttons
+
+function select(index, focus = true) {
+  selected = Math.max(0, Math.min(cards.length - 1, index));
+  cards.forEach((each, i) => each.classList.toggle("selected", i === selected && cards.length > 1 && task.selects));
+  if (focus) cards[selected].focus();
+}
+
+// The text that is preferred so far; -1: none.
+function prefer(index) {
+  form.dataset.preferred = LETTERS[index] ?? "";
+}
+
+function switchRendered() {
+  if (!view.rendered) return;
+  settings = { ...settings, rendered: !formatted() };
+  send("/settings", { rendered: settings.rendered }).catch(refuse);
+  at("prompt").replaceChildren(at("prompt").querySelector("header"), ...view.prompt.map(message));
+  showTools();
+  fillTexts();
+  say(formatted() ? "Shown formatted" : "Shown as typed");
+}
+
+function switchDifferences() {
+  if (view.completions.length < 2) return;
+  const next = view.completions.length === 2 ? (compared < 0 ? 0 : -1) : compared === selected ? -1 : selected;
+  compare(next);
+}
+
+const DEEDS = {
+  submit,
+  undo,
+  postpone,
+  skip: askSkip,
+  differences: switchDifferences,
+  rendered: switchRendered,
+  flag: nextFlag,
+  reason: () => reason?.area.focus(),
+  guideline: openGuideline,
+  help: openKeys,
+  previous: () => cards.length > 1 && select(selected - 1),
+  next: () => cards.length > 1 && select(selected + 1),
+};
+const ANYWHERE = new Set(["undo", "help", "guideline"]);
+
+function act(action) {
+  if (busy || (!view && !ANYWHERE.has(action))) return false;
+  DEEDS[action]?.();
+  return action in DEEDS;
+}
+
+function pressed(event) {
+  if (sheet.open) return;
+  const read = map.read(event);
+  if (!read) return;
+  const on = event.target;
+  const arrow = event.key.startsWith("Arrow");
+  if (read.action === "submit" && event.repeat) return event.preventDefault();
+  if (
+    read.action === "submit" &&
+    event.key === "Enter" &&
+    !event.ctrlKey &&
+    !event.metaKey &&
+    on.closest("button, a, summary")
+  )
+    return;
+  if (arrow && on.matches("input[type=radio]") && on.name !== "choice") return; // the browser's own: within the group
+  if (view && !busy && (read.action ? task.act(read.action, selected) : task.choose(read.choice, selected)))
+    event.preventDefault();
+  else if (read.action && act(read.action)) event.preventDefault();
+}
+
+async function lookAgain() {
+  try {
+    show(await send(`/c/${here}/next`, null, { method: "GET" }));
+    if (!view) tell("Still nothing.", "calm");
+  } catch (error) {
+    refuse(error);
+  }
+}
+
+function listen() {
+  addEventListener("keydown", pressed);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    submit();
+  });
+  for (const button of document.querySelectorAll("button[type=button][data-action]"))
+    button.addEventListener("click", () => act(button.dataset.action));
+  at("open-guideline").addEventListener("click", openGuideline);
+  at("open-keys").addEventListener("click", openKeys);
+  at("look-again").addEventListener("click", lookAgain);
+  addEventListener("online", () => drafts.flush());
+  document.addEventListener("visibilitychange", () => (document.hidden ? drafts.flush(true) : renew()));
+  setInterval(renew, HEARTBEAT);
+}
+
+async function start() {
+  listen();
+  const first = JSON.parse(at("view").textContent);
+  await deliverOlder(first?.assignment);
+  show(first);
+  const waiting = first && shelf.get(first.assignment);
+  if (waiting?.answer) deliver(first.assignment, waiting.key, waiting.answer);
+}
+
+start();
