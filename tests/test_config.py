@@ -293,7 +293,10 @@ def test_an_effective_config_is_read_back_equal(stage, tmp_path):
         ("sample", ["sampling.temperature=0"]),
         ("pretrain", ["optimizer.name=adamw", "optimizer.betas=[0, 1]"]),
         ("collection", ["criteria=['true', 'a \"short\" one']", "per_day=3", "rationale='when strong or flagged'"]),
-        ("collection", ["task=rating", "axes=[{name='a b', low=-1, high=1, anchors={-1='no', 1=\"it's\"}}, {name='b'}]"]),
+        (
+            "collection",
+            ["task=rating", "axes=[{name='a b', low=-1, high=1, anchors={-1='no', 1=\"it's\"}}, {name='b'}]"],
+        ),
     ],
 )
 def test_an_effective_config_with_everything_unusual_is_read_back_equal(stage, sets, tmp_path):

@@ -6,9 +6,9 @@ import errno
 import gzip
 import json
 import math
-import re
 import os
 import random
+import re
 import signal
 import subprocess
 import sys

@@ -224,11 +224,12 @@ def learning(
         raise TrueupError(
             "no held-out judgement prefers anything: there is nothing to measure by", "freeze with a heldout share"
         )
-    parts = [(chosen.run.seed + i, part) for i in range(seeds) for part in _parts(judgements, chosen.run.seed + i)]
+    every = range(chosen.run.seed, chosen.run.seed + seeds)
+    parts = [(seed, share, part) for seed in every for share, part in _parts(judgements, seed).items()]
     points = []
     with track(len(parts), "learning curve") as advance:
-        for seed, part in parts:
-            points.append(_trained(ws, chosen, inputs, part, heldout, seed))
+        for seed, share, part in parts:
+            points.append(_trained(ws, chosen, inputs, part, share, heldout, seed))
             advance(1)
     if seconds_each is None:
         seconds_each = _seconds(judgements)
@@ -305,11 +306,11 @@ def _new_item(
     )
 
 
-def _parts(judgements: Sequence[Judgement], seed: int) -> list[list[Judgement]]:
-    parts = list(curves.nested_parts(judgements, seed).values())
-    if len({len(part) for part in parts}) < len(parts):
+def _parts(judgements: Sequence[Judgement], seed: int) -> dict[float, list[Judgement]]:
+    parts = curves.nested_parts(judgements, seed)
+    if len({len(part) for part in parts.values()}) < len(parts):
         raise TrueupError(
-            f"{len(parts[-1])} training judgements are too few for a learning curve",
+            f"{len(parts[1.0])} training judgements are too few for a learning curve",
             "it needs at least eight prompts; label more first",
         )
     return parts
@@ -320,6 +321,7 @@ def _trained(
     config: RewardConfig,
     inputs: Mapping[str, Artifact],
     part: Sequence[Judgement],
+    share: float,
     heldout: Sequence[Judgement],
     seed: int,
 ) -> curves.Point:
@@ -348,7 +350,7 @@ def _trained(
         reward(run, settings, model, train, judged(model.encoder, kept, longest)[0])
         scores = iter(RewardScorer(model).score([c for j in kept for c in as_completions(j)]))
         values = [[next(scores).value for _ in j.completions] for j in kept]
-        point = curves.measure(kept, values, trained_on=len(part), seed=seed)
+        point = curves.measure(kept, values, trained_on=len(part), share=share, seed=seed)
         run.finish(point.to_json())
     return point
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,7 @@ def points(law: Fit, *, heldout: int = 400, seeds: int = 4, noise: int = 0) -> l
     for n in (125, 250, 500, 1000):
         for seed in range(seeds):
             right = (ease + chance.normal(0, 0.02, heldout) < float(law.at(n))).astype(float)
-            made.append(Point(n, seed, right, np.ones(heldout)))
+            made.append(Point(n, seed, n / 1000, right, np.ones(heldout)))
     return made
 
 
@@ -57,7 +59,7 @@ def test_a_point_counts_ties_of_scores_by_half_and_leaves_tied_votes_out():
         Judgement(prompt, ("a", "b"), (1, 1), "j", "human"),
         Judgement(other, ("a", "b"), (2, 1), "j", "human"),
     ]
-    point = measure(judged, [[1.0, 0.0], [1.0, 0.0], [2.0, 2.0]], trained_on=7, seed=0)
+    point = measure(judged, [[1.0, 0.0], [1.0, 0.0], [2.0, 2.0]], trained_on=7, share=1.0, seed=0)
     assert sorted(point.right) == [0.5, 1.0] and point.pairs.sum() == 2 and point.accuracy == 0.75
 
 
@@ -147,3 +149,11 @@ def test_too_little_to_draw_a_curve_from(workspace, checkpoint, tmp_path):
     add_small_data(workspace, tmp_path, prompts=5)
     with pytest.raises(TrueupError, match="too few for a learning curve|nothing to measure by"):
         asking.learning(workspace, base=str(checkpoint("Llama")), data="preferences", steps=1)
+
+
+def test_parts_of_one_share_belong_together_though_their_sizes_differ():
+    """Whole prompts have unequal numbers of judgements; each share is one place on the curve all the same."""
+    uneven = [replace(p, judgements=p.judgements + 3 * p.seed) for p in points(Fit(0.9, 2.0, 0.4), seeds=3)]
+    found = learning(uneven)
+    assert [row[0] for row in found.band] == [128, 253, 503, 1003, 1103]
+    assert found.now == pytest.approx(np.mean([p.accuracy for p in uneven if p.share == 1.0]))

@@ -108,7 +108,7 @@ class Judge(threading.Thread):
 def label_through_kills(ws, kills: int, items: int) -> None:
     now = time.time()
     artifact = ws.put("completions", {"rows.jsonl": b"{}\n"}).id
-    config = CollectionConfig(overlap=OVERLAP, calibration_share=0.0)
+    config = CollectionConfig(overlap=OVERLAP, calibration_share=0.0, repeat_share=0.0)
     made = queue.create_collection(ws.database, "killed", config.model_dump(mode="json"), "", now)
     new = (
         queue.NewItem(Prompt.user(f"prompt {i}"), (f"one {i}", f"two {i}"), artifact, (True, True), overlap=OVERLAP)

@@ -30,10 +30,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Point:
-    """One training: on how many judgements, and how many held-out pairs of each prompt it got right."""
+    """One training: on how many judgements, and how many held-out pairs of each prompt it got right.
+
+    Trainings on the same `share` of the prompts belong together, though their judgements may differ a little in number.
+    """
 
     judgements: int
     seed: int
+    share: float
     right: Floats
     pairs: Floats
 
@@ -42,7 +46,7 @@ class Point:
         return float(self.right.sum() / self.pairs.sum())
 
     def to_json(self) -> dict[str, Any]:
-        return {"judgements": self.judgements, "seed": self.seed, "accuracy": self.accuracy}
+        return {"judgements": self.judgements, "share": self.share, "seed": self.seed, "accuracy": self.accuracy}
 
 
 @dataclass(frozen=True)
@@ -95,21 +99,22 @@ def nested_parts(judgements: Sequence[Judgement], seed: int) -> dict[float, list
     return {share: [j for j in train if place[j.prompt.id] < max(1, share * len(prompts))] for share in SHARES}
 
 
-def measure(judgements: Sequence[Judgement], scores: Sequence[Sequence[float]], *, trained_on: int, seed: int) -> Point:
+def measure(
+    judgements: Sequence[Judgement], scores: Sequence[Sequence[float]], *, trained_on: int, share: float, seed: int
+) -> Point:
     """A point of the curve from held-out judgements and their scores; ties have no right answer and are left out."""
     margins, targets, prompts = judged_pairs(judgements, scores)
     counted = targets != 0.5
     points = pair_accuracy(margins, np.zeros_like(margins), targets)[counted]
     _, cluster = np.unique(np.array(prompts)[counted], return_inverse=True)
-    return Point(
-        trained_on, seed, np.bincount(cluster, points).astype(np.float64), np.bincount(cluster).astype(np.float64)
-    )
+    right, pairs = np.bincount(cluster, points), np.bincount(cluster)
+    return Point(trained_on, seed, share, right.astype(np.float64), pairs.astype(np.float64))
 
 
 def learning(points: Sequence[Point], *, seconds_each: float | None = None, seed: int = 0) -> Learning:
     """What a set of trainings says. `seconds_each` is how long a judgement takes a person, where that is known."""
-    most = max(point.judgements for point in points)
-    sizes = np.array([point.judgements for point in points], dtype=float)
+    sizes = _sizes(points)
+    most = int(sizes.max())
     assert len(np.unique(sizes)) >= 3, "a curve needs three sizes"
     grid = [*sorted({int(size) for size in sizes}), most + NEXT]
     fit = fit_power_law(sizes, [point.accuracy for point in points])
@@ -123,7 +128,7 @@ def learning(points: Sequence[Point], *, seconds_each: float | None = None, seed
     return Learning(
         tuple(points),
         fit,
-        now=float(np.mean([point.accuracy for point in points if point.judgements == most])),
+        now=float(np.mean([point.accuracy for point, size in zip(points, sizes, strict=True) if size == most])),
         gain=float(fitted[-1] - fitted[-2]),
         gain_ci=gain_ci,
         heldout=int(points[0].pairs.sum()),
@@ -132,6 +137,14 @@ def learning(points: Sequence[Point], *, seconds_each: float | None = None, seed
         worth_it=worth_it,
         message=message,
     )
+
+
+def _sizes(points: Sequence[Point]) -> Floats:
+    """For each training the mean number of judgements at its share."""
+    counts: dict[float, list[int]] = {}
+    for point in points:
+        counts.setdefault(point.share, []).append(point.judgements)
+    return np.array([float(round(np.mean(counts[point.share]))) for point in points])
 
 
 def fit_power_law(n: ArrayLike, accuracy: ArrayLike) -> Fit:

@@ -36,8 +36,13 @@ def people_chart(judges: Sequence[Mapping[str, Any]], what: str, title: str, *, 
 
 
 def _means(points: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """Size -> the mean accuracy of its trainings, smallest first."""
-    by_size: dict[int, list[float]] = {}
+    """Mean number of judgements -> mean accuracy, of the trainings at each share."""
+    by_share: dict[float, list[Mapping[str, Any]]] = {}
     for point in points:
-        by_size.setdefault(point["judgements"], []).append(point["accuracy"])
-    return {size: sum(values) / len(values) for size, values in sorted(by_size.items())}
+        by_share.setdefault(point["share"], []).append(point)
+    groups = (by_share[share] for share in sorted(by_share))
+    return {round(_mean(group, "judgements")): _mean(group, "accuracy") for group in groups}
+
+
+def _mean(points: Sequence[Mapping[str, Any]], key: str) -> float:
+    return sum(float(point[key]) for point in points) / len(points)

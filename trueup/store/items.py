@@ -25,6 +25,7 @@ State = Literal["open", "full", "quarantined"]
 ORDINARY: tuple[Role, ...] = ("main", "calibration")  # the work itself; the other roles watch over it
 PRIORITY_STEP = 1 << 40  # more turns than a collection can ever use up
 MOST_PRIORITY = 1 << 20
+NEVER = -1.0  # a moment before all others
 WHOLE = [*schema.item.c, *(column for column in schema.item_text.c if column.name != "item")]  # what `make_item` reads
 
 
@@ -191,7 +192,7 @@ def _rows(collection: str, item: NewItem) -> dict[str, Any]:
             "split": item.split,
             "state": "open",
             "reason": "",
-            "cleared": 0.0,
+            "cleared": NEVER,
             "priority": item.priority,
             "overlap": item.overlap,
             "done": 0,
