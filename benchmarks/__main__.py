@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .choose import choose_benchmark
 from .label import label
 
 
@@ -12,6 +13,7 @@ def main() -> None:
     """Measure trueup. Figures depend on the machine; ratios are taken within one run."""
 
 
+main.add_command(choose_benchmark)
 main.add_command(label)
 
 if __name__ == "__main__":

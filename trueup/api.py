@@ -25,7 +25,7 @@ from typing import Any, get_args
 from . import config as configs
 from . import wiring
 from .config import Table
-from .errors import ConfigError, TrueupError
+from .errors import ConfigError, RunError, TrueupError
 from .feedback.collect import Collected, Filling
 from .feedback.relabel import Votes
 from .feedback.status import Status
@@ -122,7 +122,10 @@ def winrate(
 
 def resume(ws: Workspace, run_id: str) -> Artifact:
     """Take an interrupted, killed or failed run up at its last checkpoint. The result is what it would have been."""
-    run = Run.resume(ws, run_id)
+    found = Run.load(ws, run_id)
+    if found.stage not in configs.STAGES:
+        raise RunError(f"run {found.id} is a {found.stage} run, which keeps no checkpoints", "start it again")
+    run = Run.resume(ws, found.id)
     return wiring.execute(run, configs.STAGES[run.stage].model_validate(dict(run.config)))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, given, settings
@@ -419,6 +420,26 @@ def test_the_quality_page_opens_from_what_was_kept(serve_app, monkeypatch):
     assert figures.latest(site_of_app.db, site_of_app.collection, quality.KIND)["n"] == 2
     manager = site_of_app.client(site_of_app.person("manager", "manager"))
     assert judges[0].person.name in manager.get(path).text
+
+
+def test_the_quality_page_draws_people_and_the_learning_curve(serve_app):
+    from trueup.feedback import learning
+
+    site = serve_app()
+    viewer = site.client(site.person("viewer", "viewer"))
+    path = f"/c/{site.collection}/quality"
+    assert "trueup feedback learning" in viewer.get(path).text
+    sizes = ((0.25, 100, 0.61), (0.5, 200, 0.66), (1.0, 400, 0.69))
+    pairs, chance = np.full(60, 6.0), np.random.default_rng(0)
+    points = [
+        learning.Point(n, seed, share, chance.binomial(6, accuracy, 60).astype(float), pairs)
+        for seed in (0, 1)
+        for share, n, accuracy in sizes
+    ]
+    found = learning.learning(points)
+    figures.keep(site.db, site.collection, learning.KIND, found.to_json(), 400, site.clock())
+    page = viewer.get(path).text
+    assert "judgements trained on" in page and found.message.split(":")[0] in page and "<svg" in page
 
 
 def test_an_export_holds_pseudonyms_and_is_noted(seated, site_of_app):

@@ -28,7 +28,6 @@ KIND = "quality"  # the name of these figures in the store
 FEWEST_SHARED = 30  # votes two people must share for a kappa of theirs
 MOST_PAIRS = 45  # pairs of people that are shown: those who share most
 MOST_JUDGES = 40  # of whom pairs are looked for: those who judged most
-MOST_TIMED = 400  # answers that a median of speed is taken of
 FEWEST = 20  # items a slice must have to be shown
 STRENGTHS = ((0, 1.5, "about the same or slightly better"), (1.5, 2.5, "better"), (2.5, 9, "much better"))
 
@@ -246,7 +245,6 @@ def _alone(tally: Tally, rows: Rows, work: Rows, name: str, sides: _Yardsticks) 
     decided = work[sides.decided[work]]
     longer, all_longer = int(sides.longer[decided].sum()), int((sides.longer & sides.decided).sum())
     timed = work[tally["seconds"][work] >= 0]
-    timed = timed[:: max(1, len(timed) // MOST_TIMED)]  # evenly over their time: a median needs no more
     return {
         "gold": detectors.gold_accuracy(int(tally["right"][golds].sum()), len(golds), judge=name),
         "position": detectors.position_bias(int(first.sum()), len(first), judge=name),

@@ -265,10 +265,11 @@ def _difference(a: float, n_a: int, b: float, n_b: int) -> tuple[float, float]:
 def _median_margin(n: int, chance: float) -> int | None:
     """How many of n values may lie below a bound that is under the median with all but this chance; None if n is too
     small for any."""
-    below = -1
-    while at_most(below + 1, n, 0.5) <= chance:
-        below += 1
-    return below if below >= 0 else None
+    low, high = -1, n  # the largest that fits lies in [low, high): the chance only grows
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if at_most(middle, n, 0.5) <= chance else (low, middle)
+    return low if low >= 0 else None
 
 
 def _share(judge: str, k: int, n: int, warn: bool, message: str) -> Finding:

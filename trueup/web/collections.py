@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from markupsafe import Markup
 from starlette.responses import Response
 
-from ..feedback import quality
-from ..store import audit, people, queue
+from ..feedback import learning, quality
+from ..reports.feedback_charts import learning_chart, people_chart
+from ..store import audit, figures, people, queue
 from . import wording
 from .auth import Sent, needs, new_router, text
 from .judging import collection_of
@@ -39,6 +41,7 @@ FINDINGS = (
     ("run", "Longest run of one answer", False),
     ("drift", "Drift on controls", False),
 )
+CHARTS = (("gold", "Golds right"), ("consensus", "Agreement with the others"), ("position", "Chose the first shown"))
 LONGEST_GUIDELINE = 200_000  # characters
 
 
@@ -66,7 +69,23 @@ def quality_page(visit: Assessing, collection: str) -> Response:
         since=wording.counted(stored["since"], "judgement") if stored and stored["since"] else "none",
         measures=AGREEMENT,
         findings=FINDINGS,
+        charts=_charts(stored["value"]["judges"]) if stored else [],
+        curve=_curve(visit, found.id),
     )
+
+
+def _charts(judges: list[dict[str, Any]]) -> list[Markup]:
+    """Where people would rather look than read: everybody side by side, with intervals."""
+    drawn = (people_chart(judges, key, title) for key, title in CHARTS)
+    return [Markup(svg) for svg in drawn if svg]  # every label in it is escaped by the chart
+
+
+def _curve(visit: Visit, collection: str) -> dict[str, Any] | None:
+    stored = figures.latest(visit.db, collection, learning.KIND)
+    if stored is None:
+        return None
+    age = wording.ago(visit.now - stored["made"])
+    return {"chart": Markup(learning_chart(stored["value"])), "message": stored["value"]["message"], "age": age}
 
 
 @router.post("/c/{collection}/guideline")
