@@ -138,6 +138,29 @@ def test_diff(ws):
     }
 
 
+def test_a_resumed_run_still_gives_its_result_the_name_it_was_to_have(ws, tmp_path, monkeypatch):
+    from trueup import api, wiring
+
+    data = tmp_path / "demos.jsonl"
+    data.write_text('{"prompt": "a question", "completion": "an answer"}\n')
+    made = api.add_data(ws, str(data), "demonstrations").artifact
+
+    def finished(run, config):
+        run.finish({})
+        return ws.put("model", {"weights": b"1"})
+
+    def stopped(run, config):
+        raise Interrupted("stopped at step 1")
+
+    monkeypatch.setitem(wiring.EXECUTE, "pretrain", stopped)
+    with pytest.raises(Interrupted):
+        api.pretrain(ws, data=made, name="base")
+    (row,) = [run.row for run in runs(ws) if run.stage == "pretrain"]
+    assert row.name == "base" and "base" not in ws.names()
+    monkeypatch.setitem(wiring.EXECUTE, "pretrain", finished)
+    assert api.resume(ws, row.id).id == ws.get("base").id
+
+
 def test_need_space(run, monkeypatch, capsys):
     monkeypatch.delenv("TRUEUP_QUIET")
     run.need_space(3 << 20)

@@ -126,7 +126,7 @@ def resume(ws: Workspace, run_id: str) -> Artifact:
     if found.stage not in configs.STAGES:
         raise RunError(f"run {found.id} is a {found.stage} run, which keeps no checkpoints", "start it again")
     run = Run.resume(ws, found.id)
-    return wiring.execute(run, configs.STAGES[run.stage].model_validate(dict(run.config)))
+    return _finished(run, configs.STAGES[run.stage].model_validate(dict(run.config)))
 
 
 # --- data
@@ -433,10 +433,14 @@ def _run(
     if name:
         check_name(name)
     inputs = note_inputs(ws, find_inputs(ws, stage, refs, chosen))
-    run = Run.start(ws, stage, chosen.model_dump(mode="json"), inputs, seed=chosen.run.seed)
-    artifact = wiring.execute(run, chosen)
-    if name:
-        ws.set_name(name, artifact)
+    run = Run.start(ws, stage, chosen.model_dump(mode="json"), inputs, seed=chosen.run.seed, name=name)
+    return _finished(run, chosen)
+
+
+def _finished(run: Run, config: Table) -> Artifact:
+    artifact = wiring.execute(run, config)
+    if run.row.name:
+        run.workspace.set_name(run.row.name, artifact)
     return artifact
 
 

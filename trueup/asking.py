@@ -22,7 +22,7 @@ from .feedback import coverage as covering
 from .feedback import freeze as freezing
 from .feedback import learning as curves
 from .feedback import quality as figures
-from .feedback.collect import merged
+from .feedback.collect import SPLIT_SEED, merged
 from .feedback.leaks import LeakFinder
 from .feedback.pooling import Rule
 from .inputs import PROMPTS, SCORERS, Ref, chain, find_input, find_inputs, note_inputs
@@ -125,7 +125,7 @@ def choose(
     options = [option for group in groups for option in _options(group, config.task, asked)]
     if not options:
         raise DataError(f"'{found.name}' has every candidate of these sets already", "sample more completions")
-    candidates = [_candidate(option, splits, heldout, seed) for option in options]
+    candidates = [_candidate(option, splits, heldout) for option in options]
     scores = [_score(ws, reward, options) for reward in rewards]
     picks = choosing.choose(candidates, n, strategy, scores=scores, random_share=random_share, seed=seed)
     leaks = LeakFinder(name for name in ws.names() if len(name) > 3)
@@ -267,9 +267,9 @@ def _options(group: Sequence[Completion], task: str, asked: set[tuple[str, ...]]
             yield option
 
 
-def _candidate(option: Group, splits: Mapping[str, str], heldout: float, seed: int) -> choosing.Candidate:
+def _candidate(option: Group, splits: Mapping[str, str], heldout: float) -> choosing.Candidate:
     prompt = option[0].prompt
-    side = splits.get(prompt.id) or split_by_prompt(str(prompt.meta.get("group", prompt.id)), heldout, seed)
+    side = splits.get(prompt.id) or split_by_prompt(str(prompt.meta.get("group", prompt.id)), heldout, SPLIT_SEED)
     return choosing.Candidate(prompt, tuple(c.text for c in option), side == "heldout")
 
 

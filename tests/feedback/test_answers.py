@@ -66,6 +66,7 @@ def test_an_answer_places_what_was_shown(task, payload, ranks):
         ("pair", {"choice": 1, "ranks": [1, 2]}, "ranks"),
         ("pair", {"choice": 1, "active_ms": -1}, "active_ms"),
         ("pair", {"choice": 1, "opened_ms": "1"}, "opened_ms"),
+        ("pair", {"choice": 1, "active_ms": 10**400}, "active_ms"),
         ("pair", {"choice": 1, "rationale": 7}, "rationale"),
         ("pair", {"choice": 1, "rationale": "a\0b"}, "rationale"),
         ("pair", {"choice": 1, "rationale": "x" * 20_001}, "rationale"),

@@ -202,6 +202,19 @@ def test_leaks_are_pointed_out_and_not_hidden(workspace, candidates):
     assert leaking(workspace, found)[0]["words"] == ["chatgpt"]
 
 
+def test_a_prompt_stays_on_its_side_with_more_completions_and_in_every_collection(workspace, candidates):
+    def sides(name):
+        return {(item.prompt.id, item.split) for item in all_items(workspace, name)}
+
+    add(workspace, "c", candidates(60, 2), filling=Filling(heldout=0.3))
+    first = sides("c")
+    assert len({side for _, side in first}) == 2
+    add(workspace, "c", candidates(60, 2, model="n"), filling=Filling(heldout=0.8, seed=1))
+    assert sides("c") == first and len(all_items(workspace, "c")) == 120
+    add(workspace, "d", candidates(60, 2, model="n"), filling=Filling(heldout=0.3, seed=1))
+    assert sides("d") == first
+
+
 # Golds
 
 
@@ -226,6 +239,15 @@ def test_golds_of_a_file_are_first_for_the_qualification_then_hidden(workspace, 
     assert Counter(item.role for item in all_items(workspace, "c")) == {"main": 10, "qualification": 2, "gold": 1}
     with pytest.raises(DataError, match="3 golds, and 4 are needed"):
         read_golds(workspace, gold_file(tmp_path, rows), config("qualification=3", "gold_every=5"))
+
+
+def test_golds_need_something_that_can_be_wrong(workspace, candidates, tmp_path):
+    single = gold_file(tmp_path, [{"prompt": "a", "completions": ["x"], "ranks": [1]}])
+    with pytest.raises(DataError, match="no completions for a thumbs task"):
+        read_golds(workspace, single, config("task=thumbs", "gold_every=5"))
+    golds = read_golds(workspace, gold_file(tmp_path, [{"prompt": "a", "chosen": "x", "rejected": "y"}]), config())
+    with pytest.raises(ConfigError, match="rewritten"):
+        add(workspace, "c", candidates(), config("task=edit", "qualification=1"), golds=golds)
 
 
 @pytest.mark.parametrize(
@@ -273,6 +295,10 @@ def test_items_on_which_three_people_agree_become_golds(workspace, candidates):
     for gold in golds:
         favourite = 1 if int(gold.prompt.text.split()[1]) < 4 else 0
         assert int(gold.texts[gold.key["ranks"].index(1)][-1]) == favourite
+    flagged = next(item for item in all_items(workspace, "c") if item.prompt.id == golds[0].prompt.id)
+    queue.quarantine(workspace.database, flagged.id, "flagged: personal data", NOW)
+    left = agreed_golds(workspace, "c", config("gold_every=5"))
+    assert len(left) == 6 and flagged.prompt.id not in [gold.prompt.id for gold in left]
 
 
 # Progress

@@ -240,6 +240,25 @@ def test_an_answer_whose_solution_was_shown_stands(make, person):
     assert not past.editable and first.gold_feedback
 
 
+def test_nobody_gets_past_a_qualification_by_skipping_or_flagging_it_away(make, person, workspace, clock):
+    desk = make("qualification=2", "quarantine_after=1", main=1, qualification=2)
+    flagged = {"flags": {"prompt": ["personal data"]}}
+    view = desk.next(person)
+    with pytest.raises(DataError, match="before the work begins"):
+        desk.skip(person, view.assignment, "too hard")
+    desk.answer(person, view.assignment, "k", best(view) | flagged)
+    other = people.add_person(workspace.database, "Bob", "annotator", clock()).id
+    assert [name[0] for name in work(desk, other)] == list("qqm")
+
+
+def test_a_check_that_was_set_aside_is_none_that_is_still_to_come(make, person, clock):
+    desk = make("gold_every=2", "repeat_share=0", main=4, gold=2)
+    for gold in queue.items(desk.db, desk.id, role="gold"):
+        queue.quarantine(desk.db, gold.id, "skipped", clock())
+    assert [name[0] for name in work(desk, person)] == ["m"] * 4
+    assert desk.progress(person).left == 0
+
+
 # The guideline
 
 
@@ -311,6 +330,17 @@ def test_answers_may_be_changed_until_the_collection_is_closed(make, person):
     assert desk.next(person) is None and desk.progress(person).waiting == "closed"
 
 
+def test_what_was_taken_back_before_the_end_cannot_be_changed_after_it(make, person):
+    desk = make(main=1)
+    view = desk.next(person)
+    first = desk.answer(person, view.assignment, "a", {"choice": -1})
+    assert desk.undo(person).assignment == view.assignment
+    queue.set_status(desk.db, desk.id, "closed")
+    with pytest.raises(DataError, match="closed"):
+        desk.answer(person, view.assignment, "b", {"choice": 3})
+    assert [said.id for said, _ in queue.current_judgements(desk.db, desk.id)] == [first.judgement]
+
+
 def test_the_daily_limit_ends_the_day_and_not_the_next(make, person, clock):
     desk = make("per_day=2", main=5)
     assert len(work(desk, person)) == 2
@@ -329,6 +359,20 @@ def test_personal_data_sets_the_item_aside(make, person):
         item.reason == "flagged: personal data"
         and item.id == queue.assignment(desk.db, view.assignment, person).item.id
     )
+
+
+def test_an_answer_that_arrives_twice_sets_nothing_aside_again(make, person, clock):
+    """The manager has looked meanwhile: only something new may undo that."""
+    desk = make(main=2)
+    view = desk.next(person)
+    said = {"choice": 1, "flags": {"prompt": ["personal data"]}}
+    desk.answer(person, view.assignment, "a", said)
+    (item,) = queue.items(desk.db, desk.id, state="quarantined")
+    queue.clear(desk.db, item.id, clock())
+    assert desk.answer(person, view.assignment, "a", said).again
+    assert not queue.items(desk.db, desk.id, state="quarantined")
+    desk.answer(person, view.assignment, "b", said)
+    assert queue.items(desk.db, desk.id, state="quarantined")
 
 
 def test_a_wrong_answer_saves_nothing(make, person):

@@ -344,6 +344,19 @@ def test_decisions_stand_beside_the_votes(tmp_path):
         assert adjudicate.decisions(workspace, crowd.id)[accepted.id].cause == "misread"
 
 
+def test_a_decision_does_not_let_personal_data_out(tmp_path):
+    with Workspace.create(tmp_path / "workspace") as workspace:
+        crowd = open_collection(workspace, items=2, overlap=1, crowd=1)
+        crowd.work([reader()])
+        item = crowd.items[0]
+        adjudicate.decide(workspace, "votes", item.id, "accept", now=1.0, ranks=best_first(item.texts))
+        assert freeze(workspace, "votes", Choice()).rows == 2
+        queue.quarantine(workspace.database, item.id, "flagged: personal data", crowd.clock())
+        frozen = freeze(workspace, "votes", Choice())
+        assert [row["meta"]["item"] for row in rows_of(frozen)] == [crowd.items[1].id]
+        assert frozen.left_out["quarantined: flagged: personal data"] == 2
+
+
 def test_what_cannot_be_decided(tmp_path):
     with Workspace.create(tmp_path / "workspace") as workspace:
         crowd = open_collection(workspace, items=2, overlap=1, crowd=1)

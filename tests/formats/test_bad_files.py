@@ -223,3 +223,43 @@ def test_rankings_are_not_thumbs(tmp_path):
     loaded = load(path, "unpaired")
     assert len(loaded.records) == 2, "one person's thumbs on two completions share an id"
     assert loaded.skipped == [(f"{path}:3", "2 completions: use --kind preferences")]
+
+
+# --- rows of a shape that nobody would think of: named like any other, the rest is read
+
+TURN = {"role": "prompter", "text": "why?", "lang": "en", "message_tree_id": "t", "tree_state": "ready_for_export"}
+SAID = {"role": "assistant", "lang": "en", "message_tree_id": "t", "tree_state": "ready_for_export", "parent_id": "a"}
+TREE = [
+    TURN | {"message_id": "a", "parent_id": None, "rank": None},
+    SAID | {"message_id": "b", "text": "so", "rank": 0},
+    SAID | {"message_id": "c", "text": "thus", "rank": 1},
+]
+SIGNED = {"prompt": "why?", "response_1": "so", "response_2": "thus", "preference_strength": 1}
+SIGNED |= {"preference_statement": "", "all_preferences_unprocessed": []}
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "reason"),
+    [
+        (TREE, TREE[1] | {"message_id": "\ud800"}, "bad encoding: 'message_id'"),
+        (TREE, TREE[1] | {"message_id": "d", "parent_id": "\ud800"}, "bad encoding: 'parent_id'"),
+        (TREE, TREE[1] | {"message_id": "d", "role": ["assistant"]}, "the role ['assistant']"),
+        (TREE, TREE[1] | {"message_id": "d", "parent_id": "d"}, "it answers itself"),
+        (TREE, TREE[0] | {"message_tree_id": "\ud800"}, "bad encoding: 'message_tree_id'"),
+        (TREE, TREE[1] | {"message_id": "d", "message_tree_id": "u", "parent_id": None}, "nobody asks anything in it"),
+        ([SIGNED], SIGNED | {"preference_strength": 10**400}, "'preference_strength' is not a number"),
+    ],
+)
+def test_a_row_of_a_strange_shape_is_left_out_and_named(tmp_path, good, bad, reason):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*good, bad]))
+    loaded = load(path, "preferences")
+    assert len(loaded.records) == 1
+    ((where, why),) = loaded.skipped
+    assert where.startswith(f"{path}:{1 if why.startswith('the role') else len(good) + 1}") and why.startswith(reason)
+
+
+def test_votes_that_are_no_list_are_no_votes(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(SIGNED | {"all_preferences_unprocessed": 1e308}))
+    assert "votes" not in load(path, "preferences").records[0].meta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from people_at_work import check_counts, collect, give, new_items, take
 
 from trueup.errors import DataError
-from trueup.store import Workspace, queue, schema
+from trueup.store import Workspace, items, queue, schema
 
 PEOPLE = ("ann", "bob", "cid")
 LEASE = 10.0
@@ -298,6 +299,16 @@ def run(ws: Workspace, examples: int, steps: int) -> None:
         print_blob=True,
     )
     run_state_machine_as_test(machine, settings=profile)
+
+
+IDS = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def ids_in_order(monkeypatch):
+    """Ids decide between equals. Random ones would make two runs of one example differ."""
+    for module in (queue, items):
+        monkeypatch.setattr(module, "new_id", lambda: f"{next(IDS):016x}")
 
 
 def test_the_queue_does_what_the_model_does(shared):

@@ -488,6 +488,25 @@ def test_repeats_are_own_older_items_and_take_no_vote(ws):
     assert rounds == {0: 11, 1: 1}
 
 
+def test_a_quarantined_item_is_not_shown_again_either(ws):
+    db, collection = ws.database, collect(ws, 13)
+    for now in range(12):
+        give(ws, take(ws, collection, "ann", float(now)), now + 0.5)
+    first, second = queue.items(db, collection)[:2]
+    for each in (first, second):  # all others were judged just now
+        queue.quarantine(db, each.id, "flagged", 20.0)
+    assert take(ws, collection, "ann", 20.0, repeat=True) is None
+    queue.clear(db, second.id, 20.0)
+    held = take(ws, collection, "ann", 20.0, repeat=True)
+    assert (held.round, held.item.id) == (1, second.id)
+    queue.quarantine(db, second.id, "flagged", 21.0)
+    late = 20.0 + LEASE + 1
+    assert queue.renew(db, held.id, "ann", late, LEASE).state == "expired"
+    assert take(ws, collection, "ann", late, repeat=True) is None
+    queue.clear(db, second.id, late)
+    assert take(ws, collection, "ann", late, repeat=True).id == held.id
+
+
 def test_release_asks_for_more_votes_or_for_no_more(ws):
     db, collection = ws.database, collect(ws, 1)
     held = take(ws, collection, "ann")

@@ -297,12 +297,57 @@ def test_a_declared_and_an_undeclared_huge_body_are_refused(app, client, seated)
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"1", b"{", b'{"a": NaN}', b'{"a": 1e999}', b"[" * 200_000, b"\xff", b'"x"']
+    "body",
+    [b"", b"[]", b"1", b"{", b'{"a": NaN}', b'{"a": 1e999}', b"[" * 200_000, b"\xff", b'"x"']
+    + [b'{"keymap": {"\\ud800": "x"}}', b'{"a": "\\udc00"}'],
 )
 def test_json_that_is_no_object_is_refused(seated, body):
     headers = {"content-type": "application/json", "x-trueup": "1", "origin": OWN}
     answer = seated.post("/settings", content=body, headers=headers)
     assert answer.status_code == 400 and answer.json()["error"]
+
+
+def test_a_draft_cannot_hold_what_could_not_be_sent_back(seated, site_of_app):
+    path = f"/c/{site_of_app.collection}/next"
+    headers = {"content-type": "application/json", "x-trueup": "1", "origin": OWN}
+    body = b'{"seq": 1, "draft": {"\\ud83d": 1}}'
+    draft = f"/a/{seated.get(path).json()['assignment']}/draft"
+    assert seated.post(draft, content=body, headers=headers).status_code == 400
+    assert seated.get(path).status_code == 200
+
+
+def test_no_nul_reaches_a_database(client, seated, site_of_app):
+    """PostgreSQL refuses one anywhere in a text; SQLite takes it."""
+    for path in ("/c/%00", "/people/a%00b/anonymise", f"/c/{site_of_app.collection}/mine?before=%00"):
+        assert seated.get(path).status_code == 400
+    assert client.sign_in("ada\0", "some long password").status_code == 400
+
+
+def test_a_body_that_trickles_in_is_not_waited_for(app, site_of_app, monkeypatch):
+    monkeypatch.setattr(security, "BODY_SECONDS", 0.05)
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = {"host": "127.0.0.1", "content-type": "application/x-www-form-urlencoded", "origin": OWN}
+    scope = {
+        "type": "http", "method": "POST", "path": "/login", "raw_path": b"/login", "query_string": b"",
+        "scheme": "http", "http_version": "1.1", "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
+    }  # fmt: skip
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), 5))
+    assert sent[0]["status"] == 408
+
+
+def test_a_key_of_a_window_is_short(site_of_app):
+    client = site_of_app.client(None)
+    client.sign_in("x" * 500_000, "some long password")
+    meter = site_of_app.app.state.site.meter
+    assert max(len(who) for _, who in meter._windows) <= people.LONGEST_NAME
 
 
 def test_passwords_cannot_be_tried_in_bursts(app, site_of_app):

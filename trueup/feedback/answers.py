@@ -24,6 +24,7 @@ BOTH_BAD = "both bad"
 STRONGEST = 3
 LONGEST_TEXT = 200_000  # characters of a rewritten completion
 LONGEST_NOTE = 20_000  # of a rationale
+LONGEST_MS = 10**12  # of a time; what is longer is no time, and may be no float
 MOST_CHIPS = 20
 SHARED_FIELDS = ("rationale", "flags", "active_ms", "opened_ms", "client")
 FIELDS: dict[TaskKind, tuple[str, ...]] = {
@@ -201,8 +202,8 @@ READERS: dict[TaskKind, Callable[[CollectionConfig, int, Mapping[str, Any]], Ans
 
 def _check_shared(payload: Mapping[str, Any]) -> None:
     for name in ("active_ms", "opened_ms"):
-        if not _is_whole(payload.get(name, 0)) or payload.get(name, 0) < 0:
-            raise _wrong(name, "must be a whole number, at least 0")
+        if not _is_whole(payload.get(name, 0)) or not 0 <= payload.get(name, 0) <= LONGEST_MS:
+            raise _wrong(name, "must be a whole number of milliseconds, at least 0")
     for name, longest in (("rationale", LONGEST_NOTE), ("client", 200)):
         value = payload.get(name, "")
         if not isinstance(value, str):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from random import Random
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ..config import CollectionConfig, check
 from ..errors import ConfigError, DataError, TrueupError, WorkspaceError
@@ -20,13 +20,17 @@ from ..records import Completion, Prompt
 from ..runs.progress import track
 from ..store import Artifact, Workspace, audit, queue, read_jsonl, write_jsonl
 from ..store.artifacts import check_name
-from ..store.items import NewItem, Role
+from ..store.items import ORDINARY, NewItem, Role
 from ..text.formats import split_by_prompt
+from .adjudicate import every_item
 from .golds import MANY
 from .leaks import LeakFinder
 
 MOST = 9  # completions of an item: a digit key each
+SPLIT_SEED = 0  # not the filling's: a prompt is on the same side in every collection, so their sets can be joined
 ROWS = "rows.jsonl"
+
+Split: TypeAlias = Literal["train", "heldout"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ def collect(
     source, candidates = merged(workspace, completions)
     collection = open_collection(workspace, name, config, guideline, now)
     left_out: Counter[str] = Counter()
-    items = fill(candidates, source, config, filling, left_out, _model_names(workspace, candidates))
+    sides = _sides(workspace, collection.id)
+    items = fill(candidates, source, config, filling, left_out, _model_names(workspace, candidates), sides)
     found = leaks = added = 0
     with track(min(filling.limit or len(candidates), len(candidates)), f"filling '{name}'") as advance:
         for page in _pages(items, advance):
@@ -112,6 +117,8 @@ def check_question(
             f"there is a collection '{name}' already, with another {', '.join(different)}",
             "what people were asked cannot change under them: give the new one another name",
         )
+    if config.task == "edit" and (config.qualification or config.gold_every):
+        raise ConfigError("nobody can know how a text ought to be rewritten", "qualification and gold_every need ranks")
     if (config.qualification or config.gold_every) and not golds and not (before and _has_golds(workspace, before.id)):
         raise DataError("qualification and gold_every need items with known answers", "give them with --golds")
 
@@ -162,8 +169,12 @@ def fill(
     filling: Filling,
     left_out: Counter[str],
     model_names: Iterable[str] = (),
+    sides: Mapping[str, Split] | None = None,
 ) -> Iterator[NewItem | None]:
-    """The items of each prompt in an order that the seed decides; None after the last item of a prompt."""
+    """The items of each prompt in an order that the seed decides; None after the last item of a prompt.
+
+    `sides`: of the split, for prompts that are on one already.
+    """
     find_leaks = LeakFinder(model_names)
     groups = {group[0].prompt.id: group for group in candidates}
     chosen = first_prompts([group[0].prompt for group in candidates], filling.limit, filling.seed)
@@ -175,7 +186,7 @@ def fill(
         if not taken:
             left_out["prompts with fewer than two different completions"] += 1
         for texts in taken:
-            yield _item(texts, source, config, filling, chance * share, find_leaks)
+            yield _item(texts, source, config, filling, chance * share, find_leaks, sides or {})
         yield None
 
 
@@ -217,9 +228,10 @@ def _item(
     filling: Filling,
     probability: float,
     find_leaks: LeakFinder,
+    sides: Mapping[str, Split],
 ) -> NewItem:
     prompt = group[0].prompt
-    whole = str(prompt.meta.get("group", prompt.id))  # what has to stay on one side of the split
+    whole = _whole(prompt)
     role, overlap = _role(prompt.id, config, filling.seed)
     why: dict[str, Any] = {"strategy": "random", "probability": round(probability, 8)}
     if found := [word for completion in group for word in find_leaks(completion.text)]:
@@ -233,8 +245,19 @@ def _item(
         role=role,
         overlap=overlap,
         why=why,
-        split=split_by_prompt(whole, filling.heldout, filling.seed),
+        split=sides.get(whole) or split_by_prompt(whole, filling.heldout, SPLIT_SEED),
     )
+
+
+def _whole(prompt: Prompt) -> str:
+    """What has to stay on one side of the split."""
+    return str(prompt.meta.get("group", prompt.id))
+
+
+def _sides(workspace: Workspace, collection: str) -> dict[str, Split]:
+    """Where the prompts of a collection are already. One that gets more completions stays there, whatever share is
+    held out now: else some judgements on it would be learnt from and others tested on."""
+    return {_whole(item.prompt): item.split for item in every_item(workspace, collection) if item.role in ORDINARY}
 
 
 def _role(prompt: str, config: CollectionConfig, seed: int) -> tuple[Role, int]:

@@ -152,14 +152,16 @@ class Desk:
     def answer(self, person: str, assignment: str, key: str, payload: Mapping[str, Any]) -> Receipt:
         """Store an answer. `key` is the browser's own for this answer: sent twice, it is stored once."""
         mine = self._mine(assignment, person)
-        if mine.state == "done" and not self._is_retry(mine, key):
+        retry = bool(mine.judgement) and self._is_retry(mine, key)
+        if mine.judgement and not retry:
             self._check_editable(mine)
         if not self._guideline(mine, person)["seen"]:
             raise DataError("the guideline has to be read first", "open it and confirm that you have read it")
         answer = read_answer(self.config, len(mine.item.texts), payload)
         record = to_judgement(answer, mine, self._judge(person), self.now())
         record = _with_key(record, key)
-        self._set_aside(mine.item, answer)
+        if not retry:
+            self._set_aside(mine.item, answer)
         stored = queue.submit(self.db, assignment, person, key=key, record=record, now=self.now())
         schedule = self._schedule(person)
         feedback = _feedback(mine.item, record)
@@ -181,7 +183,8 @@ class Desk:
 
     def skip(self, person: str, assignment: str, reason: str) -> None:
         """Give an item up for good, with the reason."""
-        self._mine(assignment, person)
+        if self._mine(assignment, person).item.role == "qualification":
+            raise DataError("this one has to be judged before the work begins", "put it aside for later, or answer it")
         reason = plain_text(str(reason).strip(), "the reason")
         if not reason or len(reason) > LONGEST_REASON:
             raise DataError("a skip needs a reason", f"say in a few words why (at most {LONGEST_REASON} characters)")
@@ -290,7 +293,7 @@ class Desk:
     def _count(self, role: Role) -> int:
         n, after = 0, -1
         while page := queue.items(self.db, self.id, after, role=role):
-            n, after = n + len(page), page[-1].position
+            n, after = n + sum(item.state != "quarantined" for item in page), page[-1].position
         return n
 
     def _is_qualified(self, person: str, tried: int) -> bool:
@@ -341,8 +344,9 @@ class Desk:
 
     def _set_aside(self, item: Item, answer: Answer) -> None:
         """Personal data goes nowhere until a manager has looked. Done before the answer is stored: were the server
-        killed in between, a repeated answer would not come this way again."""
-        if PERSONAL in answer.flags and item.state != "quarantined":
+        killed in between, a repeated answer would not come this way again. The qualification stays: it is in no export,
+        and nobody gets in without it."""
+        if PERSONAL in answer.flags and item.state != "quarantined" and item.role != "qualification":
             queue.quarantine(self.db, item.id, f"flagged: {PERSONAL}", self.now())
 
 

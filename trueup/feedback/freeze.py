@@ -90,7 +90,9 @@ def freeze(workspace: Workspace, collection: str, choice: Choice, *, name: str =
         for each in decided.values():
             if each.judgement is not None and choice.kind == "preferences":
                 vote = _prepared(each.judgement, each.item, notes, choice)
-                spool.add(vote, notes[each.item].position, "")
+                why = quarantined(notes[each.item])
+                spool.add(vote, notes[each.item].position, why)
+                left_out[why] += bool(why)
         _check_judges(choice.heldout_judges, spool.judges)
         if not len(spool):
             raise _nothing(found, choice, left_out)
@@ -116,8 +118,8 @@ def why_out(vote: Judgement, about: Mapping[str, Any], note: Note, decision: Dec
         return "shown again to the same person"
     if vote.meta.get("surplus"):
         return "surplus"
-    if note.state == "quarantined":
-        return f"quarantined: {note.reason}" if note.reason else "quarantined"
+    if why := quarantined(note):
+        return why
     if decision is not None and decision.decision == "ambiguous":
         return "ambiguous by adjudication"
     if decision is not None and decision.judgement is not None and choice.kind == "preferences":
@@ -125,6 +127,13 @@ def why_out(vote: Judgement, about: Mapping[str, Any], note: Note, decision: Dec
     if vote.judge in choice.heldout_judges and vote.split == "train":
         return "a held-out judge on a training prompt"
     return _no_use(vote, choice.kind)
+
+
+def quarantined(note: Note) -> str:
+    """Holds for what was decided about an item as for the votes on it."""
+    if note.state != "quarantined":
+        return ""
+    return f"quarantined: {note.reason}" if note.reason else "quarantined"
 
 
 def _no_use(vote: Judgement, kind: Kind) -> str:

@@ -81,7 +81,7 @@ def _from_items(
     after = -1
     while page := queue.items(workspace.database, collection, after):
         for item in page:
-            if item.id in agreed:
+            if item.id in agreed and item.state != "quarantined":
                 key = {"ranks": list(agreed[item.id]), "why": f"{len(judges[item.id])} people agreed on this"}
                 kept = (item.prompt, item.texts, item.completions, item.finished, item.models)
                 yield NewItem(*kept, role="gold", overlap=MANY, key=key)
@@ -99,7 +99,7 @@ def _read(where: str, row: Any, config: CollectionConfig) -> tuple[Prompt, tuple
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{where}: not a gold: {error or 'it has no prompt'}", HINT) from None
     k = len(texts) if isinstance(texts, list) else 0
-    expected = k == 2 if config.task == "pair" else 2 <= k <= 9 if config.task == "ranking" else 1 <= k <= 9
+    expected = k == 2 if config.task == "pair" else 2 <= k <= 9  # of a single one every answer would be right
     if not expected or not all(isinstance(text, str) and text.strip() for text in texts):
         raise DataError(f"{where}: these are no completions for a {config.task} task", HINT)
     if not isinstance(ranks, list) or len(ranks) != k or not all(type(rank) is int and rank > 0 for rank in ranks):

@@ -65,7 +65,7 @@ def describe(tally: Tally, versions: Mapping[int, int], *, seed: int = 0) -> dic
     work = _work(tally)
     names = list(tally.judges)
     axes = [name for name in tally.votes if name != PAIR]
-    main = PAIR if PAIR in tally.votes else axes[0]
+    main = PAIR if PAIR in tally.votes or not axes else axes[0]  # of edits alone nothing agrees or differs
     votes = _votes(tally, main, work)
     overall = _agreement(votes, main, seed)
     people = list(_judges(tally, main, votes, work, names))

@@ -22,7 +22,7 @@ ROLES = ("main", "calibration", "gold", "qualification", "control")
 WORK = (0, 1)  # the places of the ordinary ones among them
 MOST = 16  # completions of an item, with room: a pair of them is one number below MOST * MOST
 NONE = -1
-PAIR, THUMBS = "pair", "thumb"  # the first tables of votes; the others are named after the axes of a rating
+PAIR, THUMBS = "", "thumb"  # the first tables of votes; the others are named after axes, and none is called so
 
 Ints = NDArray[np.int64]
 

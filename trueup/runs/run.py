@@ -72,14 +72,18 @@ class Run:
         *,
         seed: int,
         note: str = "",
+        name: str = "",
     ) -> Run:
-        """A new run, with its effective config; TensorBoard files are written when config has run.tensorboard."""
+        """A new run, with its effective config; TensorBoard files are written when config has run.tensorboard.
+
+        `name` is what its result is to be called, kept here so that a resumed run still knows.
+        """
         config = plain_json(config, "config")
         identity = f"{stamp()}-{stage}-{secrets.token_hex(2)}"
         with saying_disk_full(workspace.path):
             workspace.run_folder(identity).mkdir(parents=True)
         row = RunRow(
-            identity, stage, "running", config, seed, installed_versions(), note, started=utc_now(),
+            identity, stage, "running", config, seed, installed_versions(), note, started=utc_now(), name=name,
             inputs={role: artifact.id for role, artifact in inputs.items()},
         )  # fmt: skip
         run = cls(workspace, row)

@@ -99,6 +99,7 @@ MIGRATIONS: list[tuple[str, ...]] = [
         """CREATE TABLE audit (
             number BIGINT NOT NULL PRIMARY KEY, at DOUBLE PRECISION NOT NULL, person TEXT NOT NULL,
             action TEXT NOT NULL, about TEXT NOT NULL, details JSON NOT NULL, hash TEXT NOT NULL)""",
+        "ALTER TABLE run ADD COLUMN name TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE judgement ADD COLUMN collection TEXT REFERENCES collection (id)",
         "ALTER TABLE judgement ADD COLUMN item TEXT REFERENCES item (id)",
         "ALTER TABLE judgement ADD COLUMN assignment TEXT REFERENCES assignment (id)",

@@ -273,8 +273,7 @@ def _put_aside(connection: sa.Connection, wish: _Wish, state: Literal["expired",
     table, item = schema.assignment, schema.item
     query = sa.select(table).join(item, item.c.id == table.c.item).where(_of(wish), _is(state))
     query = query.where(item.c.role.in_(wish.roles), table.c.round == wish.round)
-    if wish.round == 0:
-        query = query.where(item.c.turn.is_not(None))
+    query = query.where(item.c.turn.is_not(None) if wish.round == 0 else item.c.state != "quarantined")
     first = table.c.expires.desc() if state == "expired" else table.c.expires
     row = connection.execute(query.order_by(first, table.c.id).limit(1)).first()
     if row is None:
@@ -326,6 +325,7 @@ def _new_repeat(connection: sa.Connection, wish: _Wish) -> Assignment | None:
     unrepeated = repeated.where(again.c.round == 1).correlate(table).scalar_subquery().is_(None)
     query = sa.select(table.c.item).join(schema.item, schema.item.c.id == table.c.item)
     query = query.where(mine, _is("done"), schema.item.c.role.in_(wish.roles), unrepeated)
+    query = query.where(schema.item.c.state != "quarantined")
     query = query.order_by(table.c.submitted, table.c.id).limit(1)
     point = first + (last - first) * int(digest([wish.person, wish.now])[:8], 16) / 0xFFFFFFFF
     for start, end in ((point, last), (first, point)):
@@ -398,7 +398,8 @@ def _counts(row: sa.Row[Any], item: sa.Row[Any]) -> int:
 
 
 def _may_resume(connection: sa.Connection, row: sa.Row[Any]) -> bool:
-    return bool(row.round > 0 or item_rows.narrow(connection, row.item).turn is not None)
+    item = item_rows.narrow(connection, row.item)
+    return bool(item.turn is not None if row.round == 0 else item.state != "quarantined")
 
 
 def _refuse_answered(row: sa.Row[Any]) -> None:

@@ -28,6 +28,7 @@ class RunRow:
     error: str = ""
     started: str = ""
     ended: str = ""
+    name: str = ""  # what its result is to be called
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
 

@@ -65,6 +65,7 @@ run = sa.Table(
     sa.Column("error", sa.Text, nullable=False),
     sa.Column("started", sa.Text, nullable=False),
     sa.Column("ended", sa.Text, nullable=False),  # empty while running
+    sa.Column("name", sa.Text, nullable=False, server_default=""),  # what its result is to be called
 )
 
 run_artifact = sa.Table(

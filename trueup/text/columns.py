@@ -81,7 +81,7 @@ def number(row: Columns, field: str, low: float = -math.inf, high: float = math.
         raise Skip(f"missing '{field}'")
     try:
         found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
         raise Skip(f"'{field}' is not a number")

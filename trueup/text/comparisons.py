@@ -130,8 +130,7 @@ def signed_pair(row: Columns) -> Judgement:
     if said and said[1] != said[2] and (strength > 0) != (said[1] == "2"):
         raise Skip("'preference_statement' says the opposite of the sign of 'preference_strength'")
     sides = columns.text(row, "response_1"), columns.text(row, "response_2")
-    everybody = row.get("all_preferences_unprocessed")
-    votes = [vote.get("strength") for vote in everybody or () if isinstance(vote, Mapping)]
+    votes = _said(row, "all_preferences_unprocessed", "strength")
     return _signed(row, turns_of(row, "prompt"), sides, strength, "helpsteer2", votes)
 
 
@@ -139,10 +138,15 @@ def signed_pair_in_context(row: Columns) -> Judgement:
     """HelpSteer3: the same, with the conversation as messages."""
     strength = columns.whole_number(row, "overall_preference", -STRONGEST, STRONGEST)
     sides = columns.text(row, "response1"), columns.text(row, "response2")
-    everybody = row.get("individual_preference")
-    votes = [vote.get("score") for vote in everybody or () if isinstance(vote, Mapping)]
+    votes = _said(row, "individual_preference", "score")
     prompt = columns.prompt(row, "context")
     return _signed(row, prompt, sides, strength, "helpsteer3", votes)
+
+
+def _said(row: Columns, field: str, what: str) -> list[Any]:
+    """What single people said; nothing where the column holds something else."""
+    everybody = row.get(field)
+    return [vote.get(what) for vote in everybody if isinstance(vote, Mapping)] if isinstance(everybody, list) else []
 
 
 def _signed(

@@ -24,29 +24,49 @@ def from_messages(rows: Sequence[tuple[str, Columns]]) -> Iterator[tuple[str, Co
         nodes: dict[str, dict[str, Any]] = {}
         known = []
         for where, row in group:
-            name = columns.word(row, "message_id")
+            try:
+                name, _ = columns.word(row, "message_id"), columns.word(row, "parent_id")
+            except Skip as reason:
+                yield where, reason
+                continue
             if name in nodes:
                 yield where, Skip("a message with this id was there before")
             else:
                 nodes[name] = {**row, "replies": []}
                 known.append((where, nodes[name]))
-        yield from _joined(tree, nodes, known)
+        if known:
+            yield from _joined(tree, nodes, known)
 
 
 def _joined(tree: str, nodes: Mapping[str, Any], known: Sequence[tuple[str, Columns]]) -> Iterator[Any]:
     """Hangs every message below the one that it answers; yields the tree."""
-    roots = []
+    roots, tops = [], []
     for where, node in known:
         parent = columns.word(node, "parent_id")
         if parent in nodes:
             nodes[parent]["replies"].append(node)
-        elif parent:
+            continue
+        tops.append(node)
+        if parent:
             yield where, Skip("the message that it answers is not in the file")
         else:
             roots.append((where, {"message_tree_id": tree, "tree_state": node.get("tree_state"), "prompt": node}))
     if not roots:
         yield known[0][0], Skip("a tree without its first message")
+        return
+    reached = _below(tops)
+    yield from ((where, Skip("it answers itself, by way of others")) for where, node in known if id(node) not in reached)
     yield from roots
+
+
+def _below(waiting: list[Any]) -> set[int]:
+    """The messages under these, and themselves: what answers itself in a circle hangs below nothing."""
+    reached = set()
+    while waiting:
+        node = waiting.pop()
+        reached.add(id(node))
+        waiting += node["replies"]
+    return reached
 
 
 def rankings(where: str, row: Columns) -> Iterator[Part]:
@@ -142,18 +162,27 @@ def prompter_turns(where: str, row: Columns) -> Iterator[Part]:
     if row.get("tree_state") in _UNUSABLE:
         yield where, Skip(f"the tree is '{row['tree_state']}'")
         return
+    try:
+        tree = columns.word(row, "message_tree_id")
+    except Skip as reason:
+        yield where, reason
+        return
+    found = False
     waiting: list[tuple[tuple[Message, ...], Any]] = [((), row.get("prompt"))]
     while waiting:  # a stack, not a recursion: a conversation may be longer than Python's stack is deep
         before, node = waiting.pop()
         if trouble := _trouble(node):
+            found = True
             yield _place(where, node), trouble
             continue
         said = (*before, Message(_ROLES[node["role"]], node["text"]))
         replies = _replies(node)
         if node["role"] == "prompter":
-            tree = columns.word(row, "message_tree_id")
+            found = True
             yield _place(where, node), {"said": said, "node": node, "replies": replies, "tree": tree}
         waiting += [(said, reply) for reply in reversed(replies)]
+    if not found:
+        yield where, Skip("nobody asks anything in it")
 
 
 def _trouble(node: Any) -> Skip | None:
@@ -164,7 +193,7 @@ def _trouble(node: Any) -> Skip | None:
         return Skip("deleted")
     if node.get("review_result") is False:
         return Skip("it failed its review")
-    if node.get("role") not in _ROLES:
+    if not isinstance(node.get("role"), str) or node["role"] not in _ROLES:
         return Skip(f"the role {node.get('role')!r} is neither prompter nor assistant")
     try:
         columns.text(node, "text")

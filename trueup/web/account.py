@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from ..errors import DataError
@@ -56,14 +57,15 @@ def login_page(visit: Anybody, next: str = "/") -> Response:
 def login(visit: Anybody, fields: Sent) -> Response:
     site, name = visit.site, " ".join(text(fields, "name").split())
     site.meter.count("sign in", visit.address, site.limits.sign_in_address)
-    site.meter.count("sign in as", name.lower(), site.limits.sign_in_name)
+    site.meter.count("sign in as", who := name.lower()[: people.LONGEST_NAME], site.limits.sign_in_name)
     back = own_path(str(fields.get("next", "/")))
     person = auth.check_password(site, name, text(fields, "password"))
     if person is None:
-        return auth.form_page(
-            visit, "login.html", 403, next=back, problem="That name and password do not fit together."
-        )
-    site.meter.forgive("sign in as", name.lower())
+        problem = "That name and password do not fit together."
+        refused = auth.form_page(visit, "login.html", 403, next=back, problem=problem)
+        refused.background = BackgroundTask(auth.note_failure, site, name)
+        return refused
+    site.meter.forgive("sign in as", who)
     answer = goto(back)
     auth.sign_in(visit, person, "password", answer)
     return answer
@@ -109,6 +111,7 @@ def set_password(visit: Signed, fields: Sent) -> Response:
     site, me = visit.site, visit.me
     site.meter.count("sign in as", me.name.lower(), site.limits.sign_in_name)
     if people.password_hash(site.db, me.name) and not auth.check_password(site, me.name, text(fields, "old")):
+        auth.note_failure(site, me.name)
         return _account(visit, 403, "That is not the present password.")
     try:
         hashed = auth.hash_password(text(fields, "new"), me.name)

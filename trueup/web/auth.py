@@ -110,17 +110,21 @@ def hash_password(password: str, name: str) -> str:
 
 
 def check_password(site: Site, name: str, password: str) -> Person | None:
-    """The person, if this is their password. Takes as long for a name that nobody has."""
+    """The person, if this is their password. Takes as long for a name that nobody has, so it writes nothing."""
     known = people.password_hash(site.db, name)
     person, stored = known if known else (None, _NOBODY)
     try:
         with _at_once:
             _hasher.verify(stored, password[: LONGEST + 1].encode("utf-8", "replace"))
     except (VerificationError, InvalidHashError):
-        if person:
-            audit.note(site.db, site.now(), person.id, "sign-in failed", person.id)
         return None
     return person
+
+
+def note_failure(site: Site, name: str) -> None:
+    """To be called when the answer is on its way: how long a write takes would tell that there is such a name."""
+    if known := people.password_hash(site.db, name):
+        audit.note(site.db, site.now(), known[0].id, "sign-in failed", known[0].id)
 
 
 # Sessions
@@ -179,6 +183,8 @@ def text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str):
         raise Refused(400, f"the field '{name}' is missing", "reload the page")
+    if "\0" in value:
+        raise Refused(400, f"the field '{name}' holds characters that cannot be stored", "remove NUL")
     return value
 
 

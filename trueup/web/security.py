@@ -7,6 +7,7 @@ server (Sec-Fetch-Site, Origin, and then a form token or a header that only scri
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -14,6 +15,7 @@ import logging
 import math
 import os
 import secrets
+import time
 import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import TrueupError, WorkspaceError
 
+BODY_SECONDS = 30.0  # for all of it: who sends a byte a minute holds one of the few connections
 BODY_LIMIT = 1 << 20  # bytes of a request; the longest guideline or rewritten answer is far below
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -135,8 +138,10 @@ class Guard:
         if len(hosts) != 1 or _name_of(hosts[0]) not in self.hosts:
             raise Refused(400, "this server does not go by that name", "use the address that `trueup label` printed")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > BODY_LIMIT:
+        if not length.isdecimal() or len(length) > 20 or int(length) > BODY_LIMIT:
             raise Refused(413, f"a request holds at most {BODY_LIMIT:,} bytes", "send less at a time")
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            raise Refused(400, "the address of this page is not right", "start from the first page")
         if scope["method"] in SAFE_METHODS:
             check_embedding(headers)
         else:
@@ -214,12 +219,17 @@ class _Answer:
 
 
 def _limited(receive: Receive) -> Receive:
-    """A body without a declared length is counted as it comes."""
-    total = 0
+    """A body without a declared length is counted as it comes; one that trickles in is not waited for."""
+    total, whole = 0, False
+    ends = time.monotonic() + BODY_SECONDS
 
     async def counted() -> Message:
-        nonlocal total
-        message = await receive()
+        nonlocal total, whole
+        try:  # after the body the same call waits for the client to hang up, which may take as long as it likes
+            message = await asyncio.wait_for(receive(), None if whole else ends - time.monotonic())
+        except TimeoutError:
+            raise Refused(408, "the request took too long to arrive", "send it again") from None
+        whole = not message.get("more_body", False)
         total += len(message.get("body", b""))
         if total > BODY_LIMIT:
             raise Refused(413, f"a request holds at most {BODY_LIMIT:,} bytes", "send less at a time")
@@ -269,6 +279,10 @@ def json_body(raw: bytes) -> dict[str, Any]:
         raise Refused(400, "the request is not JSON", "reload the page") from error
     if not isinstance(value, dict):
         raise Refused(400, "the request is not a JSON object", "reload the page")
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair: it could neither be stored nor sent back
+        raise Refused(400, "the request holds characters that cannot be stored", "remove broken characters") from error
     return value
 
 
