@@ -82,7 +82,7 @@ class Recipe:
             "steps": 140,
             "head_lr": 0.02,
             "optimizer": {"name": "muon", "lr": 2e-3, "muon_lr": 0.02, "warmup_steps": 5},
-            "run": {"evaluate_every": 70},
+            "run": {"evaluate_every": 140},
         }
     )
     plain_reward_steps: int = 45  # the plain head is shown beside the other, with the same settings

@@ -230,3 +230,31 @@ def test_people_who_left_keep_their_votes(tmp_path):
         people.anonymise(workspace.database, crowd.people[0].id)
         (judge,) = asking.quality(workspace, "votes")["value"]["judges"]
         assert judge["n"] == 5 and judge["judge"].startswith("human:")
+
+
+@pytest.mark.parametrize(
+    ("settings", "answer"),
+    [
+        ({"task": "edit", "k": 1}, {"edited": 0, "text": "a better one"}),
+        ({"task": "thumbs", "k": 1}, {"thumbs": ["unsure"]}),
+    ],
+)
+def test_where_nothing_can_agree_the_other_figures_are_there(tmp_path, settings, answer):
+    with Workspace.create(tmp_path / "workspace") as workspace:
+        crowd = open_collection(workspace, items=6, overlap=2, crowd=2, **settings)
+        crowd.work([lambda view, chance: answer | {"active_ms": 5000}] * 2)
+        value = quality.compute(workspace, "votes")
+    assert value["n"] == 12 and value["agreement"]["percent"]["value"] is None
+    assert [each["speed"]["n"] for each in value["judges"]] == [6, 6]
+
+
+def test_an_axis_may_be_called_a_pair(tmp_path):
+    def rates(view, chance):
+        return {"ratings": {"pair": [1, 7], "tone": [3, 3]}}
+
+    with Workspace.create(tmp_path / "workspace") as workspace:
+        axes = [{"name": "pair"}, {"name": "tone"}]
+        crowd = open_collection(workspace, items=6, overlap=2, crowd=2, task="rating", axes=axes)
+        crowd.work([rates, rates])
+        value = quality.compute(workspace, "votes")
+    assert set(value["axes"]) == {"pair", "tone"} and value["measured_on"] == "pairs of completions"

@@ -55,7 +55,9 @@ def _joined(tree: str, nodes: Mapping[str, Any], known: Sequence[tuple[str, Colu
         yield known[0][0], Skip("a tree without its first message")
         return
     reached = _below(tops)
-    yield from ((where, Skip("it answers itself, by way of others")) for where, node in known if id(node) not in reached)
+    yield from (
+        (where, Skip("it answers itself, by way of others")) for where, node in known if id(node) not in reached
+    )
     yield from roots
 
 

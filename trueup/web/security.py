@@ -141,7 +141,7 @@ class Guard:
         if not length.isdecimal() or len(length) > 20 or int(length) > BODY_LIMIT:
             raise Refused(413, f"a request holds at most {BODY_LIMIT:,} bytes", "send less at a time")
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-            raise Refused(400, "the address of this page is not right", "start from the first page")
+            raise Refused(404, "there is no such page", "start from the first page")  # a database may not take one
         if scope["method"] in SAFE_METHODS:
             check_embedding(headers)
         else:
@@ -204,6 +204,8 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             for name, value in self._headers.items():
                 headers[name] = value
+            if message["status"] in (408, 413):  # the rest of the body may still be on its way: nobody reads it
+                headers["connection"] = "close"
         await self._send(message)
 
     async def refuse(self, scope: Scope, error: Refused) -> None:
