@@ -46,7 +46,8 @@ def retrain(
     config = _settings(row, steps, mine if votes == "only-mine" else ())
     split, how = parts(mine, config.run.seed)
     models = [
-        _trained(ws, row, config, _data(ws, row, part.train, votes, frozen.artifact, len(split))) for part in split
+        _trained(ws, row, config, _data(ws, row, part.train, votes, frozen.artifact, part.test, len(split)))
+        for part in split
     ]
     kept = models[0]
     if len(split) > 1:
@@ -67,7 +68,14 @@ def retrain(
         "steps": config.steps,
         "models_trained": len(models) + (len(split) > 1),
         "agreement": compared(_points(ws, before, tested), after, how),
+        "known_before": _known(ws, row, tested),
     }
+
+
+def _known(ws: Workspace, row: RunRow, tested: Sequence[Judgement]) -> int:
+    """Tested judgements about prompts of which the model before had learnt what others said: it had the easier test."""
+    old = {each.prompt.id for each in wiring.read_judgements(ws.get(row.inputs["data"])) if each.split == "train"}
+    return sum(judgement.prompt.id in old for judgement in tested)
 
 
 def _maker(ws: Workspace, model: Artifact) -> RunRow:
@@ -102,14 +110,28 @@ def _trained(ws: Workspace, row: RunRow, config: RewardConfig, data: Artifact) -
 
 
 def _data(
-    ws: Workspace, row: RunRow, mine: Sequence[Judgement], votes: Votes, frozen: Artifact, parts: int = 1
+    ws: Workspace,
+    row: RunRow,
+    mine: Sequence[Judgement],
+    votes: Votes,
+    frozen: Artifact,
+    tested: Sequence[Judgement] = (),
+    parts: int = 1,
 ) -> Artifact:
-    """What to learn from. A model that is only there to be tested needs no held-out judgements of others."""
+    """What to learn from: nothing about the prompts it is tested on, whoever judged them.
+
+    A model that is only there to be tested needs no held-out judgements of others.
+    """
     rows = [judgement.to_json() for judgement in mine]
     if votes == "only-mine":
         return wiring.put_records(ws, "preferences", rows, parents={"judgements": frozen}, source="people's judgements")
     old = ws.get(row.inputs["data"])
-    before = [each.to_json() for each in wiring.read_judgements(old) if parts == 1 or each.split == "train"]
+    closed = {judgement.prompt.id for judgement in tested}
+    before = [
+        each.to_json()
+        for each in wiring.read_judgements(old)
+        if (each.split == "train" and each.prompt.id not in closed) or (each.split == "heldout" and parts == 1)
+    ]
     parents = {"judgements": old, "added": frozen}
     return wiring.put_records(ws, "preferences", [*before, *rows], parents=parents, source="judgements, some added")
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from small import add_small_data
 
-from trueup import api
+from trueup import api, retraining, wiring
 from trueup.errors import ConfigError, DataError, TrueupError
 from trueup.feedback import relabel
 from trueup.feedback.desk import Desk
@@ -94,6 +94,23 @@ def judged(workspace, checkpoint):
         first, second = map(len, view.completions)
         desk.answer(person.id, view.assignment, "k", {"choice": -1 if first > second else 1})
     return person.judge
+
+
+def test_a_model_learns_nothing_about_the_prompts_it_is_tested_on(workspace, judged, monkeypatch):
+    learnt = []
+
+    def note(ws, row, config, data):
+        learnt.append({j.prompt.id for j in wiring.read_judgements(data) if j.split == "train"})
+        return trained(ws, row, config, data)
+
+    trained = retraining._trained
+    monkeypatch.setattr(retraining, "_trained", note)
+    found = api.retrain(workspace, relabel.COLLECTION, votes="add", steps=1)
+    asked = {j.prompt.id for j in workspace.judgements() if j.source == "human"}
+    first, second, kept = learnt
+    assert not first & second & asked and asked <= kept, "of what people said, each half is closed to one of the two"
+    assert len(asked - first) + len(asked - second) == len(asked)
+    assert found["known_before"] > 0, "and it says that the model before had the easier test"
 
 
 def test_retraining_keeps_people_apart_and_tells_how_much_it_knows(workspace, judged):

@@ -184,6 +184,7 @@ def retrain(collection: str, votes: str, reward: str, steps: int, name: str) -> 
         "",
         *(_share(when, agreement[when]) for when in ("before", "after")),
         f"tested on {agreement['tested_on']}; {agreement['gained']} pairs gained, {agreement['lost']} lost",
+        f"of {found['known_before']} tested judgements the model before knew what others said about the prompt",
         agreement["verdict"],
     ]
     return Result(found, "\n".join(lines))
