@@ -29,7 +29,7 @@ from trueup.errors import ConfigError, TrueupError
 from trueup.inputs import INPUTS
 from trueup.records import Completion, Demonstration, Judgement, Prompt
 from trueup.runs import Run, runs
-from trueup.store import Workspace
+from trueup.store import Workspace, migrations
 
 TRAIN = "--threads 1 --set run.tensorboard=false --set model.adapter=none"
 SHORT = "--threads 1 --set sampling.max_new_tokens=4"
@@ -513,9 +513,8 @@ def test_a_workspace_of_a_newer_version(alone, capsys):
     for line in ("artifacts list", "train sft --base model --data demonstrations", "gc --yes", "upgrade"):
         capsys.readouterr()
         assert cli.run(["--workspace", str(alone.path), *line.split()]) == 1
-        check_lines(
-            capsys.readouterr().err, "was made by a newer trueup (schema 99, this one knows 1)", "update trueup"
-        )
+        known = f"was made by a newer trueup (schema 99, this one knows {migrations.newest()})"
+        check_lines(capsys.readouterr().err, known, "update trueup")
     assert (alone.path / "workspace.db").read_bytes() == content, "nothing of it may change"
 
 
