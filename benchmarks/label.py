@@ -114,7 +114,7 @@ def _judge(served: Served, session: str, times: Times, end: float, think: float,
     browser = Browser(served, session)
     time.sleep(start)
     view = browser.timed(times, times.next, "GET", f"/c/{served.collection}/next")
-    while view and time.monotonic() + think < end:
+    while view and "assignment" in view and time.monotonic() + think < end:
         time.sleep(think)
         answer = {"key": secrets.token_hex(16), "answer": {"choice": secrets.choice((-2, -1, 1, 2)), "active_ms": 2000}}
         reply = browser.timed(times, times.answer, "POST", f"/a/{view['assignment']}/answer", answer)

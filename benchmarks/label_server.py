@@ -14,7 +14,7 @@ from trueup.web.serve import Binding, Server
 
 from .filling import check, fill
 
-FREE = 40_000  # items left to judge: more than the judges get through
+FREE = 8_000  # items left to judge: more than the judges get through
 WITHOUT = Limit(10**9, 60.0)
 
 

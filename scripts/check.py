@@ -195,7 +195,29 @@ def mutants(settings: Settings) -> Outcome:
     return Outcome(figures, shown("python tests/mutants.py", words))
 
 
+def labelling(settings: Settings) -> Outcome:
+    """The labelling app at size, on SQLite."""
+    size = ["--judgements", "3000", "--seconds", "2", "--rounds", "1", "--think", "0.2"] if settings.quick else []
+    words = ["label", *size, "--json"]
+    done = execute([sys.executable, "-m", "benchmarks", *words])
+    try:
+        found = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return Outcome(command=shown("python -m benchmarks", words), problem=last_words(done))
+    large = found["at"][str(found["judgements"])]
+    both, page = large["submit_and_next_ms"], large["quality_page_seconds"]
+    failures = sum(len(each["failures"]) for each in found["at"].values())
+    figures = [
+        Figure("p95 of submit and next, ms", both["p95"], "below 50", both["p95"] < 50, n=both["n"]),
+        Figure("p95 against 10,000 judgements", found["p95_ratio"], "at most 1.5", found["p95_ratio"] <= 1.5),
+        Figure("quality page, seconds", page, "below 2", page < 2),
+        Figure("requests that failed", failures, "0", failures == 0),
+    ]
+    return Outcome(figures, shown("python -m benchmarks", words), more=found)
+
+
 WITH_TESTS = ("trueup", "tests", "scripts/check.py")
+WITH_BENCHMARKS = ("trueup", "benchmarks", "scripts/check.py")
 CHECKS = (
     *(
         Check(
@@ -209,6 +231,7 @@ CHECKS = (
     Check("demo-pooled", "the win rates of the three seeds together", 0, pooled, derived=True),
     Check("overopt", "a weak reward model without KL penalty is over-optimised", 6, overopt),
     Check("resume", "killed and resumed equals undisturbed; other tests that take minutes", 30, resume, WITH_TESTS),
+    Check("labelling", "the labelling app with a million judgements and 32 judges", 15, labelling, WITH_BENCHMARKS),
     Check("mutants-caught", "the tests notice when the code is broken", 40, mutants, WITH_TESTS),
 )
 

@@ -176,7 +176,10 @@ def freeze(
     if heldout is not None and not 0 <= heldout < 1:
         raise ConfigError(f"heldout is {heldout:g}", "give a share from 0 to below 1")
     choice = freezing.Choice(kind, rule, heldout, tuple(heldout_judges), seed)
-    return freezing.freeze(ws, collection, choice, name=name)
+    frozen = freezing.freeze(ws, collection, choice, name=name)
+    about = queue.collection(ws.database, collection).id
+    audit.note(ws.database, time.time(), "", "froze", about, artifact=frozen.artifact.id, kind=kind, rule=rule)
+    return frozen
 
 
 def disputed(ws: Workspace, collection: str, *, below: float = 1.0, limit: int = 20) -> list[adjudication.Disputed]:

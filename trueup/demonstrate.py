@@ -427,8 +427,8 @@ def _rate_text(rate: Mapping[str, Any]) -> str:
 def _commands(folder: Path) -> list[str]:
     where = f"--workspace {folder}"
     return [
+        f"trueup {where} label",
         f"trueup {where} lineage rl",
-        f"trueup {where} runs list",
         f"trueup {where} export rl ./my-model",
     ]
 

@@ -301,6 +301,28 @@ def test_items_on_which_three_people_agree_become_golds(workspace, candidates):
     assert len(left) == 6 and flagged.prompt.id not in [gold.prompt.id for gold in left]
 
 
+def test_what_people_agreed_on_checks_only_a_task_that_it_fits(workspace, candidates):
+    settings = load("collection", sets=["task=ranking", "overlap=3", "max_overlap=3", "repeat_share=0"])
+    collect(workspace, "c", settings, [candidates(2, 4)], now=NOW)
+
+    def everybody_agrees():
+        for name in ("Ada", "Bea", "Cid"):
+            known = {each.name: each.id for each in people.people(workspace.database)}
+            who = known.get(name) or people.add_person(workspace.database, name, "annotator", NOW).id
+            desk = Desk(workspace, "c", lambda: NOW)
+            while (view := desk.next(who)) is not None:
+                ranks = [sorted(view.completions).index(text) + 1 for text in view.completions]
+                desk.answer(who, view.assignment, "k", {"ranks": ranks, "confirmed": True})
+
+    everybody_agrees()
+    assert [len(gold.texts) for gold in agreed_golds(workspace, "c", settings)] == [4, 4]
+    with pytest.raises(DataError, match="none of the 2 items on which people agree in 'c' fits a pair task"):
+        agreed_golds(workspace, "c", config("gold_every=5"))
+    collect(workspace, "c", settings, [candidates(1, 2, "other")], now=NOW)
+    everybody_agrees()
+    assert [len(gold.texts) for gold in agreed_golds(workspace, "c", config("gold_every=5"))] == [2]
+
+
 # Progress
 
 

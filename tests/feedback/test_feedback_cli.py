@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from trueup.cli.main import run
+from trueup.cli.team import WEB_SECRET
 from trueup.feedback.desk import Desk
 from trueup.feedback.roles import RIGHTS, NotAllowed, may, may_invite, require
 from trueup.records import Prompt
 from trueup.store import Workspace, people, queue
+from trueup.web.security import SECRET_FILE, read_secret
 
 
 @pytest.fixture
@@ -135,13 +138,30 @@ def test_people_are_invited_named_moved_and_forgotten(trueup, workspace):
     assert [each["uses"] for each in listed["invitations"]] == [1]
     assert trueup("feedback people revoke", listed["invitations"][0]["id"])[0] == 0
     assert trueup("feedback people list")[1]["invitations"] == []
+    session = people.new_session(workspace.database, ada.id, time.time(), 3600)
+    assert people.session(workspace.database, session, time.time()) is not None
     assert trueup("feedback people role Ada viewer")[1]["role"] == "viewer"
+    assert people.session(workspace.database, session, time.time()) is None
     assert people.person(workspace.database, ada.id).role == "viewer"
     assert trueup("feedback people deactivate --anonymise", ada.judge)[0] == 0
     left = people.person(workspace.database, ada.id)
     assert left.name == ada.judge and not left.active
+    assert not (workspace.path / SECRET_FILE).exists(), "forgetting makes no secret"
     code, _, stderr = trueup("feedback people role Adda viewer")
     assert code == 1 and "nobody is called 'Adda'" in stderr
+
+
+def test_to_be_forgotten_is_to_have_said_nothing_about_oneself(trueup, workspace):
+    assert WEB_SECRET == SECRET_FILE
+    secret = read_secret(workspace.path / SECRET_FILE)
+    for name in ("Ada", "Bea"):
+        person = people.add_person(workspace.database, name, "annotator", 0)
+        people.set_demographics(workspace.database, secret, person.id, {"age": "30-39"})
+    assert people.demographics(workspace.database, 1) == {"age": {"30-39": 2}}
+    assert trueup("feedback people deactivate Ada")[0] == 0
+    assert people.demographics(workspace.database, 1) == {"age": {"30-39": 2}}
+    assert trueup("feedback people deactivate Bea --anonymise")[0] == 0
+    assert people.demographics(workspace.database, 1) == {"age": {"30-39": 1}}
 
 
 def test_the_command_line_leaves_its_traces_in_the_audit_log(trueup, workspace):

@@ -15,6 +15,7 @@ from trueup.feedback import adjudicate, pooling
 from trueup.feedback.freeze import Choice, freeze
 from trueup.records import Demonstration, Judgement, Prompt
 from trueup.store import Workspace, queue, read_jsonl
+from trueup.store.items import NewItem
 from trueup.text.formats import split_by_prompt
 
 
@@ -90,6 +91,44 @@ def test_one_more_vote_is_another_artifact(tmp_path):
         crowd.work([reader()], most=1, seed=1)
         second = freeze(workspace, "votes", Choice())
         assert (first.rows, second.rows) == (2, 3) and first.artifact.id != second.artifact.id
+
+
+def test_rows_say_who_wrote_the_completions_and_how_the_item_was_chosen(tmp_path):
+    """Without the probability of having been chosen, nobody could weight an active choice back."""
+    why = {"strategy": "uncertainty", "probability": 0.25}
+    completions = ("answer 0 worth 1 ", "answer 0 worth 5 ")
+
+    def frozen(task, judge, *choices):
+        crowd = open_collection(workspace, name=task, items=1, overlap=2, crowd=2, task=task)
+        item = NewItem(
+            Prompt.user("q"), completions, crowd.items[0].completions, (True, False), ("one", "two"), overlap=2, why=why
+        )
+        queue.add_items(workspace.database, crowd.id, [item], crowd.clock())
+        crowd.work([judge, judge])
+        for choice in choices:
+            rows = rows_of(freeze(workspace, task, choice))
+            yield [row for row in rows if row["prompt"]["messages"][0]["content"] == "q"]
+
+    with Workspace.create(tmp_path / "workspace") as workspace:
+        for rows in frozen("pair", reader(), Choice(), Choice(rule="soft")):
+            assert rows and all(row["meta"]["models"] == ["one", "two"] and row["meta"]["why"] == why for row in rows)
+        up = {"thumbs": ["up", "up"]}
+        unpaired = [Choice("unpaired"), Choice("unpaired", "soft")]
+        for rows in frozen("thumbs", lambda view, chance: up, *unpaired):
+            said = {row["completions"][0]: row["meta"] for row in rows}
+            assert [said[text]["models"] for text in completions] == [["one"], ["two"]]
+            assert [said[text]["finished"] for text in completions] == [[True], [False]]
+            assert all(meta["why"] == why for meta in said.values())
+
+        def editor(view, chance):
+            return {
+                "edited": view.completions.index(completions[1]) if view.prompt[0]["content"] == "q" else 0,
+                "text": "better",
+            }
+
+        pairs, demos = frozen("edit", editor, Choice(), Choice(kind="demonstrations"))
+        assert pairs and all(row["meta"]["models"] == ["two", row["judge"]] for row in pairs)
+        assert demos and all(row["meta"] == {"models": ["two", row["judge"]], "why": why} for row in demos)
 
 
 # Splits

@@ -10,7 +10,7 @@ from crowd import always_left, open_collection, prompts, reader
 from trueup import asking
 from trueup.cli.main import main
 from trueup.errors import ConfigError
-from trueup.store import Workspace
+from trueup.store import Workspace, audit, queue
 from trueup.wiring import put_records
 
 
@@ -68,11 +68,15 @@ def test_quality_is_computed_once_and_shown_again(say):
     assert say("runs", "list").count("-quality-") == 1
 
 
-def test_freeze_says_what_it_left_out(say):
+def test_freeze_says_what_it_left_out_and_is_noted(say, folder):
     text = say("feedback", "freeze", "votes", "--rule", "soft", "--name", "frozen")
     assert "25 rows of 50 votes by 3 judges" in text
     found = json.loads(say("feedback", "freeze", "votes", "--rule", "soft", "--json"))
     assert found["id"] in text and found["splits"] == {"train": 25}
+    with Workspace.open(folder) as workspace:
+        last = audit.entries(workspace.database)[-1]
+        assert last["action"] == "froze" and last["about"] == queue.collection(workspace.database, "votes").id
+        assert last["details"] == {"artifact": found["id"], "kind": "preferences", "rule": "soft"}
     assert "judgements, human: 50" in say("lineage", "frozen")
     assert "has no vote to freeze" in say("feedback", "freeze", "votes", "--as", "unpaired", code=1)
 

@@ -65,7 +65,7 @@ class Judge(threading.Thread):
 
     def judge(self) -> None:
         view = self.insist("GET", f"/c/{self.collection}/next")
-        while view and not self.stop.is_set():
+        while view and "assignment" in view and not self.stop.is_set():
             answer = {"choice": self.random.choice((-3, -1, 1, 2)), "active_ms": 5}
             body = {"key": secrets.token_hex(16), "answer": answer}
             reply = self.insist("POST", f"/a/{view['assignment']}/answer", body)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sites import FLAGS, START_TOKEN, Client, Clock, Site, Watched, new_collection, own_only
+from sites import FLAGS, START_TOKEN, Client, Clock, Site, Watched, new_collection, own_only, playwright
 
 from trueup.store import Workspace, people
 from trueup.web.limits import Limits
@@ -117,8 +117,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install -e .[dev]`")
-    with playwright.sync_playwright() as started:
+    with playwright().sync_playwright() as started:
         running = started.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield running
         running.close()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
 from trueup.records import Prompt
@@ -31,6 +34,14 @@ TEXTS = (  # of one prompt each, from short to long
     ("The cat sat on the mat.", "A cat was sitting on a mat."),
     ("Yes.", "No, for three reasons: it is late, it rains, and nobody asked."),
 )
+
+
+def playwright() -> Any:
+    """Playwright's module. Without it the tests of pages are skipped; in CI, where it has to be, they fail."""
+    name = "playwright.sync_api"
+    if os.environ.get("CI"):
+        return importlib.import_module(name)
+    return pytest.importorskip(name, reason="the page tests need `pip install -e .[dev]`")
 
 
 @dataclass

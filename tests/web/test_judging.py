@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sites import START_TOKEN, Site, new_items
+from sites import START_TOKEN, Site, new_items, playwright
 
 from trueup.records import Judgement
 from trueup.store import queue, schema
 
-expect: Any = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install -e .[dev]`").expect
+expect: Any = playwright().expect
 
 FOUR = ("The first text.", "The second text.", "The third text.", "The fourth text.")
 AXES = [
@@ -575,6 +575,15 @@ def test_the_solution_of_a_qualification_item_is_shown(serve, open_page):
     page = work(open_page, site)
     keys(page, "1", "Enter")
     expect(page.locator("#notice")).to_contain_text("The first is true.")
+
+
+def test_who_has_reached_the_daily_limit_is_told_so(serve, open_page):
+    page = work(open_page, serve(per_day=1))
+    keys(page, "1", "Enter")
+    is_done(page)
+    for look in (lambda: None, page.get_by_role("button", name="Look again").click, page.reload):
+        look()
+        expect(page.locator("#why")).to_have_text(re.compile("in a day"))
 
 
 def test_looking_again_finds_what_came_since(serve, open_page):

@@ -104,3 +104,15 @@ def test_other_hosts_need_accounts(workspace, start):
 def test_mistakes_are_said_in_words(workspace, start, options, message):
     process, said = start(*options)
     assert process.wait(timeout=30) == 1 and f"error: {message}" in said and "hint:" in said
+
+
+def test_who_judged_a_demo_is_told_how_to_train_with_it(serve_app):
+    from trueup.cli.label import _what_next
+
+    site = serve_app(name="relabel")
+    assert _what_next(site.workspace) == ""
+    client = site.client(site.ready(site.person("ada")))
+    view = client.get(f"/c/{site.collection}/next").json()
+    client.json(f"/a/{view['assignment']}/answer", key="1", answer={"choice": 1})
+    said = _what_next(site.workspace)
+    assert said.startswith("1 judged.") and "feedback retrain relabel --votes add" in said

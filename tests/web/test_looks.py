@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sites import Site, new_collection
+from sites import Site, new_collection, playwright
 
 from trueup.web.site import STATIC, TEMPLATES
 
-expect: Any = pytest.importorskip("playwright.sync_api", reason="the page tests need `pip install -e .[dev]`").expect
+expect: Any = playwright().expect
 
 SENTENCE = "The committee met on Tuesday to consider whether the bridge should be closed to lorries. "
 LONG = "\n\n".join([SENTENCE * 6] * 22)  # about 2,000 words

@@ -288,7 +288,7 @@ def test_no_answer_of_the_server_names_a_model_or_a_gold(site_of_app):
     for turn in range(4):
         answer = client.get(f"/c/{collection}/next")
         texts.append(answer.text)
-        if answer.status_code == 204:
+        if "assignment" not in answer.json():
             break
         view = answer.json()
         assert set(view) == {
@@ -330,6 +330,30 @@ def test_the_way_of_a_new_annotator(site_of_app):
     assert "Version 2" in versions and "Version 1" in versions and "Publish" in versions
     assert [each["text"] for each in queue.guidelines(site_of_app.db, collection)][1] == "# Be fairer\n"
     assert "changed the guideline" in [entry["action"] for entry in audit.entries(site_of_app.db)]
+
+
+@pytest.mark.parametrize(
+    ("why", "config", "role"),
+    [
+        ("", {}, "main"),
+        ("daily limit", {"per_day": 1}, "main"),
+        ("qualification", {"qualification": 1}, "qualification"),
+        ("closed", {}, "main"),
+    ],
+)
+def test_who_has_nothing_to_judge_is_told_why(serve_app, why, config, role):
+    key = {"ranks": [1, 2]} if role == "qualification" else None
+    site = serve_app(texts=[("x", "y")], columns={"role": role, "key": key}, repeat_share=0.0, **config)
+    client = site.client(site.ready(site.person("judge")))
+    path = f"/c/{site.collection}"
+    view = client.get(f"{path}/next").json()
+    if why == "closed":
+        queue.set_status(site.db, site.collection, "closed")
+    wrong = 3 if view["completions"] == ["x", "y"] else -3
+    answer = client.json(f"/a/{view['assignment']}/answer", key="k", answer={"choice": wrong}).json()
+    assert (answer["next"], answer["waiting"]) == (None, why)
+    assert client.get(f"{path}/next").json() == {"waiting": why}
+    assert f'data-waiting="{why}"' in client.get(path).text
 
 
 def test_a_guideline_has_an_end(seated, site_of_app):

@@ -72,7 +72,20 @@ def label(
         browser = not no_browser and binding.is_local_only
         with _opened(ws, address) if browser else nullcontext(), suppress(KeyboardInterrupt):
             server.run()  # Ctrl-C is how one stops a server, and no failure
-    return Result({"address": address.partition("?")[0]}, "")
+        return Result({"address": address.partition("?")[0]}, _what_next(ws))
+
+
+def _what_next(ws: Workspace) -> str:
+    """For whoever judged a demo's own candidates: how to see what came of it."""
+    from ..feedback import relabel
+    from ..store import queue
+
+    made = [each for each in queue.collections(ws.database) if each.name == relabel.COLLECTION]
+    judged = queue.counts(ws.database, made[0].id)["judgements"] if made else 0
+    if not judged:
+        return ""
+    retrain = f"trueup --workspace {ws.path} feedback retrain {relabel.COLLECTION} --votes"
+    return f"{judged} judged. Train the reward model again with them:\n  {retrain} add\n  {retrain} only-mine"
 
 
 def _first_page(ws: Workspace, collection: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import DataError, NotFoundError, nearest
+from ..errors import ConfigError, DataError, NotFoundError, nearest
 from .command import Command, Group, Result, workspace
 from .text import named, table
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ROLES = ("owner", "manager", "annotator", "viewer")
 DAY = 86_400.0
 MOST_USES = 100
+WEB_SECRET = "web-secret"  # web.security.SECRET_FILE, which only the web extra can import
 
 
 @click.group(
@@ -72,6 +73,7 @@ def change_role(who: str, role: Any) -> Result:
     with workspace() as ws:
         person = find_person(ws, who)
         store.set_role(ws.database, person.id, role)
+        store.end_sessions(ws.database, person.id)  # what they hold open was drawn for the old role
         audit.note(ws.database, time.time(), "", "changed a role", person.id, role=role)
     return Result({"person": person.id, "role": role}, f"{person.name} is {role} now")
 
@@ -92,7 +94,10 @@ def deactivate(who: str, anonymise: bool) -> Result:
 
     with workspace() as ws:
         person = find_person(ws, who)
+        secret = _web_secret(ws) if anonymise else None  # first: one that cannot be read must not leave half of it done
         (store.anonymise if anonymise else store.deactivate)(ws.database, person.id)
+        if secret is not None:
+            store.forget_demographics(ws.database, secret, person.id)
         audit.note(ws.database, time.time(), "", "anonymised" if anonymise else "deactivated", person.id)
     done = "is forgotten" if anonymise else "can no longer sign in"
     return Result({"person": person.id, "anonymised": anonymise}, f"{person.judge} {done}; the judgements stay")
@@ -283,6 +288,19 @@ def find_person(ws: Workspace, who: str) -> Person:
 
 
 # Inside
+
+
+def _web_secret(ws: Workspace) -> bytes | None:
+    """Without one nobody has said anything about themselves, and none is made for this."""
+    path = ws.path / WEB_SECRET
+    if not path.exists():
+        return None
+    try:
+        from ..web.security import read_secret
+    except ImportError as error:
+        hint = "without it, what this person said about themselves would stay: pip install 'trueup[web]'"
+        raise ConfigError(f"this needs the web app ({error.name} is not installed)", hint) from None
+    return read_secret(path)
 
 
 def _disputed(ws: Workspace, collection: str, limit: int) -> Result:

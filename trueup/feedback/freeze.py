@@ -108,6 +108,8 @@ class Note:
     reason: str
     completions: str
     finished: tuple[bool, ...]
+    models: tuple[str, ...]
+    why: Mapping[str, Any]
 
 
 def why_out(vote: Judgement, about: Mapping[str, Any], note: Note, decision: Decision | None, choice: Choice) -> str:
@@ -149,13 +151,15 @@ def _no_use(vote: Judgement, kind: Kind) -> str:
 
 
 def _prepared(judgement: Judgement, item: str, notes: Mapping[str, Note], choice: Choice) -> Judgement:
-    """A vote with its split, and with what the reward stage wants to know of its completions."""
+    """A vote with its split, what is known of its completions, and how likely its item was chosen: to weight back."""
     split = judgement.split
     if choice.heldout is not None:
         group = str(judgement.prompt.meta.get("group", judgement.prompt.id))
         split = split_by_prompt(group, choice.heldout, choice.seed)
-    finished = _finished(judgement, notes[item])
-    meta = {**judgement.meta, "item": item} | ({} if all(finished) else {"finished": finished})
+    note = notes[item]
+    finished, models = _finished(judgement, note), _models(judgement, note)
+    known = {"finished": [] if all(finished) else finished, "models": models, "why": dict(note.why)}
+    meta = {**judgement.meta, "item": item} | {key: value for key, value in known.items() if value}
     return replace(judgement, split=split, meta=meta)
 
 
@@ -165,6 +169,15 @@ def _finished(judgement: Judgement, note: Note) -> list[bool]:
     if edit is not None and len(judgement.completions) == 2:
         return [note.finished[edit["of"]], True]
     return [*note.finished, *([True] if edit is not None else [])]
+
+
+def _models(judgement: Judgement, note: Note) -> list[str]:
+    """The model behind each completion; behind what a person wrote stands that person. Empty where none is known."""
+    edit = judgement.meta.get("edit")
+    if not note.models or edit is None:
+        return list(note.models)
+    before = [note.models[edit["of"]]] if len(judgement.completions) == 2 else list(note.models)
+    return [*before, judgement.judge]
 
 
 # --- what is written
@@ -234,7 +247,14 @@ def _thumbs(vote: Judgement) -> list[Judgement]:
     """One judgement a completion that got a thumb; the unsure say nothing."""
     given = enumerate(vote.ratings[THUMB])
     return [
-        replace(vote, completions=(vote.completions[i],), ranks=(1,), ratings={THUMB: (value,)}, targets=())
+        replace(
+            vote,
+            completions=(vote.completions[i],),
+            ranks=(1,),
+            ratings={THUMB: (value,)},
+            targets=(),
+            meta={**vote.meta, **{key: [vote.meta[key][i]] for key in ("finished", "models") if key in vote.meta}},
+        )
         for i, value in given
         if value in (0, 1)
     ]
@@ -243,7 +263,9 @@ def _thumbs(vote: Judgement) -> list[Judgement]:
 def _demonstration(vote: Judgement) -> dict[str, Any]:
     """What a person wrote, with the vote it comes from: the lineage counts these."""
     said = {"judge": vote.judge, "source": vote.source, "id": vote.id, "split": vote.split}
-    return {"prompt": vote.prompt.to_json(), "completion": vote.meta["answer"]["text"]} | said
+    meta = {key: vote.meta[key] for key in ("models", "why") if key in vote.meta}
+    row = {"prompt": vote.prompt.to_json(), "completion": vote.meta["answer"]["text"]} | said
+    return row | ({"meta": meta} if meta else {})
 
 
 def _counted(rows: Iterable[dict[str, Any]], splits: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -263,7 +285,7 @@ def _versions(workspace: Workspace, collection: str, seen: Mapping[str, int]) ->
 
 def _notes(workspace: Workspace, collection: str) -> dict[str, Note]:
     return {
-        item.id: Note(item.position, item.state, item.reason, item.completions, item.finished)
+        item.id: Note(item.position, item.state, item.reason, item.completions, item.finished, item.models, item.why)
         for item in every_item(workspace, collection)
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,17 @@ def agreed_golds(workspace: Workspace, collection: str, config: CollectionConfig
             f"in collection '{found.name}' there is no item on which {ENOUGH} people agree without a tie",
             "give golds in a file, or wait until more has been judged",
         )
-    return with_roles(_from_items(workspace, found.id, agreed, judges), config)
+    golds = list(_from_items(workspace, found.id, agreed, judges))
+    fitting = [gold for gold in golds if _fits(len(gold.texts), config)]
+    if golds and not fitting:
+        raise DataError(
+            f"none of the {len(golds)} items on which people agree in '{found.name}' fits a {config.task} task",
+            "take a collection of the same task, or give golds in a file",
+        )
+    return with_roles(fitting, config)
 
 
-def with_roles(golds: Iterator[NewItem], config: CollectionConfig) -> list[NewItem]:
+def with_roles(golds: Iterable[NewItem], config: CollectionConfig) -> list[NewItem]:
     """The first ones are the qualification, the others are hidden in the work."""
     made = list(golds)
     wanted = config.qualification + (1 if config.gold_every else 0)
@@ -99,8 +106,7 @@ def _read(where: str, row: Any, config: CollectionConfig) -> tuple[Prompt, tuple
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{where}: not a gold: {error or 'it has no prompt'}", HINT) from None
     k = len(texts) if isinstance(texts, list) else 0
-    expected = k == 2 if config.task == "pair" else 2 <= k <= 9  # of a single one every answer would be right
-    if not expected or not all(isinstance(text, str) and text.strip() for text in texts):
+    if not _fits(k, config) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise DataError(f"{where}: these are no completions for a {config.task} task", HINT)
     if not isinstance(ranks, list) or len(ranks) != k or not all(type(rank) is int and rank > 0 for rank in ranks):
         raise DataError(f"{where}: 'ranks' must be a whole number for each completion, 1 for the best", HINT)
@@ -108,6 +114,11 @@ def _read(where: str, row: Any, config: CollectionConfig) -> tuple[Prompt, tuple
     if not isinstance(why, str):
         raise DataError(f"{where}: 'why' must be text", HINT)
     return prompt, tuple(texts), {"ranks": ranks, "why": why}
+
+
+def _fits(k: int, config: CollectionConfig) -> bool:
+    """Of a single completion every answer would be right."""
+    return k == 2 if config.task == "pair" else 2 <= k <= 9
 
 
 def _prompt(value: Any) -> Prompt:

@@ -148,7 +148,7 @@ def _places(k: int, targets: Sequence[float]) -> tuple[int, ...]:
 
 def _made(group: Sequence[Judgement], rule: Rule, ranks: tuple[int, ...], **more: Any) -> Judgement:
     first, ids = group[0], [vote.id for vote in group]
-    kept = {key: first.meta[key] for key in ("collection", "item", "finished") if key in first.meta}
+    kept = {key: first.meta[key] for key in ("collection", "item", "finished", "models", "why") if key in first.meta}
     return Judgement(
         first.prompt,
         first.completions,

@@ -2,6 +2,7 @@
 
 What the script of the page gets is a view as JSON: all of `desk.View`, and beside it `rendered`, the same texts as
 safe HTML: {"prompt": [a message each], "completions": [...]}. Nothing else about an item leaves the server.
+Where there is no next view, `waiting` says why, in the words of `desk.Progress`; "" when everything is done.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def judge(visit: Judging, collection: str) -> Response:
         return visit.page("warning.html", collection=found, warning=_warning(found))
     if guideline_of(visit, found)["text"].strip() and not _has_read(visit, found):
         return goto(f"/c/{found.id}/guideline")
-    return visit.page("judge.html", collection=found, view=_next(visit, _desk(visit, found)))
+    come = _next(visit, _desk(visit, found))
+    return visit.page("judge.html", collection=found, view=come["next"], waiting=come["waiting"])
 
 
 @router.post("/c/{collection}/warning")
@@ -59,8 +61,9 @@ def warned(visit: Judging, collection: str) -> Response:
 
 @router.get("/c/{collection}/next")
 def next_view(visit: Judging, collection: str) -> Response:
-    view = _next(visit, _desk(visit, collection_of(visit, collection)))
-    return Response(status_code=204) if view is None else as_json(view)
+    """The view itself or, without one, {"waiting": why}."""
+    come = _next(visit, _desk(visit, collection_of(visit, collection)))
+    return as_json(come["next"] or {"waiting": come["waiting"]})
 
 
 @router.post("/a/{assignment}/answer")
@@ -70,7 +73,7 @@ def answer(visit: Judging, assignment: str, fields: Sent) -> Response:
     receipt = desk.answer(visit.me.id, held.id, text(fields, "key"), _object(fields, "answer"))
     if held.judgement and not receipt.again:
         audit.note(visit.db, visit.now, visit.me.id, "revised a judgement", receipt.judgement)
-    return as_json({"receipt": receipt.to_json(), "next": _next(visit, desk)})
+    return as_json({"receipt": receipt.to_json()} | _next(visit, desk))
 
 
 @router.post("/a/{assignment}/draft")
@@ -92,7 +95,7 @@ def skip(visit: Judging, assignment: str, fields: Sent) -> Response:
     held = assignment_of(visit, assignment)
     desk = _desk(visit, held.collection)
     desk.skip(visit.me.id, held.id, text(fields, "reason"))
-    return as_json({"next": _next(visit, desk)})
+    return as_json(_next(visit, desk))
 
 
 @router.post("/a/{assignment}/postpone")
@@ -100,7 +103,7 @@ def postpone(visit: Judging, assignment: str) -> Response:
     held = assignment_of(visit, assignment)
     desk = _desk(visit, held.collection)
     desk.postpone(visit.me.id, held.id)
-    return as_json({"next": _next(visit, desk)})
+    return as_json(_next(visit, desk))
 
 
 @router.post("/a/{assignment}/revise")
@@ -190,8 +193,9 @@ def _desk(visit: Visit, collection: Collection | str) -> Desk:
     return visit.site.desk(collection if isinstance(collection, str) else collection.id)
 
 
-def _next(visit: Visit, desk: Desk) -> dict[str, Any] | None:
-    return as_sent(desk.next(visit.me.id))
+def _next(visit: Visit, desk: Desk) -> dict[str, Any]:
+    view = as_sent(desk.next(visit.me.id))
+    return {"next": view, "waiting": "" if view else desk.progress(visit.me.id).waiting}
 
 
 def _warning(collection: Collection) -> str:

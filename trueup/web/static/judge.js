@@ -12,6 +12,14 @@ const HEARTBEAT = 120_000; // milliseconds between renewals of the lease while s
 const ROLES = { system: "System", user: "Person", assistant: "Assistant" };
 const REASONS = ["I cannot judge this", "Broken or unreadable", "Not in my language", "Too unpleasant for me"];
 
+// By the server's word for it: why there is nothing to judge.
+const WHY = {
+  "": "You have done everything there is for you. New items may come later.",
+  closed: "This collection is closed. Thank you for your work.",
+  "daily limit": "You have reached the most that one person may judge in a day. You can go on after midnight UTC.",
+  qualification: "You did not pass the qualification. Those who lead this collection can give you another try.",
+};
+
 const at = (id) => document.getElementById(id);
 const form = at("judging");
 const sheet = at("sheet");
@@ -61,12 +69,13 @@ function refuse(error) {
 
 // Showing
 
-function show(next) {
+function show(next, why = "") {
   if (next && !next.guideline.seen) return location.assign(`/c/${here}`); // it changed: the server has it read first
   drafts.stop();
   view = next;
   form.hidden = !view;
   at("nothing").hidden = Boolean(view);
+  at("why").textContent = WHY[why];
   labelKeys();
   if (!view) return at("nothing").querySelector("h1").focus();
   const draft = drafts.begin(view);
@@ -257,7 +266,7 @@ async function deliver(assignment, key, said) {
   if (!stored) return;
   shelf.drop(assignment);
   note(stored.receipt.gold_feedback);
-  show(stored.next);
+  show(stored.next, stored.waiting);
   saved(stored.receipt);
 }
 
@@ -269,7 +278,7 @@ function waiting(seconds) {
 function saved(receipt) {
   const words = `Saved. ${receipt.done_today} today.`;
   tell(words);
-  say([words, receipt.gold_feedback, view ? "" : "Nothing is left."].join(" "));
+  say([words, receipt.gold_feedback, view ? "" : at("why").textContent].join(" "));
   if (!view) at("progress").textContent = `${receipt.done_today} done today`;
 }
 
@@ -320,10 +329,10 @@ function undo() {
 
 function leave(path, body, words) {
   const left = view.assignment;
-  move(path, body, ({ next }) => {
+  move(path, body, ({ next, waiting: why }) => {
     shelf.drop(left);
     note("");
-    show(next);
+    show(next, why);
     tell(words);
     say(words);
   });
@@ -485,7 +494,8 @@ function pressed(event) {
 
 async function lookAgain() {
   try {
-    show(await send(`/c/${here}/next`, null, { method: "GET" }));
+    const found = await send(`/c/${here}/next`, null, { method: "GET" });
+    show("assignment" in found ? found : null, found.waiting);
     if (!view) tell("Still nothing.", "calm");
   } catch (error) {
     refuse(error);
@@ -512,7 +522,7 @@ async function start() {
   listen();
   const first = JSON.parse(at("view").textContent);
   await deliverOlder(first?.assignment);
-  show(first);
+  show(first, at("nothing").dataset.waiting);
   const waiting = first && shelf.get(first.assignment);
   if (waiting?.answer) deliver(first.assignment, waiting.key, waiting.answer);
 }

@@ -1,0 +1,26 @@
+"""The programs that measure: at a size that says nothing about speed, they work and find nothing lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_labelling_benchmark_reaches_every_page_and_loses_nothing():
+    size = "--judgements 300 --judges 3 --seconds 1 --rounds 1 --think 0.1 --json"
+    command = [sys.executable, "-m", "benchmarks", "label", *size.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode in (0, 1), done.stderr  # 1: slower than promised, on a machine that does other work
+    found = json.loads(done.stdout)
+    at = found["at"]["300"]
+    assert at["failures"] == [] and at["submit_and_next_ms"]["n"] > 5 and at["next_ms"]["n"] == 3
+    assert at["quality_page_seconds"] > 0 and found["checks"]["no request failed"]
+
+
+def test_help():
+    done = subprocess.run([sys.executable, "-m", "benchmarks", "-h"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "label" in done.stdout and "choose" in done.stdout
