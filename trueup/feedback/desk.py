@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import CollectionConfig
@@ -159,7 +159,7 @@ class Desk:
             raise DataError("the guideline has to be read first", "open it and confirm that you have read it")
         answer = read_answer(self.config, len(mine.item.texts), payload)
         record = to_judgement(answer, mine, self._judge(person), self.now())
-        record = _with_key(record, key)
+        record = replace(record, meta={**record.meta, "key": key})
         if not retry:
             self._set_aside(mine.item, answer)
         stored = queue.submit(self.db, assignment, person, key=key, record=record, now=self.now())
@@ -264,7 +264,7 @@ class Desk:
         if not found.repeat_place:
             return found
         last = queue.own_work(self.db, self.id, person, 1)
-        return Schedule(**vars(found) | {"repeated": bool(last) and last[0].round > 0})
+        return replace(found, repeated=bool(last) and last[0].round > 0)
 
     def _over_limit(self, schedule: Schedule) -> bool:
         return 0 < self.config.per_day <= schedule.standing.today
@@ -348,12 +348,6 @@ class Desk:
         and nobody gets in without it."""
         if PERSONAL in answer.flags and item.state != "quarantined" and item.role != "qualification":
             queue.quarantine(self.db, item.id, f"flagged: {PERSONAL}", self.now())
-
-
-def _with_key(record: Judgement, key: str) -> Judgement:
-    return Judgement(
-        **{name: getattr(record, name) for name in record.__slots__} | {"meta": {**record.meta, "key": key}}
-    )
 
 
 def _key(item: Item) -> tuple[int, ...]:
