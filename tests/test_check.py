@@ -54,7 +54,7 @@ def fake(monkeypatch, tmp_path):
     monkeypatch.setattr(
         check,
         "CHECKS",
-        tuple(check.Check(n, f"promise {n}", 1, outcome(n, v)) for n, v in (("good", 0.7), ("poor", 0.2))),
+        tuple(check.Check(n, f"promise {n}", 1, outcome(n, v), ("trueup",)) for n, v in (("good", 0.7), ("poor", 0.2))),
     )
     return ran
 
@@ -129,7 +129,9 @@ def test_the_digest_sees_every_file_of_the_package(tmp_path, monkeypatch):
 
 
 def test_what_could_not_be_judged_is_missed_and_tried_again(fake, tmp_path, monkeypatch, capsys):
-    broken = check.Check("broken", "x", 1, lambda settings: (fake.append("broken"), check.Outcome(problem="exit 1"))[1])
+    broken = check.Check(
+        "broken", "x", 1, lambda settings: (fake.append("broken"), check.Outcome(problem="exit 1"))[1], ("trueup",)
+    )
     monkeypatch.setattr(check, "CHECKS", (broken,))
     for _ in range(2):
         assert check.main(["--results", str(tmp_path)]) == 1
