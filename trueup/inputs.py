@@ -21,7 +21,12 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
     "pretrain": {"data": ("demonstrations",)},
     "sft": {"base": MODELS, "data": ("demonstrations",)},
     "sample": {"model": MODELS, "prompts": PROMPTS},
-    "reward": {"base": MODELS, "data": ("preferences",), "features": MODELS},
+    "reward": {
+        "base": MODELS,
+        "data": ("preferences", "unpaired"),
+        "features": MODELS,
+        "reference": ("completions", "demonstrations"),
+    },
     "rl": {"policy": MODELS, "reward": SCORERS, "prompts": PROMPTS},
     "winrate": {
         "a": (*MODELS, "completions"),
@@ -31,7 +36,7 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
         "reward": SCORERS,
     },
 }
-OPTIONAL = {("reward", "features"), ("winrate", "judge"), ("winrate", "reward")}
+OPTIONAL = {("reward", "features"), ("reward", "reference"), ("winrate", "judge"), ("winrate", "reward")}
 
 
 @dataclass(frozen=True)
@@ -142,8 +147,6 @@ def _check_elsewhere(source: str, settings: ModelSettings, *, scores: bool) -> N
         raise ModelError(f"'{source}' is a {made_for}: it scores text and writes none", "name a causal language model")
     if scores and made_for and "SequenceClassification" not in made_for:
         raise ModelError(f"'{source}' is a {made_for}, not a reward model", "train one: trueup train reward")
-    if scores and config.num_labels != 1:
-        raise ModelError(f"'{source}' has {config.num_labels} outputs, a reward model has one", "name another model")
 
 
 def is_features(folder: str) -> bool:
