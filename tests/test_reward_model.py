@@ -255,6 +255,17 @@ def test_a_row_longer_than_the_model_reads_is_an_error(scorer):
         scorer.score([Completion(PROMPT, "rain"), Completion(PROMPT, "the old town " * 60)])
 
 
+def test_in_rl_a_row_too_long_is_read_as_far_as_it_fits(scorer):
+    """The policy counted its own tokens: what it wrote may be longer to another tokenizer, and must not end the run."""
+    long = Completion(PROMPT, "the old town " * 60)
+    scorer.cut = True
+    cut, whole = scorer.raw([long, Completion(PROMPT, "rain")])[:, 0].tolist()
+    prompt = scorer.model.encoder.prompt(PROMPT)
+    tokens = scorer.model.encoder.completion(PROMPT, long.text)[: scorer.model.context - len(prompt)]
+    assert cut == pytest.approx(float(raw(scorer.model, [(prompt, [tokens])])), abs=1e-5)
+    assert scorer.cut_short == 1 and whole == pytest.approx(float(scorer.raw([Completion(PROMPT, "rain")])), abs=1e-5)
+
+
 def test_a_constant_reward_model_is_right_exactly_half_of_the_time(scorer):
     """Ties are worth half: counting them as right or wrong would flatter or slander it."""
     torch.nn.init.zeros_(scorer.model.network.score.weight)

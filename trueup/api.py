@@ -397,6 +397,13 @@ def retrain(
 # --- models in and out
 
 
+def ensemble(ws: Workspace, models: Sequence[Ref], *, name: str = "") -> Artifact:
+    """Make one reward model of several that were trained with different seeds; scores then have a `spread`."""
+    from .ensembling import ensemble
+
+    return ensemble(ws, models, name=name)
+
+
 def export(ws: Workspace, ref: Ref, folder: str | Path, merge: bool = False) -> Path:
     """Write a model as a plain transformers folder, or PEFT one for an adapter, with tokenizer and model card."""
     from .exporting import export_model

@@ -120,7 +120,7 @@ def load_scorer(run: Run, role: str, config: Any) -> RewardScorer:
 
     artifact = run.inputs[role]
     model = load_reward(chain(run.workspace, artifact), config.model, source=artifact.id)
-    return RewardScorer(model, scoring=config.scoring)
+    return RewardScorer(model, scoring=config.scoring, cut=role == "reward" and run.stage == "rl")
 
 
 # --- stages
@@ -267,6 +267,8 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
     _say_if_none_held_out(run, held)
     watched: dict[str, Scorer] = {"gold": GoldScorer()} if _in_world(prompts) else {}
     best = rl(run, config, policy, reference, Sampler(policy), scorer, train, held, watched)
+    if scorer.cut_short:
+        run.event("cut", f"{scorer.cut_short} completions were longer than the reward model reads and scored in part")
     return _finish_model(run, policy, config, best, long)
 
 

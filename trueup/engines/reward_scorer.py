@@ -18,12 +18,21 @@ PRICE = 10.0  # of one unit (a standard deviation, if normalised) below a floor
 class RewardScorer:
     """One number a completion, and what it is made of: `parts` has each objective, and the members' `spread`.
 
-    Each output is (raw - mean) / std with the constants stored in the model, then `scoring` makes them one.
+    Each output is (raw - mean) / std with the constants stored in the model, then `scoring` makes them one. What is
+    longer than the model reads is an error; with `cut`, as in RL, where text the policy wrote may have more tokens to
+    another tokenizer, it is read as far as it fits.
     """
 
-    def __init__(self, model: RewardModel, batch_size: int = 16, scoring: Scoring = Scoring()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        model: RewardModel,
+        batch_size: int = 16,
+        scoring: Scoring = Scoring(),  # noqa: B008
+        cut: bool = False,
+    ) -> None:
         self.model = model.eval()
-        self.batch_size, self.scoring = batch_size, scoring
+        self.batch_size, self.scoring, self.cut = batch_size, scoring, cut
+        self.cut_short = 0  # completions that were read only as far as they fit
         self._chosen = _chosen(model, scoring)
 
     @torch.no_grad()
@@ -66,16 +75,15 @@ class RewardScorer:
         encoder = self.model.encoder
         prompt = encoder.prompt(group[0].prompt)
         tokens = [encoder.completion(c.prompt, c.text, finished=c.finished) or (encoder.eos_id,) for c in group]
-        self._check_length(len(prompt) + max(map(len, tokens)))
-        return prompt, tokens
-
-    def _check_length(self, longest: int) -> None:
-        if longest > self.model.context:
+        room = self.model.context - len(prompt)
+        if room < max(map(len, tokens)) and not (self.cut and room > 0):
             raise ModelError(
-                f"a prompt and its completion are {longest} tokens to the reward model, whose context is "
-                f"{self.model.context}",
+                f"a prompt and its completion are {len(prompt) + max(map(len, tokens))} tokens to the reward model, "
+                f"whose context is {self.model.context}",
                 "leave out the longest prompts, lower sampling.max_new_tokens, or use a reward model that reads more",
             )
+        self.cut_short += sum(len(each) > room for each in tokens)
+        return prompt, [each[:room] for each in tokens]
 
 
 def weigh(scores_com: torch.Tensor, chosen: Sequence[tuple[int, Objective]]) -> torch.Tensor:

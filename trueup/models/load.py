@@ -18,8 +18,10 @@ from ..config import Architecture, ModelSettings, PromptSettings
 from ..errors import ModelError
 from ..text.chat import Encoder, PromptFormat, prompt_format
 from ..text.tokenizer import save_tokenizer
-from .adapters import add_lora, load_lora, wants_lora
+from .adapters import adapter_names, add_lora, load_lora, load_loras, wants_lora
 from .device import ON_CPU, Placement, place
+from .ensemble import KIND as ENSEMBLE
+from .ensemble import AdapterMember, EnsembleReward, members_of
 from .language_model import LanguageModel, trunk_shares_prompts
 from .reward_model import PARTS, SETTINGS_FILE, FeatureReward, RewardModel, SequenceReward
 
@@ -95,15 +97,19 @@ def save_model(model: LanguageModel, folder: Path) -> None:
 
 
 def load_reward(chain: Sequence[str], settings: ModelSettings, *, source: str = "") -> RewardModel:
-    """A reward model of either kind, or any sequence-classification checkpoint: an objective for each of its labels.
+    """A reward model of any kind, or any sequence-classification checkpoint: an objective for each of its labels.
 
     A LoRA reward model is a chain: the causal LM it was trained on, then its own adapter with the head.
     """
+    model: RewardModel
     placement, folder = place(settings), chain[-1]
     stored = _read_json(Path(folder) / SETTINGS_FILE)
+    if stored.get("kind") == ENSEMBLE:
+        model = _ensemble(members_of(folder), settings)
+        model.source = source
+        return model.to(placement.device).eval()
     encoder = load_encoder(folder, settings, None)
     objectives, members = tuple(stored.get("objectives", ())), stored.get("members", 1)
-    model: RewardModel
     if stored.get("kind") == "features":
         trunk, base = (_network("AutoModelForCausalLM", f"{folder}/{n}", settings, placement.dtype) for n in PARTS)
         model = FeatureReward(LanguageModel(trunk, encoder), LanguageModel(base, encoder), objectives, members)
@@ -128,6 +134,34 @@ def load_reward(chain: Sequence[str], settings: ModelSettings, *, source: str = 
     model.unweighed = not stored and model.outputs > 1
     model.source = source
     return model.requires_grad_(False).to(placement.device).eval()
+
+
+def _ensemble(chains: Sequence[Sequence[str]], settings: ModelSettings) -> RewardModel:
+    """Adapters on one base share its weights; any other reward models are loaded one by one."""
+    shared = len(chains[0]) > 1 and all(chain[:-1] == chains[0][:-1] for chain in chains)
+    if not shared or any(_read_json(Path(chain[-1]) / SETTINGS_FILE).get("kind") != "sequence" for chain in chains):
+        return EnsembleReward([load_reward(chain, settings) for chain in chains], chains)
+    placement, folders = place(settings), [chain[-1] for chain in chains]
+    encoders = [load_encoder(folder, settings, None) for folder in folders]
+    stored = [_read_json(Path(folder) / SETTINGS_FILE) for folder in folders]
+    objectives, members = tuple(stored[0].get("objectives", ())), stored[0].get("members", 1)
+    base = _chained(chains[0][:-1], settings, placement.dtype)
+    network = classifier(base, encoders[0].pad_id, max(1, len(objectives)) * members)
+    adapter = load_loras(network, folders)
+    found = []
+    for name, encoder, constants in zip(adapter_names(folders), encoders, stored, strict=True):
+        member = AdapterMember(
+            network,
+            encoder,
+            name,
+            shares_prompts=trunk_shares_prompts(network.base_model),
+            adapter=adapter,
+            objectives=tuple(constants.get("objectives", ())),
+            members=constants.get("members", 1),
+        )
+        member.take(constants)
+        found.append(member)
+    return EnsembleReward(found, chains).requires_grad_(False)
 
 
 def labels_of(config: Any) -> tuple[str, ...]:
@@ -275,7 +309,7 @@ def _chained(chain: Sequence[str], settings: ModelSettings, dtype: torch.dtype) 
     network = _network("AutoModelForCausalLM", chain[0], settings, dtype)
     for folder in chain[1:]:
         network = load_lora(network, folder).merge_and_unload()
-    return network
+    return network.requires_grad_(True)  # peft froze what an adapter sat on, and folded in it is a plain model again
 
 
 def _network(kind: str, folder: str, settings: ModelSettings, dtype: torch.dtype) -> Any:

@@ -99,6 +99,7 @@ class SequenceReward(RewardModel):
         objectives: Sequence[str] = (),
         members: int = 1,
     ) -> None:
+        encoder.restrict(network.get_input_embeddings().weight.shape[0])
         super().__init__(encoder, context_of(network.config), objectives, members)
         assert network.score.out_features == self.outputs
         self.network = network
