@@ -32,6 +32,7 @@ from trueup.runs import Run, runs
 from trueup.store import Workspace, migrations
 
 TRAIN = "--threads 1 --set run.tensorboard=false --set model.adapter=none"
+TINY = " ".join(f"--set architecture.{size}" for size in ("hidden=16", "layers=1", "heads=2", "vocabulary=280"))
 SHORT = "--threads 1 --set sampling.max_new_tokens=4"
 RL = f"--set sampling.max_new_tokens=4 --steps 1 --prompts-per-step 2 --samples-per-prompt 2 --epochs 1 {TRAIN}"
 PROMPTS = [Prompt.user(text) for text in SENTENCES[:8]]
@@ -88,10 +89,10 @@ def state(ws: Workspace) -> tuple[object, ...]:
 
 
 def check_lines(err: str, says: str, hint: str) -> None:
-    """`error: ...`, more of it indented, `hint: ...`; nothing else."""
-    first, *between, last = err.splitlines()
-    assert first.startswith("error: ") and last.startswith("hint: ") and len(last) > 10, err
-    assert all(line.startswith("  ") for line in between), err
+    """`error: ...`, one line a mistake, `hint: ...`; nothing else."""
+    *errors, last = err.splitlines()
+    assert errors and all(line.startswith("error: ") and len(line) > 10 for line in errors), err
+    assert last.startswith("hint: ") and len(last) > 10, err
     assert "this is a bug of trueup" not in err and "Traceback" not in err
     assert says in err.rpartition("hint: ")[0] and hint in last, err
 
@@ -233,28 +234,76 @@ def test_sft_leaves_out_what_is_too_long_and_counts_it(ws, put, works, fails):
     data = put("demonstrations", [Demonstration(LONG, "sat").to_json()])
     fails(
         f"train sft --base model --data {data} --steps 1 {TRAIN}",
-        says="none of the 1 demonstrations can be trained on (1 are longer than 96 tokens",
-        hint="longer context",
+        says=f"no demonstration is left to train on: 0 held out; 1 of 1 rows of {data} left out: longer than 96 tokens "
+        f"(first: row 1, '{LONG.text[:60]}...')",
+        hint="raise max_tokens, or use a model with a longer context",
     )
 
 
-def test_a_row_longer_than_the_context_cannot_be_asked_for(fails):
+def test_a_row_longer_than_the_context_cannot_be_asked_for(refused):
     for stage, data in (("sft", "demonstrations"), ("reward", "preferences")):
-        fails(
+        refused(
             f"train {stage} --base model --data {data} --max-tokens 97 --steps 1 {TRAIN}",
             says="max_tokens is 97, but the model's context is 96",
             hint="leave it out",
         )
 
 
-def test_sampling_refuses_a_prompt_that_does_not_fit(put, fails):
+def test_sampling_leaves_out_a_prompt_that_does_not_fit_and_says_so(ws, put, works, fails, capsys, monkeypatch):
+    monkeypatch.setenv("TRUEUP_QUIET", "0")
     prompts = put("prompts", [p.to_json() for p in (*PROMPTS, LONG)])
-    fails(f"sample --model model --prompts {prompts} {SHORT}", says="do not fit the context of 96", hint="shorten")
+    line = f"--workspace {ws.path} sample --model model --prompts {prompts} {SHORT}"
+    said = f"1 of 9 prompts of {prompts} left out: longer than 92 tokens (first: row 9, '{LONG.text[:60]}...')"
+    assert cli.run(line.split()) == 0
+    assert f"note: sample: {said}\n" in capsys.readouterr().err
+    assert last_run(ws).result["prompts"] == 8 and last_run(ws).result["dropped"] == 1
+    (event,) = last_run(ws).events()
+    assert event["reason"] == said
+    assert event["rows"] == [{"row": 9, "prompt": LONG.id, "text": LONG.text[:60] + "..."}]
     fails(
         "sample --model model --prompts prompts --threads 1 --set sampling.max_new_tokens=96",
-        says="and 96 new tokens do not fit the context of 96",
-        hint="max_new_tokens",
+        says="no prompt leaves room for 96 new tokens; 8 of 8 prompts of",
+        hint="lower sampling.max_new_tokens",
     )
+
+
+def test_a_win_rate_is_over_the_prompts_that_both_sides_can_read(ws, put, works):
+    prompts = put("prompts", [p.to_json() for p in (*PROMPTS, LONG)])
+    found = works(f"eval winrate model model --prompts {prompts} --judge reward {SHORT}")
+    assert found["n"] == 8 and found["dropped"] == 1 and last_run(ws).events()[0]["kind"] == "left out"
+
+
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ("sft", "2 of 10 rows of {} left out: longer than 96 tokens (first: row 2, "),
+        ("pretrain", "2 of 10 rows of {} left out: longer than 200 tokens (first: row 2, "),
+        ("reward", "1 of 9 prompts of {} left out: longer than 96 tokens (first: row 2, "),
+        ("rl", "1 of 9 prompts of {} left out: longer than 92 tokens (first: row 2, "),
+    ],
+)
+def test_training_says_what_it_leaves_out_and_in_which_unit(stage, says, ws, put, capsys, monkeypatch):
+    monkeypatch.setenv("TRUEUP_QUIET", "0")
+    first, *others = PROMPTS
+    asked = [first, LONG, *others]
+    shown = [Demonstration(p, "sat").to_json() for p in (first, LONG, LONG, *others)]
+    if stage == "rl":
+        data = put("prompts", [p.to_json() for p in asked])
+        line = f"train rl --policy model --reward reward --prompts {data} {RL}"
+    elif stage == "reward":
+        data = put("preferences", [vote(p, i) for i, p in enumerate(asked)])
+        line = f"train reward --base model --data {data} --steps 1 {TRAIN}"
+    else:
+        data = put("demonstrations", shown)
+        line = f"train {stage} --data {data} --steps 1 --batch-size 2 --threads 1 --set run.tensorboard=false "
+        line += "--base model" if stage == "sft" else TINY + " --set architecture.context=200"
+    assert cli.run(["--workspace", str(ws.path), *line.split()]) == 0
+    said = says.format(data)
+    (note,) = [n for n in capsys.readouterr().err.splitlines() if n.startswith("note: ") and "left out" in n]
+    assert note.startswith(f"note: {stage}: {said}")
+    (event,) = [event for event in last_run(ws).events() if event["kind"] == "left out"]
+    assert event["rows"] == [{"row": 2, "prompt": LONG.id, "text": LONG.text[:60] + "..."}]
+    assert last_run(ws).result["dropped"] == int(said[0])
 
 
 def test_rl_leaves_out_what_is_too_long_and_counts_it_and_needs_something_left(ws, put, works, fails):
@@ -264,7 +313,8 @@ def test_rl_leaves_out_what_is_too_long_and_counts_it_and_needs_something_left(w
     prompts = put("prompts", [LONG.to_json()])
     fails(
         f"train rl --policy model --reward reward --prompts {prompts} {RL}",
-        says="no prompt leaves room for a completion (1 left out as too long)",
+        says=f"no prompt leaves room for 4 new tokens; 1 of 1 prompts of {prompts} left out: longer than 92 tokens",
+        hint="lower sampling.max_new_tokens",
     )
 
 
@@ -295,7 +345,9 @@ def test_reward_leaves_out_what_is_too_long_on_either_side_and_counts_it(ws, put
 def test_a_model_that_is_not_there(refused):
     for line in ("train sft --data demonstrations --base", "sample --prompts prompts --model"):
         refused(f"{line} modell", says="no artifact 'modell' (near: model)", hint="artifacts list")
-        refused(f"{line} ./nowhere", says="no artifact './nowhere'", hint="artifacts list")
+        refused(f"{line} gpt2", says="no artifact 'gpt2'", hint="a model on the hub is OWNER/NAME")
+        for nowhere in ("./nowhere", "/no/such/dir", "~/nowhere"):
+            refused(f"{line} {nowhere}", says=f"there is no folder {nowhere}", hint="check the path")
         refused(f"{line} nobody/nothing", says="cannot read the config of 'nobody/nothing'", hint="reachable or cached")
     refused("export nobody/nothing out", says="cannot read the config of 'nobody/nothing'")
 
@@ -390,7 +442,7 @@ def test_a_reward_model_writes_nothing_and_a_policy_scores_nothing(ws, refused):
     refused("train rl --policy model --reward external --prompts prompts", says="not a reward model")
 
 
-def test_other_things_that_do_not_go_together(refused, fails, ws):
+def test_other_things_that_do_not_go_together(refused, ws):
     refused("feedback simulate prompts", says="is of kind 'prompts', not 'completions'")
     refused("feedback simulate completions", says="only judge posts of the built-in world", hint="data world")
     post = Prompt.user("a post", world={})
@@ -398,10 +450,11 @@ def test_other_things_that_do_not_go_together(refused, fails, ws):
     refused(f"feedback simulate {alone}", says="1 of the 1 prompts have one completion only", hint="per_prompt of 2")
     assert not list(ws.judgements())
     refused("data show model", says="not data")
+    refused("data export completions out.csv --format table", says="completions cannot be written as table", hint="raw")
     refused("export prompts out", says="is of kind 'prompts'")
     refused("eval winrate model model --prompts prompts --judge reward --best-of 4", says="needs a reward model")
     refused("eval winrate model model --prompts prompts --judge reward --reward reward", says="needs best_of above 1")
-    fails(f"eval winrate model model --prompts prompts --judge gold {SHORT}", says="have no gold score", hint="name")
+    refused(f"eval winrate model model --prompts prompts --judge gold {SHORT}", says="have no gold score", hint="name")
 
 
 def test_a_bad_name_is_refused_before_the_work_and_not_after_it(refused, tmp_path):
@@ -424,8 +477,8 @@ def test_every_mistake_in_the_settings_is_named_at_once(refused, tmp_path):
     more = ["--config", str(tmp_path / "rl.toml"), "--steps", "many", "--set", "optimizer.lerning_rate=1"]
     for says in (
         "5 settings of stage 'rl' are wrong",
-        "rl.toml: unknown key 'cilp' (did you mean 'clip'?)",
-        "rl.toml: unknown key 'optimiser.lr' (it is 'optimizer.lr')",
+        "rl.toml:1: unknown key 'cilp' (did you mean 'clip'?)",
+        "rl.toml:5: unknown key 'optimiser.lr' (it is 'optimizer.lr')",
         "--steps: steps must be an integer at least 1, not 'many'",
         "unknown key 'optimizer.lerning_rate' (did you mean 'optimizer.",
         "sampling.top_p must be 1 in RL",
@@ -435,12 +488,16 @@ def test_every_mistake_in_the_settings_is_named_at_once(refused, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "cannot be read"), ("steps = = 1", "not valid TOML"), ("\xff", "cannot be read: not UTF-8 text")],
+    [
+        (None, "x.toml: cannot be read"),
+        ("steps = = 1", "x.toml:1: not valid TOML"),
+        ("\xff", "x.toml: cannot be read: not UTF-8 text"),
+    ],
 )
 def test_a_settings_file_that_cannot_be_read(content, says, refused, tmp_path):
     if content is not None:
         (tmp_path / "x.toml").write_bytes(content.encode("latin-1"))
-    refused(f"train sft --base model --data demonstrations --config {tmp_path}/x.toml", says=f"x.toml: {says}")
+    refused(f"train sft --base model --data demonstrations --config {tmp_path}/x.toml", says=says)
 
 
 def test_a_config_object_is_checked_like_a_file(ws):
@@ -589,13 +646,14 @@ def test_a_full_disk_while_a_model_is_exported(alone, full_disk, monkeypatch, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
 
 
-def test_a_disk_too_small_for_the_checkpoints_is_noticed_before_the_first_step(alone, monkeypatch, capsys):
+def test_a_disk_too_small_for_the_checkpoints_is_noticed_before_there_is_a_run(alone, monkeypatch, capsys):
     usage = shutil.disk_usage(alone.path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    before = state(alone)
     line = f"--workspace {alone.path} train sft --base model --data demonstrations --steps 1 {TRAIN}"
     assert cli.run(line.split()) == 1
     check_lines(capsys.readouterr().err, "has 1000 bytes left", "free some space")
-    assert last_run(alone).status == "failed" and not last_run(alone).metrics()
+    assert state(alone) == before, "not even a run"
 
 
 def test_files_of_the_workspace_that_were_tampered_with(alone, capsys):

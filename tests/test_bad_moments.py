@@ -7,17 +7,19 @@ import math
 
 import pytest
 import torch
-from small import settings
+from small import add_small_data, settings
 
+from trueup import api, inputs
+from trueup.cli import main as cli
 from trueup.engines.fake import FakeScorer
 from trueup.engines.sampler import Sampler
 from trueup.errors import RunError
 from trueup.models.language_model import LanguageModel
-from trueup.models.load import new_reward
+from trueup.models.load import load_model, new_reward
 from trueup.models.reward_model import SequenceReward
 from trueup.models.rows import Group
 from trueup.records import Judgement, Prompt
-from trueup.runs import runs
+from trueup.runs import Run, runs
 from trueup.train.judged import judged
 from trueup.train.reward import reward
 from trueup.train.rl import rl
@@ -106,13 +108,70 @@ def test_too_many_skips_end_the_run_and_keep_its_last_good_checkpoint(make_model
     nan_at(monkeypatch, {*range(4, 99)})
     with pytest.raises(RunError, match="3 steps had a non-finite loss or gradient .the last: step 6") as found:
         train(sft, sft_settings(steps=50, run={"checkpoint_every": 2, "max_skipped": 2}), model, GROUPS, [])
-    assert "last good checkpoint is kept" in found.value.hint
     (run,) = runs(workspace)
+    assert f"the weights of step 4 are kept in {run.path}/checkpoints/step-000004" in found.value.message
+    assert f"trueup --workspace {workspace.path} runs resume {run.id} --end-here" in found.value.hint
     assert run.status == "failed" and len([e for e in run.events() if e["kind"] == "skip"]) == 3
     step, folder = run.checkpoints()[-1]
     from safetensors.torch import load_file
 
     assert step == 4 and all(torch.isfinite(t).all() for t in load_file(folder / "weights.safetensors").values())
+
+
+def test_a_skip_is_said_when_it_first_comes_and_counted_at_the_end(make_model, train, monkeypatch, capsys):
+    monkeypatch.setenv("TRUEUP_QUIET", "0")
+    nan_at(monkeypatch, {2, 3, 5})
+    train(sft, sft_settings(), make_model(), GROUPS, [])
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")] == [
+        "note: sft: step 2 skipped: loss or gradient not finite (1 of at most 10)",
+        "note: sft: 3 steps in all were skipped: loss or gradient not finite",
+    ]
+
+
+def test_too_many_skips_before_any_checkpoint_leave_one_and_its_model_can_be_had(
+    workspace, checkpoint, tmp_path, monkeypatch, capsys
+):
+    """Of four steps the first two are good; the run gives up, and what it had learnt becomes a model all the same."""
+    add_small_data(workspace, tmp_path)
+    given = {"base": str(checkpoint("Llama")), "data": "demonstrations", "optimizer": {"lr": 1e-2}, "heldout": 0.0}
+    quiet = {"threads": 1, "tensorboard": False}
+    expected = api.sft(workspace, steps=2, **given, model={"adapter": "none"}, run=quiet)
+    with monkeypatch.context() as broken:
+        nan_at(broken, {3, 4})
+        line = (
+            f"--workspace {workspace.path} train sft --base {given['base']} --data demonstrations --steps 4 --lr 0.01"
+        )
+        line += " --threads 1 --heldout 0 --name tuned --set optimizer.schedule=constant --set model.adapter=none"
+        line += " --set run.tensorboard=false --set run.max_skipped=1"
+        capsys.readouterr()
+        assert cli.run(line.split()) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    run = runs(workspace)[-1]
+    assert (
+        f"2 steps had a non-finite loss or gradient (the last: step 4); the weights of step 3 are kept in {run.path}"
+        in (error)
+    )
+    command = hint.split("`")[1]
+    assert command == f"trueup --workspace {workspace.path} runs resume {run.id} --end-here"
+    assert cli.run(command.split()[1:]) == 0
+    made = workspace.get("tuned")
+    run = runs(workspace)[-1]
+    assert run.status == "done" and run.result["best_step"] == 3 and run.events()[-1]["kind"] == "end"
+    assert [row["step"] for row in run.metrics()] == [1, 2, 3]
+    start, two, three = (
+        weights(load_model(inputs.chain(workspace, a), settings("sft").model))
+        for a in (inputs.resolve_model(workspace, given["base"]), expected, made)
+    )
+    assert not same(start, three) and all(torch.isfinite(t).all() for t in three.values())
+    assert three.keys() == two.keys()
+
+
+def test_a_run_without_a_checkpoint_cannot_be_ended(workspace):
+    config = settings("sft")
+    run = Run.start(workspace, "sft", config.model_dump(mode="json"), {}, seed=0)
+    run.fail("killed")
+    with pytest.raises(RunError, match="has no checkpoint to end with"):
+        api.resume(workspace, run.id, end_here=True)
 
 
 def test_a_nan_score_spoils_one_step_of_rl_and_no_weight(make_model, train):
@@ -151,13 +210,16 @@ def breaks_above(monkeypatch, rows: int, cls=LanguageModel) -> None:
     monkeypatch.setattr(cls, "logprobs", limited)
 
 
-def test_out_of_memory_halves_the_micro_batch_and_does_the_same_step(make_model, train, monkeypatch):
+def test_out_of_memory_halves_the_micro_batch_and_does_the_same_step(make_model, train, monkeypatch, capsys):
     """8, 4, then 2 rows at once; each halving is said once, and the result is that of a run told so from the start."""
     expected, found = make_model(), make_model()
     often = {"evaluate_every": 2}
     small = train(sft, sft_settings(batch_size=8, run={"micro_batch": 2, **often}), expected, GROUPS, GROUPS)
     breaks_above(monkeypatch, 2)
+    monkeypatch.setenv("TRUEUP_QUIET", "0")
     run = train(sft, sft_settings(batch_size=8, run=often), found, GROUPS, GROUPS)
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == [f"note: sft: {event['reason']}" for event in run.events()]
     assert [event["reason"] for event in run.events()] == [
         "memory ran out with 8 rows at once; going on with 4",
         "memory ran out with 4 rows at once; going on with 2",

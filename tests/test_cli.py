@@ -266,8 +266,9 @@ def test_settings_are_checked_before_anything_else(called, trueup):
         *"train rl --policy p --reward r --prompts q --steps many --set sampling.top_p=0.9 --set cliip=1".split()
     )
     assert (code, out, mock.called) == (1, "", False)
-    assert err.startswith("error: 3 settings of stage 'rl' are wrong:\n")
-    assert "--steps: steps must be an integer at least 1, not 'many'" in err
+    assert err.startswith("error: 3 settings of stage 'rl' are wrong:\nerror: ")
+    assert all(line.startswith(("error: ", "hint: ")) for line in err.splitlines()), "each line stands on its own"
+    assert "error: --steps: steps must be an integer at least 1, not 'many'" in err
     assert "sampling.top_p must be 1 in RL" in err and "did you mean 'clip'?" in err and "\nhint: " in err
 
 
@@ -292,6 +293,8 @@ def test_wrong_usage_is_2_with_a_hint(trueup):
     for line in ("nonsense", "runs", "train sft --data d", "gc --yess", "runs list --stage", "data show x --rows -1"):
         code, out, err = trueup(*line.split())
         assert code == 2 and out == "" and err, line
+    missing = trueup("data", "add", "rows.jsonl")[2].splitlines()
+    assert len(missing) == 2 and missing[0].startswith("error: Missing option '--kind'. Choose from: prompts, ")
     assert trueup("rusn")[2] == "error: No such command 'rusn'. Did you mean 'runs'?\nhint: see `trueup --help`\n"
 
 
@@ -402,7 +405,7 @@ def test_artifacts_are_listed_shown_named_and_verified(trueup, ws):
     (tuned.path / "weights").chmod(0o644)
     (tuned.path / "weights").write_bytes(b"76")
     code, out, err = trueup("artifacts", "verify")
-    assert (code, out) == (1, "") and f"1 of 2 artifacts changed since it was made:\n  {tuned.id}: " in err
+    assert (code, out) == (1, "") and f"1 of 2 artifacts changed since it was made:\nerror: {tuned.id}: " in err
     assert trueup("artifacts", "verify", "base")[0] == 0
 
 
@@ -547,7 +550,9 @@ DEMO = {
 def test_export_and_demo_pass_what_was_asked(called, trueup, tmp_path):
     export = called("export", tmp_path / "out")
     assert trueup("export", "tuned", "out", "--merge")[:2] == (0, f"{tmp_path / 'out'}\n")
-    assert export.call_args.args[1:] == ("tuned", "out", True)
+    assert export.call_args.args[1:] == ("tuned", "out", True, "")
+    assert trueup("export", "tuned", "out", "--base", "owner/name")[0] == 0
+    assert export.call_args.args[1:] == ("tuned", "out", False, "owner/name")
     demo = called("demo", DEMO)
     assert json.loads(trueup("demo", "--seed", "7", "--quick", "--json")[1]) == DEMO
     assert demo.call_args.args == (Path("trueup-demo"), 7, False, True)

@@ -97,9 +97,9 @@ def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path):
     lines = wrong("rl", file, ("optimizer.lr=-1", "nonsense"), value_clip=0.1, value_coefficient="x")
     assert sorted(lines) == sorted(
         [
-            f"{file}: unknown key 'stepps' (did you mean 'steps'?)",
-            f"{file}: epochs must be an integer at least 1, not 1.5",
-            f"{file}: optimizer.muon_lr has a meaning only with optimizer.name = 'muon'",
+            f"{file}:1: unknown key 'stepps' (did you mean 'steps'?)",
+            f"{file}:2: epochs must be an integer at least 1, not 1.5",
+            f"{file}:4: optimizer.muon_lr has a meaning only with optimizer.name = 'muon'",
             "--set optimizer.lr=-1: optimizer.lr must be a number above 0, not -1",
             "--set nonsense: expected key=value, such as optimizer.lr=1e-4",
             "--value-coefficient: value_coefficient must be a number at least 0, not 'x'",
@@ -161,12 +161,27 @@ def test_a_value_of_the_wrong_type_or_out_of_range_is_refused_with_its_key(pair)
     assert line.startswith(f"--set {pair}: {key} must be ")
 
 
+def test_a_mistake_in_a_file_names_its_line_however_it_is_written(tmp_path):
+    text = (
+        "# a comment\n\nsteps = 3\noptimizer.betaz = [\n  0.9,\n  0.95,\n]\n'clipp' = 1\n"
+        'prompt = {templat = "x"}\n\n[ run ]\nnote = """\nseeed = 1\n"""\nseeed = 2\n[optimiser]\n'
+    )
+    file = written(tmp_path, text)
+    places = {line.split("'")[1]: int(line.removeprefix(f"{file}:").partition(":")[0]) for line in wrong("rl", file)}
+    assert places == {
+        "optimizer.betaz": 4, "clipp": 8, "prompt.templat": 9, "run.note": 12, "run.seeed": 15, "optimiser": 16
+    }  # fmt: skip
+
+
 def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path):
     missing = tmp_path / "missing.toml"
     assert wrong("rl", missing, ("stepps=1",))[0] == f"{missing}: cannot be read: No such file or directory"
     file = written(tmp_path, "steps = \n")
     (line,) = wrong("rl", file)
-    assert line.startswith(f"{file}: not valid TOML: ") and "line 1" in line
+    assert line.startswith(f"{file}:1: not valid TOML: ")
+    file.write_text("steps = 3\n\nclip = [\n")
+    (line,) = wrong("rl", file)
+    assert line.startswith(f"{file}:3: not valid TOML: ")
     file.write_bytes(b"\xff\xfe")
     assert wrong("rl", file) == [f"{file}: cannot be read: not UTF-8 text"]
 
@@ -206,6 +221,15 @@ BROKEN = {
         ("sft", ["steps=10", "epochs=2"], ["steps=0", "epochs=2"]),
         ("reward", ["steps=10", "epochs=2"], ["epochs=2"]),
     ],
+    "unbiased": [("reward", ["unbiased=true"], ["unbiased=true", "wrong_share=0.1"])],
+    "wrong_share": [("reward", ["loss=plackett-luce", "wrong_share=0.1"], ["wrong_share=0.1"])],
+    "centring": [("reward", ["loss=plackett-luce", "centring=0.1"], ["centring=0.1"])],
+    "objectives": [("reward", ['objectives=["a", "a"]'], ['objectives=["a", "b"]'])],
+    "scoring.objectives": [
+        ("rl", ['scoring.objectives=[{name="a"}, {name="a"}]'], ['scoring.objectives=[{name="a"}, {name="b"}]']),
+        ("winrate", ['scoring.objectives=[{name="a", weight=0}]'], ['scoring.objectives=[{name="a", weight=-1}]']),
+    ],
+    "scoring.penalty": [("rl", ["scoring.penalty=2"], ["scoring.penalty=2", "scoring.ensemble=penalised"])],
     "heldout": [("sft", ["heldout=1"], ["heldout=0.99"]), ("pretrain", ["heldout=1.0"], ["heldout=0"])],
     "architecture.hidden": [("pretrain", ["architecture.hidden=132"], ["architecture.hidden=136"])],
     "architecture.heads": [("pretrain", ["architecture.heads=3"], ["architecture.heads=8"])],
@@ -222,6 +246,11 @@ BROKEN = {
         ("winrate", ["sampling.temperature=0", "sampling.top_k=5"], ["sampling.top_k=5"]),
     ],
     "value_clip": [("rl", ["value_coefficient=0", "value_clip=0.1"], ["value_clip=0.1"])],
+    "value_lr": [("rl", ["value_coefficient=0", "value_lr=0.1"], ["value_lr=0.1"])],
+    "optimizer.warmup_steps": [
+        ("rl", ["steps=9", "optimizer.warmup_steps=9"], ["steps=9", "optimizer.warmup_steps=8"]),
+        ("sft", ["steps=9", "optimizer.warmup_steps=10"], ["steps=0", "optimizer.warmup_steps=10"]),
+    ],
     "prompt_baseline": [("rl", ["prompt_baseline=true", "samples_per_prompt=1"], ["prompt_baseline=true"])],
     "minibatches": [
         ("rl", ["minibatches=129"], ["minibatches=128"]),
@@ -244,7 +273,10 @@ BROKEN = {
     ],
     "ties": [("collection", ["task=thumbs", "ties=false"], ["task=ranking", "ties=false"])],
     "both_bad": [("collection", ["task=ranking", "both_bad=false"], ["both_bad=false"])],
-    "strength": [("collection", ["task=edit", "strength=false"], ["strength=false"])],
+    "strength": [
+        ("collection", ["task=edit", "strength=false"], ["strength=false"]),
+        ("reward", ["loss=plackett-luce", "strength=weight"], ["strength=weight"]),
+    ],
     "overlap": [("collection", ["overlap=6"], ["overlap=5"])],
     "max_overlap": [("collection", ["overlap=3", "max_overlap=2"], ["overlap=3", "max_overlap=3"])],
     "qualification_pass": [("collection", ["qualification_pass=0.9"], ["qualification=20", "qualification_pass=0.9"])],

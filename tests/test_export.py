@@ -78,7 +78,7 @@ def tuned(ws, below, seed, settings=LORA):
 
 def rewarding(ws, below, settings=LORA, kind="sequence"):
     model = disturb(new_reward(kind, wiring.chain(ws, below), settings, seed=3), 5)
-    model.mean, model.std = 0.25, 1.5
+    model.mean, model.std = [0.25], [1.5]
     is_adapter = getattr(model, "adapter", None) is not None
     parents, meta = {"base": below}, {"stage": "reward", "adapter": is_adapter, "scorer": kind}
     return put(ws, "reward", lambda f: save_reward(model, f), parents, **meta)
@@ -165,15 +165,28 @@ def with_peft(base_folder, folder):
 
 def test_an_adapter_opens_in_peft_with_equal_logits(ws, base, tmp_path):
     adapter = tuned(ws, base, 1)
-    folder = export_model(ws, adapter, tmp_path / "out", merge=False)
+    below = export_model(ws, base, tmp_path / "base", merge=False)
+    folder = export_model(ws, adapter, tmp_path / "out", merge=False, base=str(below))
     logits, model = with_peft(base.path, folder)
     torch.testing.assert_close(logits, ours(ws, adapter), atol=1e-5, rtol=1e-5)
     assert differ(logits, ours(ws, base))
+    torch.testing.assert_close(theirs(folder), logits, atol=1e-5, rtol=1e-5)  # it finds its base by itself
     assert (folder / "tokenizer.json").is_file() and not (folder / "config.json").exists()
-    assert model.peft_config["default"].base_model_name_or_path is None
-    card = (folder / "README.md").read_text()
-    assert f"trueup export {base.id} DIR" in card and "must be exported too" in card
-    assert "--merge" in caution(folder)
+    assert model.peft_config["default"].base_model_name_or_path == str(below)
+    assert f"Its base is `{below}`" in (folder / "README.md").read_text() and caution(folder) == ""
+
+
+def test_an_adapter_on_a_model_of_the_workspace_is_not_exported_without_a_base_that_others_find(ws, base, tmp_path):
+    adapter = tuned(ws, base, 1)
+    with pytest.raises(ModelError, match=f"sits on {base.id}, which is in the workspace") as caught:
+        export_model(ws, adapter, tmp_path / "out", merge=False)
+    assert "--merge" in caught.value.hint and "--base DIR" in caught.value.hint
+    for artifact, merge in ((adapter, True), (base, False)):
+        with pytest.raises(TrueupError, match="has no base to name"):
+            export_model(ws, artifact, tmp_path / "out", merge=merge, base="owner/name")
+    assert not (tmp_path / "out").exists()
+    folder = export_model(ws, adapter, tmp_path / "out", merge=False, base="owner/name")
+    assert header((folder / "README.md").read_text())["base_model"] == "owner/name"
 
 
 def test_adapters_on_adapters_are_joined_exactly(ws, base, tmp_path):
@@ -182,7 +195,7 @@ def test_adapters_on_adapters_are_joined_exactly(ws, base, tmp_path):
     second = tuned(ws, first, 2, ModelSettings(adapter="lora", lora_rank=3, lora_alpha=10))
     third = tuned(ws, second, 3, ModelSettings(adapter="lora", lora_rank=1, lora_alpha=0.5))
     assert len(wiring.chain(ws, third)) == 4
-    folder = export_model(ws, third, tmp_path / "out", merge=False)
+    folder = export_model(ws, third, tmp_path / "out", merge=False, base="owner/name")
     logits, model = with_peft(base.path, folder)
     torch.testing.assert_close(logits, ours(ws, third), atol=2e-5, rtol=1e-5)
     assert differ(logits, ours(ws, second)) and differ(ours(ws, second), ours(ws, first))
@@ -271,7 +284,7 @@ def test_a_reward_model_opens_as_a_classifier_with_the_same_raw_scores(settings,
     reward = rewarding(ws, below, settings)
     folder = export_model(ws, reward, tmp_path / "out", merge=False)
     completions = pairs()
-    expected = RewardScorer(load_reward(wiring.chain(ws, reward), ModelSettings())).raw(completions)
+    expected = RewardScorer(load_reward(wiring.chain(ws, reward), ModelSettings())).raw(completions)[:, 0]
     assert float(expected.std()) > 0.1
     found = raw_scores_in_transformers(folder, completions)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -378,15 +391,15 @@ def test_the_hub_is_told_the_base_only_when_it_is_on_the_hub(ws, base, tmp_path,
     on_full = tuned(ws, full, 3)
     monkeypatch.setattr(exporting, "_source", lambda artifact: "owner/it-1.5" if artifact.kind == "external" else "")
 
-    def told(artifact):
-        card = (export_model(ws, artifact, tmp_path / artifact.id, merge=False) / "README.md").read_text()
+    def told(artifact, below=""):
+        card = (export_model(ws, artifact, tmp_path / artifact.id, merge=False, base=below) / "README.md").read_text()
         assert ("Training began with `owner/it-1.5`." in card) == (artifact is not adapter)
         found = header(card)
         return found["library_name"], found["base_model"], found["base_model_relation"]
 
     assert told(adapter) == ("peft", "owner/it-1.5", "adapter")
     assert told(full) == ("transformers", "owner/it-1.5", "finetune")
-    assert told(on_full) == ("peft", "owner/it-1.5", "finetune"), "what it sits on is not on the hub"
+    assert told(on_full, "./full") == ("peft", "owner/it-1.5", "finetune"), "what it sits on is not on the hub"
 
 
 @pytest.mark.parametrize("form", ["model", "adapter", "reward"])
@@ -460,7 +473,7 @@ def test_a_model_with_a_missing_layer_is_refused(ws, base, tmp_path):
 
 
 def test_an_adapter_is_not_mistaken_for_a_whole_model(ws, base, tmp_path):
-    folder = export_model(ws, tuned(ws, base, 1), tmp_path / "out", merge=False)
+    folder = export_model(ws, tuned(ws, base, 1), tmp_path / "out", merge=False, base="owner/name")
     with pytest.raises(ModelError, match="PEFT adapter"):
         load_config(str(folder), FULL)
     with pytest.raises(ModelError, match="PEFT adapter") as caught:

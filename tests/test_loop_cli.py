@@ -20,6 +20,7 @@ import pytest
 from small import SENTENCES
 
 from trueup.cli import main as cli
+from trueup.errors import Interrupted
 from trueup.store import Workspace
 
 pytestmark = pytest.mark.timeout(400)
@@ -186,6 +187,21 @@ def test_data_is_shown_as_the_model_sees_it(loop):
     assert found["rows"] == 40 and found["max_tokens"] == 256 and found["summary"]["share_dropped"] == 0
 
 
+def test_a_completion_set_is_shown_and_exported(loop, tmp_path):
+    found = loop.run("drafts shown", "data show drafts --rows 2")
+    assert found["kind"] == "completions" and found["rows"] == POSTS * DRAFTS_EACH
+    assert [set(row) for row in found["shown"]] == [{"prompt", "completion"}] * 2
+    seen = loop.run("drafts seen", "data show drafts --rows 1 --model sft")
+    (asked, _), (answered, _) = seen["shown"][0]["segments"]
+    assert asked.startswith("POST: ") and answered.endswith("<eos>") and seen["summary"]["rows"] == found["rows"]
+    loop.run("drafts out", f"data export drafts {tmp_path}/drafts.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "drafts.jsonl").read_text().splitlines()]
+    assert len(rows) == POSTS and {len(row["completions"]) for row in rows} == {DRAFTS_EACH}
+    assert rows[0]["prompt"] == found["shown"][0]["prompt"]
+    assert rows[0]["completions"][0]["text"] == found["shown"][0]["completion"]
+    assert {"text", "finished", "tokens", "logprobs"} <= rows[0]["completions"][0].keys(), "raw loses nothing"
+
+
 def test_an_exported_policy_is_a_plain_transformers_model_with_equal_logits(loop, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -348,6 +364,38 @@ def check_rate(rate: dict[str, Any]) -> None:
     assert 0 <= low <= rate["value"] <= high <= 1 and isinstance(rate["n"], int) and rate["n"] > 0
 
 
+def check_rests_on_judgements(path: Path, found: dict[str, Any]) -> None:
+    """From the demo's final policy over its reward model to what the simulated people said, and to the posts."""
+    nodes = {node["id"]: node for node in found["nodes"]}
+    policy = nodes[found["root"]]
+    reward = nodes[policy["sources"]["reward"]]
+    votes = nodes[reward["sources"]["data"]]
+    drafts = nodes[votes["sources"]["completions"]]
+    with Workspace.open(path) as ws:
+        names = {identity: name for name, identity in ws.names().items()}
+        stored = [judgement.id for judgement in ws.judgements()]
+    assert [names[node["id"]] for node in (policy, reward, votes, drafts)] == [
+        "rl", "reward", "judgements", "candidates"
+    ]  # fmt: skip
+    assert {entry["source"] for entry in votes["judgements"]} == {"simulated"}
+    assert sum(entry["count"] for entry in votes["judgements"]) == len(stored) == len(set(stored)) > 0
+    assert nodes[drafts["sources"]["model"]]["run"]["stage"] == "sft"
+    posts = nodes[policy["sources"]["prompts"]], nodes[drafts["sources"]["prompts"]]
+    assert [names[node["id"]] for node in posts] == ["world-posts", "world-candidates"]
+
+
+def test_ctrl_c_in_the_demo_says_what_can_be_gone_on_with(monkeypatch, tmp_path, capsys):
+    def stopped(*arguments: Any) -> None:
+        raise Interrupted("stopped at step 3 of 350", "trueup --workspace demo runs resume x")
+
+    monkeypatch.setattr("trueup.api.demo", stopped)
+    assert cli.run(["demo", str(tmp_path / "demo")]) == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "error: stopped at step 3 of 350",
+        "hint: start a new demo; of this one only the run can go on: trueup --workspace demo runs resume x",
+    ]
+
+
 def test_the_demo_says_all_it_should_and_the_same_again(tmp_path):
     began = time.monotonic()
     first = trueup("demo", str(tmp_path / "one"), "--quick", "--seed", "3")
@@ -374,6 +422,9 @@ def test_the_demo_says_all_it_should_and_the_same_again(tmp_path):
     assert page.parent == Path(first["workspace"]) == tmp_path / "one"
     assert "<svg" in text and "http://" not in text.replace("http://www.w3.org", "") and "simulated" in text
     assert trueup("runs", "list", where=tmp_path / "one")
+    rl = next(stage for stage in first["stages"] if stage["name"] == "rl")
+    assert rl["result"] == f"held-out KL {first['kl']:.2f} nats a summary", "one figure for one thing"
+    check_rests_on_judgements(tmp_path / "one", trueup("lineage", "rl", where=tmp_path / "one"))
 
     # Elsewhere, and with the exhibit after it: everything before it must come out the same, to the last bit.
     again = trueup("demo", str(tmp_path / "two"), "--quick", "--seed", "3", "--overopt")

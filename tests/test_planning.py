@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trueup import Prompt, Workspace, planning, wiring
+from trueup import Prompt, Workspace, api, planning, wiring
 from trueup.config import Architecture, ModelSettings, PromptSettings, Sampling, load
 from trueup.errors import ConfigError, ModelError, NotFoundError, TrueupError
 from trueup.memory import Lengths, Shape, estimate, measure
@@ -20,6 +20,7 @@ from trueup.models.load import load_config, load_model, load_reward, new_model, 
 from trueup.models.value import ValueHead
 from trueup.planning import describe_environment, plan_stage
 from trueup.records import Completion, Judgement
+from trueup.runs import run as run_module
 from trueup.text.chat import prompt_format
 from trueup.text.tokenizer import EOS, PAD, train_tokenizer
 from trueup.train.optimizers import Optimizer
@@ -196,7 +197,8 @@ def test_the_cache_is_what_a_real_one_holds(ws, base, posts):
     plan = plan_stage(ws, "sample", {"model": base.id, "prompts": posts.id}, config)
     model, cache = load_model([str(base.path)], FULL), DynamicCache()
     with torch.no_grad():
-        model.network(input_ids=torch.zeros(3, 60 // 3 + 5, dtype=torch.long), past_key_values=cache, use_cache=True)
+        longest = len(model.encoder.prompt(Prompt.user("x" * 60)))
+        model.network(input_ids=torch.zeros(3, longest + 5, dtype=torch.long), past_key_values=cache, use_cache=True)
     real = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
     assert memory(plan) == {"weights": real_bytes(model), "sampling cache": real}
     assert plan["makes"][0]["kind"] == "completions" and "adapter" not in plan["makes"][0]
@@ -206,7 +208,9 @@ def test_what_a_forward_pass_keeps_is_about_what_is_estimated(ws, base, demos):
     """Measured on real rows of the size that the plan assumes: within a third, and logits and states not below."""
     config = load("sft", sets=["batch_size=6", "model.adapter=none"])
     plan = plan_stage(ws, "sft", {"base": base.id, "data": demos.id}, config)
-    rows, tokens, answer = 6 * 2, math.ceil(31 / 3) + math.ceil(14 / 3), math.ceil(14 / 3)
+    encoder, prompt = load_model([str(base.path)], FULL).encoder, Prompt.user("x" * 31)
+    answer = len(encoder.completion(prompt, "y" * 14))
+    rows, tokens = 6 * 2, len(encoder.prompt(prompt)) + answer
     assert plan["memory"][3]["how"].startswith(f"{rows} rows x {tokens} tokens x 2 layers")
     model = load_model([str(base.path)], FULL, trainable=True)
     batch = model.rows([([5] * (tokens - answer), [[6] * answer])] * rows)
@@ -234,7 +238,9 @@ def test_a_config_alone_is_enough_and_nothing_is_written(ws, base, demos, tmp_pa
     before = [a.id for a in ws.artifacts()]
     plan = plan_stage(ws, "sft", {"base": str(tmp_path / "alone"), "data": demos.id}, load("sft"))
     whole = plan_stage(ws, "sft", {"base": base.id, "data": demos.id}, load("sft"))
-    assert plan["memory"] == whole["memory"]
+    assert plan["memory"][:3] == whole["memory"][:3], "only what rows need is another guess"
+    how = "bytes of the longest: there is no tokenizer at hand"
+    assert plan["lengths"] == {"prompt": 31, "completion": 14, "completions": 2, "how": how}
     assert plan["inputs"]["base"] == {"kind": "external", "source": str(tmp_path / "alone")}
     assert [a.id for a in ws.artifacts()] == before, "a run would note the model from elsewhere; a plan only looks"
 
@@ -249,6 +255,25 @@ def big(tmp_path, **changes):
     }  # fmt: skip
     (tmp_path / "big" / "config.json").write_text(json.dumps(config | changes))
     return str(tmp_path / "big")
+
+
+def test_lengths_are_those_of_the_models_own_tokenizer(ws, base):
+    """A long text of few tokens and a short one of many, found among more rows than are tokenised."""
+    encoder = load_model([str(base.path)], FULL).encoder
+    prompts = [
+        Prompt.user(text) for text in ("a prompt and its answer " * 4, "\u96e8" * 40, *(f"p{i}" for i in range(90)))
+    ]
+    rows = [{"prompt": p.to_json(), "completion": "z" * (i % 7 + 1)} for i, p in enumerate(prompts)]
+    data = wiring.put_records(ws, "demonstrations", rows)
+    plan = plan_stage(ws, "sft", {"base": base.id, "data": data.id}, load("sft"))
+    longest = max(len(encoder.prompt(p)) for p in prompts)
+    assert longest == len(encoder.prompt(prompts[1])) > 2 * len(encoder.prompt(prompts[0]))
+    assert plan["lengths"] == {
+        "prompt": longest, "completion": len(encoder.completion(prompts[0], "z" * 7)), "completions": 1,
+        "how": "tokens of the longest, among the 64 prompts of the most bytes",
+    }  # fmt: skip
+    made = plan_stage(ws, "pretrain", {"data": data.id}, load("pretrain", sets=["architecture.vocabulary=300"]))
+    assert 1 < made["lengths"]["prompt"] < longest, "of a tokenizer like the one that pretraining would make"
 
 
 def test_a_large_model_is_counted_without_memory_and_gets_lora_by_itself(ws, demos, tmp_path):
@@ -303,7 +328,8 @@ def test_the_plan_of_a_hub_model_that_cannot_be_reached_says_so(ws, demos, monke
     ("stage", "inputs", "error", "says"),
     [
         ("sft", {"base": "BASE", "data": "nonsense"}, NotFoundError, "no artifact 'nonsense'"),
-        ("sft", {"base": "./nowhere", "data": "DEMOS"}, NotFoundError, "no artifact './nowhere'"),
+        ("sft", {"base": "./nowhere", "data": "DEMOS"}, NotFoundError, "there is no folder ./nowhere"),
+        ("winrate", {"a": "BASE", "b": "BASE", "prompts": "POSTS", "judge": "gold"}, TrueupError, "no gold score"),
         (
             "sft",
             {"base": "BASE", "data": "POSTS"},
@@ -339,12 +365,6 @@ def test_a_plan_finds_wrong_inputs(stage, inputs, error, says, ws, base, demos, 
         plan_stage(ws, stage, {role: known.get(ref, ref) for role, ref in inputs.items()}, load(stage))
 
 
-def test_a_classifier_with_two_outputs_is_no_reward_model(ws, base, posts, tmp_path):
-    folder = big(tmp_path, architectures=["LlamaForSequenceClassification"], id2label={"0": "a", "1": "b"})
-    with pytest.raises(ModelError, match="has 2 outputs"):
-        plan_stage(ws, "rl", {"policy": base.id, "reward": folder, "prompts": posts.id}, load("rl"))
-
-
 def test_a_reward_model_from_elsewhere_is_planned_with(ws, base, posts):
     reward = rewarding(ws, base, "sequence")
     plans = [
@@ -363,6 +383,43 @@ def test_policy_and_reward_model_must_read_prompts_alike(ws, base, posts):
         plan_stage(ws, "rl", inputs, load("rl"))
 
 
+def test_a_plan_refuses_what_the_run_would_only_find_out_while_loading(ws, base, demos, posts, tmp_path):
+    inputs = {"base": base.id, "data": demos.id}
+    with pytest.raises(ModelError, match="already has a prompt format, and prompt.system asks for another") as caught:
+        plan_stage(ws, "sft", inputs, load("sft", sets=["prompt.system=Be brief."]))
+    assert "drop the [prompt] settings" in caught.value.hint
+    with pytest.raises(ModelError, match="max_tokens is 129, but the model's context is 128"):
+        plan_stage(ws, "sft", inputs, load("sft", sets=["max_tokens=129"]))
+    plan_stage(ws, "sft", inputs, load("sft", sets=["max_tokens=128"]))
+    small = tmp_path / "small"
+    shutil.copytree(base.path, small, copy_function=shutil.copyfile)
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps(config | {"vocab_size": 2}))
+    with pytest.raises(ModelError, match="'<eos>' ends completions, but the model has no embedding for it"):
+        plan_stage(ws, "sft", {"base": str(small), "data": demos.id}, load("sft"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused_before_a_run_is_recorded(ws, base, demos):
+    for call in (plan_stage, lambda ws, stage, inputs, config: api.sft(ws, **inputs, config=config)):
+        with pytest.raises(ModelError, match="torch sees no GPU"):
+            call(ws, "sft", {"base": str(base.path), "data": demos.id}, load("sft", sets=["model.device=cuda"]))
+    assert not ws.run_rows() and not [a for a in ws.artifacts() if a.kind == "external"]
+
+
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_the_checkpoints_are_estimated_as_the_loop_reckons_them(adapter, ws, base, demos, monkeypatch):
+    asked = []
+
+    def check(path, size):
+        asked.append(size)
+        return size
+
+    monkeypatch.setattr(run_module, "check_space", check)
+    api.sft(ws, base=base, data=demos, steps=1, heldout=0.0, model={"adapter": adapter}, run={"tensorboard": False})
+    assert len(asked) == 2 and asked[0] == asked[1] > 0
+
+
 def test_a_config_of_another_stage_or_that_contradicts_itself_is_refused(ws, demos):
     with pytest.raises(ConfigError, match="takes a PretrainConfig"):
         plan_stage(ws, "pretrain", {"data": demos.id}, load("sft"))
@@ -373,9 +430,9 @@ def test_a_config_of_another_stage_or_that_contradicts_itself_is_refused(ws, dem
 
 def test_winrate_counts_the_larger_writer_and_the_judges(ws, base, posts, tmp_path):
     reward = rewarding(ws, base, "sequence")
-    inputs = {"a": base.id, "b": base.id, "prompts": posts.id, "judge": "gold", "reward": reward.id}
+    inputs = {"a": base.id, "b": base.id, "prompts": posts.id, "judge": reward.id, "reward": reward.id}
     plan = plan_stage(ws, "winrate", inputs, load("winrate", sets=["best_of=2"]))
-    assert list(memory(plan)) == ["weights", "sampling cache", "reward model"]
+    assert list(memory(plan)) == ["weights", "sampling cache", "judge", "reward model"]
     rows = wiring.completion_rows([Completion(Prompt.user("x"), "y")])
     written = wiring.put_records(ws, "completions", rows)
     inputs = {"a": written.id, "b": written.id, "prompts": posts.id, "judge": reward.id}

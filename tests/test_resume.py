@@ -212,7 +212,10 @@ def test_ctrl_c_writes_a_checkpoint_says_how_to_go_on_and_exits_130(stages, stag
     code = stages.call(stages.command(stage), "inside an epoch", 6, signal.SIGINT)
     run_id, said = stages.last_run(), stages.said.read_text()
     assert code == 130
-    assert f"hint: trueup runs resume {run_id}" in said and "the checkpoint is written" in said
+    assert (
+        f"hint: trueup --workspace {stages.folder} runs resume {run_id}\n" in said
+        and "the checkpoint is written" in said
+    )
     with Workspace.open(stages.folder) as workspace:
         run = Run.load(workspace, run_id)
         stopped, _ = run.checkpoints()[-1]

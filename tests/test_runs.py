@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from trueup.errors import DataError, Interrupted, NotFoundError, RunError, WorkspaceError
+from trueup.records import Prompt
 from trueup.runs import (
     Run,
     checkpoints,
@@ -34,6 +35,7 @@ from trueup.runs import (
     streams,
     track,
 )
+from trueup.runs.left_out import LeftOut
 from trueup.store import Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -476,15 +478,61 @@ def test_quiet(capsys, monkeypatch):
     assert "sft  1/1 100%" in capsys.readouterr().err
 
 
+def test_a_note_is_one_line_unless_there_should_be_none(run, capsys, monkeypatch):
+    monkeypatch.delenv("TRUEUP_QUIET", raising=False)
+    run.tell("memory", "8 rows are too many", rows=4)
+    assert capsys.readouterr().err == "note: sft: 8 rows are too many\n"
+    monkeypatch.setenv("TRUEUP_QUIET", "1")
+    run.tell("memory", "4 rows are too many")
+    assert capsys.readouterr().err == ""
+    run.finish({})
+    assert run.events() == [
+        {"kind": "memory", "reason": "8 rows are too many", "rows": 4},
+        {"kind": "memory", "reason": "4 rows are too many"},
+    ]
+
+
+def test_what_was_left_out_is_said_once_and_not_again_by_a_resumed_run(ws, run, capsys, monkeypatch):
+    monkeypatch.delenv("TRUEUP_QUIET", raising=False)
+    data = ws.put("prompts", {"rows.jsonl": b""})
+    long = [(number, Prompt.user(f"prompt {number} " + "x" * 99)) for number in range(3, 10)]
+    left_out = LeftOut(data, "prompt", 50, 7, 12, tuple(long))
+    LeftOut(data, "prompt", 50, 0, 12).tell(run)
+    left_out.tell(run)
+    said = f"7 of 12 prompts of {data.id} left out: longer than 50 tokens (first: row 3, 'prompt 3 {'x' * 51}...')"
+    assert capsys.readouterr().err == f"note: sft: {said}\n"
+    run.resume_folder = run.path
+    left_out.tell(run)
+    assert capsys.readouterr().err == ""
+    run.finish({})
+    (event,) = run.events()
+    assert event["reason"] == said and [row["row"] for row in event["rows"]] == [3, 4, 5, 6, 7]
+    assert event["rows"][0]["prompt"] == long[0][1].id
+
+
+def test_how_to_go_on_names_the_workspace_only_where_it_would_not_be_found(run, ws, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRUEUP_WORKSPACE", "")
+    named = f"trueup --workspace {ws.path} runs resume {run.id}"
+    assert run.resume_command == named
+    monkeypatch.chdir(ws.path / "runs")
+    assert run.resume_command == f"trueup runs resume {run.id}"
+    Workspace.create(tmp_path / "other").close()
+    monkeypatch.setenv("TRUEUP_WORKSPACE", str(tmp_path / "other"))
+    assert run.resume_command == named, "the environment would lead elsewhere"
+    run.finish({})
+
+
 def test_bars_on_a_terminal(tmp_path):
-    """Nested stages on a real pseudo-terminal; stdout stays clean."""
+    """Nested stages on a real pseudo-terminal, and a note above their bars; stdout stays clean."""
     import pty
 
     code = (
-        "from trueup.runs import track\n"
+        "from trueup.runs.progress import note, track\n"
         "with track(2, 'demo') as outer:\n"
         "    with track(3, 'sft') as inner:\n"
         "        for i in range(3): inner(loss=0.25)\n"
+        "        note('a [b]row[/b] is left out')\n"
         "    outer(2)\n"
     )
     master, slave = pty.openpty()
@@ -504,6 +552,7 @@ def test_bars_on_a_terminal(tmp_path):
     assert process.returncode == 0 and process.stdout is not None and process.stdout.read() == b""
     process.stdout.close()
     text = shown.decode()
+    assert re.search(r"note: a \[b\]row\[/b\] is left out\s*\r\n", text), "a line of its own"
     assert "demo" in text and "2/2" in text and "3/3" in text and "loss 0.25" in text
 
 

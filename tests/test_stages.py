@@ -151,6 +151,58 @@ def test_reward_is_the_mean_over_prompts_of_the_mean_over_pairs(checkpoint, enco
     assert_same_gradient(gradient(), expected)
 
 
+@pytest.mark.parametrize("stage", ("pretrain", "sft", "reward", "rl"))
+def test_shards_that_know_the_count_of_all_add_up_to_one_process(
+    make_model, checkpoint, encoder, train, monkeypatch, stage
+):
+    """What data parallelism needs of the loop: each process sums over its shard, all divide by the count of the whole
+    batch, and the gradients are added. Shards of unequal size, with rows of unequal length."""
+    accumulate, compared = Loop._accumulate, []
+
+    def gradients(loop):
+        return {name: p.grad.clone() for name, p in loop.optimizer.named.items() if p.grad is not None}
+
+    def sharded(self, items, loss_sum, count, size):
+        parts = []
+        for shard in (items[:1], items[1:]):
+            totals = accumulate(self, shard, loss_sum, count, size)
+            parts.append((gradients(self), totals["loss"]))
+        totals = accumulate(self, items, loss_sum, count, size)
+        (one, loss_one), (other, loss_other) = parts
+        assert_same_gradient({name: one[name] + other[name] for name in one}, gradients(self))
+        assert loss_one + loss_other == pytest.approx(totals["loss"], rel=1e-6)
+        compared.append(max(float(g.abs().max()) for g in one.values()))
+        return totals
+
+    monkeypatch.setattr(Loop, "_accumulate", sharded)
+    if stage in ("pretrain", "sft"):
+        train(
+            {"pretrain": pretrain, "sft": sft}[stage],
+            settings(stage, steps=1, batch_size=4),
+            make_model().double(),
+            GROUPS,
+            [],
+        )
+    elif stage == "reward":
+        prompts = [Prompt.user(text) for text in ("the cat", "birds sang in the old town", "a dog")]
+        rows = [Judgement(p, ("rain", "the old town", "red"), (3, 1, 2), "ann", "human") for p in prompts]
+        model = new_reward("sequence", [str(checkpoint("Llama"))], settings("reward").model).double()
+        train(reward, settings("reward", steps=1, batch_size=3), model, judged(encoder, rows, 96)[0], [])
+    else:
+        policy, scorer = make_model().double(), FakeScorer(lambda completion: len(completion.text))
+        config = settings("rl", steps=1, prompts_per_step=3, samples_per_prompt=2, sampling={"max_new_tokens": 5})
+        prompts = [Prompt.user("the cat"), Prompt.user("a dog ran to the red house"), Prompt.user("birds")]
+        train(rl, config, policy, make_model(seed=1).double(), Sampler(policy), scorer, prompts, [])
+    assert compared and min(compared) > 0, "the first shard has something to teach"
+
+
+def test_more_than_one_process_is_refused(make_model, train, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="started with WORLD_SIZE=2, but stages run in one process") as caught:
+        train(sft, settings("sft", steps=1), make_model(), GROUPS, [])
+    assert "without torchrun" in caught.value.hint
+
+
 class Critic(ValueHead):
     """A value head that already says something; a fresh one is zero everywhere and would hide mistakes."""
 

@@ -123,12 +123,18 @@ def winrate(
     return found | {"evaluation": artifact.id}
 
 
-def resume(ws: Workspace, run_id: str) -> Artifact:
-    """Take an interrupted, killed or failed run up at its last checkpoint. The result is what it would have been."""
+def resume(ws: Workspace, run_id: str, *, end_here: bool = False) -> Artifact:
+    """Take an interrupted, killed or failed run up at its last checkpoint. The result is what it would have been.
+
+    With `end_here` it trains no further: the result is the model of its best checkpoint, else of its last.
+    """
     found = Run.load(ws, run_id)
     if found.stage not in configs.STAGES:
         raise RunError(f"run {found.id} is a {found.stage} run, which keeps no checkpoints", "start it again")
+    if end_here and not found.checkpoints():
+        raise RunError(f"run {found.id} has no checkpoint to end with", "resume it without ending it, or start anew")
     run = Run.resume(ws, found.id)
+    run.goes_on = not end_here
     return _finished(run, configs.STAGES[run.stage].model_validate(dict(run.config)))
 
 
@@ -202,10 +208,11 @@ def export_data(
     split: str = "",
     number_judges: bool = False,
 ) -> ExportReport:
-    """Write prompts, demonstrations, preferences or thumbs to a new file, or a folder for `datasets`.
+    """Write prompts, demonstrations, preferences, thumbs or completions to a new file, or a folder for `datasets`.
 
-    `raw` loses nothing: added again it gives equal records. Judges are called what they are called in the workspace,
-    which for people is a pseudonym; `number_judges` calls them judge-1, judge-2 and so on.
+    `raw` loses nothing: added again it gives equal records (all but completions, which only a model writes). Judges are
+    called what they are called in the workspace, which for people is a pseudonym; `number_judges` calls them judge-1,
+    judge-2 and so on.
     """
     from .text import views, writers
 
@@ -237,6 +244,7 @@ def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 
     readers: dict[str, Callable[[Artifact], list[Any]]] = {
         "prompts": wiring.read_prompts,
         "demonstrations": wiring.read_demonstrations,
+        "completions": wiring.read_drafts,
         **dict.fromkeys(JUDGED, wiring.read_judgements),
     }
     records = readers.get(artifact.kind, _no_rows)(artifact)
@@ -244,12 +252,10 @@ def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 
     if model is None:
         shown = [record.to_json() for record in records[:rows]]
         return found | {"shown": shown, "text": "\n".join(json.dumps(r, indent=1, ensure_ascii=False) for r in shown)}
-    from .models.load import load_encoder
     from .text.show import show, summarise
 
-    settings = configs.ModelSettings()
-    folder = find_input(ws, "model", model, (*MODELS, "reward")).folders[-1]
-    encoder, longest = load_encoder(folder, settings, None), wiring.context_of(folder)
+    folders = find_input(ws, "model", model, (*MODELS, "reward")).folders
+    encoder, longest = wiring.load_reader(folders, configs.ModelSettings())
     seen = [row for record in records[:rows] for row in show(record, encoder, longest)]
     summary = summarise(records, encoder, longest).to_json()
     text = "\n\n".join(row.text() for row in seen) + "\n\n" + "  ".join(f"{k} {v}" for k, v in summary.items())
@@ -404,11 +410,14 @@ def ensemble(ws: Workspace, models: Sequence[Ref], *, name: str = "") -> Artifac
     return ensemble(ws, models, name=name)
 
 
-def export(ws: Workspace, ref: Ref, folder: str | Path, merge: bool = False) -> Path:
-    """Write a model as a plain transformers folder, or PEFT one for an adapter, with tokenizer and model card."""
+def export(ws: Workspace, ref: Ref, folder: str | Path, merge: bool = False, base: str = "") -> Path:
+    """Write a model as a plain transformers folder, or PEFT one for an adapter, with tokenizer and model card.
+
+    An adapter on a model of the workspace needs `merge`, or the folder or hub id under which others find its `base`.
+    """
     from .exporting import export_model
 
-    return export_model(ws, resolve_model(ws, ref), Path(folder), merge)
+    return export_model(ws, resolve_model(ws, ref), Path(folder), merge, base)
 
 
 def plan(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Table) -> dict[str, Any]:
@@ -439,10 +448,14 @@ def _run(
     ws: Workspace, stage: str, refs: Mapping[str, Ref], config: Table | None, settings: Mapping[str, Any], name: str
 ) -> Artifact:
     """One stage. Whatever can be known to be wrong is refused before a run is recorded."""
+    from .planning import check_run
+
     chosen = _config(stage, config, settings)
     if name:
         check_name(name)
-    inputs = note_inputs(ws, find_inputs(ws, stage, refs, chosen))
+    found = find_inputs(ws, stage, refs, chosen)
+    check_run(ws, stage, found, chosen)
+    inputs = note_inputs(ws, found)
     run = Run.start(ws, stage, chosen.model_dump(mode="json"), inputs, seed=chosen.run.seed, name=name)
     return _finished(run, chosen)
 

@@ -210,8 +210,8 @@ class _Demo:
             policy = self._train(
                 "rl", recipe.rl, policy=sft, reward=model, prompts=data["posts"], sampling=dict(recipe.sampling)
             )
-            last = self._run_of(policy).metrics()[-1]
-            note(f"{len(self._run_of(policy).metrics())} rollouts", f"KL {last['kl']:.2f} nats a summary")
+            rollouts = len(self._run_of(policy).metrics())
+            note(f"{rollouts} rollouts", f"held-out KL {self._kl(policy):.2f} nats a summary")
         with self._stage("evaluate") as note:
             tuned = self._sample(policy, data["heldout"], "heldout-rl")
             sampled = self._sample(sft, data["heldout"], "heldout-sft", per_prompt=BEST_OF)
@@ -370,10 +370,7 @@ class _Demo:
     def _kl(self, policy: Artifact) -> float:
         """KL of the shipped policy to its start on held-out prompts, in nats a completion."""
         run = self._run_of(policy)
-        best = run.result["best_step"]
-        rows = run.metrics()
-        heldout = [row["heldout_kl"] for row in rows if row["step"] == best and "heldout_kl" in row]
-        return float(heldout[0] if heldout else rows[-1]["kl"])
+        return float(next(row["heldout_kl"] for row in run.metrics() if row["step"] == run.result["best_step"]))
 
     # Small things
 

@@ -19,6 +19,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +49,20 @@ PLAIN_LORA = {
 }
 
 
-def export_model(ws: Workspace, artifact: Artifact, folder: Path, merge: bool) -> Path:
-    """Write `artifact` into a new or empty `folder`; returns its full path. `merge` always gives whole weights."""
+def export_model(ws: Workspace, artifact: Artifact, folder: Path, merge: bool, base: str = "") -> Path:
+    """Write `artifact` into a new or empty `folder`; returns its full path. `merge` always gives whole weights.
+
+    `base` is what an adapter is to call the model it sits on: where others find that is not known here.
+    """
     target = folder.expanduser().resolve()
     _refuse_what_is_there(target)
     form = form_of(artifact, merge)
+    below = _named(artifact, base_of(ws, artifact), form, base)
     with _appearing(target) as made:
         _WRITE[form](ws, artifact, made)
-        card = model_card(ws, artifact, form, made, base_of(ws, artifact))
+        if form == "adapter":
+            _name_base(made, below)
+        card = model_card(ws, artifact, form, made, below)
         (made / CARD).write_text(card, encoding="utf-8")
     return target
 
@@ -75,9 +82,6 @@ def caution(folder: Path) -> str:
     """What to know before an exported folder is opened elsewhere; empty when there is nothing to know."""
     if _read(folder / "reward_model.json").get("kind") == "features":
         return "a reward model of kind 'features' has a format of its own: only trueup opens it"
-    adapter = folder / ADAPTER_CONFIG
-    if adapter.is_file() and not _read(adapter).get("base_model_name_or_path"):
-        return "this adapter needs its base model, which is in the workspace: export that too, or export with --merge"
     return ""
 
 
@@ -119,7 +123,7 @@ def _write_adapter(ws: Workspace, artifact: Artifact, made: Path) -> None:
     tensors = [load_file(Path(folder) / ADAPTER_WEIGHTS) for folder in adapters]
     config, joined = (configs[0], tensors[0]) if len(adapters) == 1 else join_adapters(configs, tensors)
     save_file(joined, made / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    _dump(made / ADAPTER_CONFIG, config | {"base_model_name_or_path": base_of(ws, artifact).source or None})
+    _dump(made / ADAPTER_CONFIG, config)
     save_encoder(load_encoder(adapters[-1], _settings(ws, artifact), None), made)
 
 
@@ -175,6 +179,24 @@ def base_of(ws: Workspace, artifact: Artifact) -> Base:
     while "base" in first.parents:
         first = ws.get(first.parents["base"])
     return Base(root.id, _source(root), _source(first))
+
+
+def _named(artifact: Artifact, below: Base, form: Form, base: str) -> Base:
+    """An adapter has to name its base, or nothing opens it; nothing else has one to name."""
+    if base and form != "adapter":
+        raise TrueupError(
+            f"artifact {artifact.id} is exported with all its weights: it has no base to name", "leave out --base"
+        )
+    if form == "adapter" and not (base or below.source):
+        raise ModelError(
+            f"the adapter {artifact.id} sits on {below.root}, which is in the workspace, where nothing else finds it",
+            f"--merge gives whole weights; or `trueup export {below.root} DIR` and name that folder with --base DIR",
+        )
+    return replace(below, source=base) if base else below
+
+
+def _name_base(made: Path, below: Base) -> None:
+    _dump(made / ADAPTER_CONFIG, _read(made / ADAPTER_CONFIG) | {"base_model_name_or_path": below.source})
 
 
 def _source(artifact: Artifact) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import ModelSettings
+from .config import ModelSettings, PromptSettings
 from .errors import ConfigError, ModelError, NotFoundError, TrueupError
 from .store import JUDGED, Artifact, Workspace
 
@@ -36,6 +36,7 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
         "reward": SCORERS,
     },
 }
+_PATHS = (".", "/", "~")  # a reference that begins so is a path, and no hub id
 OPTIONAL = {("reward", "features"), ("reward", "reference"), ("winrate", "judge"), ("winrate", "reward")}
 
 
@@ -70,17 +71,23 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
             _check_elsewhere(item.folders[0], config.model, scores=roles[role] == SCORERS)
     if stage == "rl":
         _check_formats(found["policy"], found["reward"])
+    if stage == "sft":
+        _check_prompt(found["base"], config.prompt)
     return found
 
 
 def find_input(workspace: Workspace, role: str, ref: Ref, kinds: Sequence[str]) -> Input:
     try:
         artifact = workspace.get(ref)
-    except NotFoundError:
-        source = _elsewhere(ref) if "external" in kinds and isinstance(ref, str) else ""
-        if not source:
+    except NotFoundError as error:
+        if "external" not in kinds or not isinstance(ref, str):
             raise
-        return Input("external", None, [source])
+        if source := _elsewhere(ref):
+            return Input("external", None, [source])
+        if ref.startswith(_PATHS):
+            raise NotFoundError(f"there is no folder {ref}", "check the path of the model") from None
+        hint = "`trueup artifacts list` lists artifacts; a model on the hub is OWNER/NAME, one in a folder ./NAME"
+        raise NotFoundError(error.message, hint) from None
     if artifact.kind not in kinds:
         called = artifact.id if isinstance(ref, Artifact) else ref
         raise TrueupError(
@@ -128,7 +135,7 @@ def _elsewhere(ref: str) -> str:
     path = Path(ref).expanduser()
     if path.is_dir():
         return str(path.resolve())
-    return ref if "/" in ref and not ref.startswith((".", "/", "~")) else ""
+    return ref if "/" in ref and not ref.startswith(_PATHS) else ""
 
 
 def _note(workspace: Workspace, source: str) -> Artifact:
@@ -165,6 +172,17 @@ def _check_formats(policy: Input, reward: Input) -> None:
         raise ModelError(
             f"policy {policy.name} and reward model {reward.name} were trained with different prompt formats",
             "train the reward model on this policy's SFT model, so that both read prompts alike",
+        )
+
+
+def _check_prompt(base: Input, asked: PromptSettings) -> None:
+    """A model that has a prompt format keeps it: [prompt] may only say what no earlier stage has said."""
+    stored = _stored_format(base.folders[-1]) or {}
+    given = {"template": asked.template, "system": asked.system, "stop": list(asked.stop)}
+    if other := [key for key, value in given.items() if stored and value and value != stored.get(key)]:
+        raise ModelError(
+            f"{base.name} already has a prompt format, and prompt.{other[0]} asks for another",
+            "drop the [prompt] settings, or start from a base model without prompt_format.json",
         )
 
 

@@ -122,6 +122,14 @@ def estimate(
     return parts + list(_forward(need, stage, trained))
 
 
+def checkpoint_bytes(stage: str, config: Any, placement: Placement, models: Mapping[str, Shape]) -> int:
+    """What the checkpoints of a run take: four at most, each the trained weights and two numbers of each beside."""
+    trained = models["policy" if stage == "rl" else "base"]
+    need = _Need(config, placement.dtype, Lengths(0, 0))
+    parts = _training(need, stage, trained, learns_lora(stage, config, trained))
+    return 4 * 3 * next(part.bytes for part in parts if part.name == "gradients")
+
+
 def _training(need: _Need, stage: str, trained: Shape, lora: bool) -> Iterator[Part]:
     whole, head = trained.parameters, 0
     if stage == "reward":

@@ -81,7 +81,7 @@ class Base:
     """What a model rests on."""
 
     root: str  # the artifact with the whole weights under the adapters
-    source: str  # the hub id or folder those came from, if they are not of this workspace
+    source: str  # the hub id or folder where others find those; empty if only this workspace has them
     origin: str  # the hub id or folder that training began with, however many stages ago
 
 
@@ -112,9 +112,10 @@ def _header(artifact: Artifact, form: Form, base: Base) -> str:
     library, pipeline, _ = _FORMS[form]
     tags = ["trueup", "rlhf", *([_MADE_BY[_stage(artifact)][1]] if _stage(artifact) in _MADE_BY else [])]
     lines = [f"library_name: {library}", f"pipeline_tag: {pipeline}", "license: unknown"]
-    if _HUB_ID.fullmatch(base.origin):
-        relation = "adapter" if form == "adapter" and base.source else "finetune"
-        lines += [f"base_model: {base.origin}", f"base_model_relation: {relation}"]
+    on_hub = form == "adapter" and _HUB_ID.fullmatch(base.source)
+    relation, named = ("adapter", base.source) if on_hub else ("finetune", base.origin)
+    if _HUB_ID.fullmatch(named):
+        lines += [f"base_model: {named}", f"base_model_relation: {relation}"]
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
 
@@ -126,13 +127,8 @@ def _what_it_is(artifact: Artifact, form: Form, base: Base, lineage: Lineage) ->
             "**Other software cannot open this folder.** It holds a trunk, the frozen model whose likelihoods it reads "
             "and two small heads, in a format of trueup's own (`reward_model.json`)."
         )
-    elif form == "adapter" and base.source:
-        yield f"It holds the adapter only. Its base is `{base.source}`, which has to be there to use it."
     elif form == "adapter":
-        yield (
-            f"It holds the adapter only. **Its base is the model `{base.root}` of the same workspace, which must be "
-            f"exported too**: `trueup export {base.root} DIR`. Or export this one with `--merge`."
-        )
+        yield f"It holds the adapter only. Its base is `{base.source}`, which has to be there to use it."
     elif artifact.meta.get("adapter"):
         yield "A LoRA adapter was merged into its base; weights are stored in float32, so that merging lost nothing."
     if base.origin and base.origin != base.source:
@@ -156,7 +152,7 @@ def _how_to_use(form: Form, folder: Path, base: Base) -> Iterator[str]:
             + _padding(folder)
         )
         return
-    start = _USE_ADAPTER.format(base=_quoted(base.source or "the folder that its base was exported to"))
+    start = _USE_ADAPTER.format(base=_quoted(base.source))
     code = (start if form == "adapter" else _USE_MODEL) + _GENERATE.format(question=_quoted(EXAMPLE.text))[1:]
     yield _fence(code.strip(), "python")
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import wiring
-from .config import STAGES, ModelSettings, Table, check
+from .config import STAGES, ModelSettings, StageConfig, Table, check
 from .errors import ConfigError, WorkspaceError
 from .inputs import INPUTS, MODELS, SCORERS, Input, find_inputs, stored_kind
 from .records import Prompt
@@ -22,10 +22,11 @@ if TYPE_CHECKING:  # torch loads when something is counted, not when this module
     import torch
 
     from .memory import Lengths, Shape
+    from .text.chat import Encoder
 
 MAKES = {"sample": "completions", "reward": "reward", "winrate": "evaluation"}  # every other stage makes a model
 EXTRAS = {"lora": ("peft",), "data": ("pyarrow", "datasets")}  # as in pyproject.toml
-CHARACTERS_PER_TOKEN = 3  # fewer than most tokenizers manage in most text: an estimate should err on the high side
+SAMPLED = 64  # prompts that are tokenised to know the longest: those of the most bytes
 
 
 def plan_stage(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Table) -> dict[str, Any]:
@@ -37,28 +38,31 @@ def plan_stage(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Tab
         raise ConfigError(f"stage '{stage}' takes a {STAGES[stage].__name__}, not a {type(config).__name__}")
     check(config)
     found = find_inputs(ws, stage, inputs, config)
+    models = _models(stage, found, config)
+    _check_possible(stage, found, config, models)
     return {
         "stage": stage,
         "config": config.model_dump(mode="json"),
         "inputs": {role: _described(item) for role, item in found.items()},
-        **_needs(stage, found, config),
+        **_needs(stage, found, config, models),
     }
 
 
-def _needs(stage: str, found: Mapping[str, Input], config: Any) -> dict[str, Any]:
+def _needs(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[str, Shape]) -> dict[str, Any]:
     """What would be made and the memory for it: the part that imports torch."""
     from .memory import estimate, learns_lora
     from .models.device import place
 
     placement = place(config.model)
-    models = _models(stage, found, config)
     scorers = {role: _scorer(item, config.model) for role, item in found.items() if _scores(stage, role)}
     made: dict[str, Any] = {"kind": MAKES.get(stage, "model"), "parents": _parents(found)}
     if stage in ("sft", "reward", "rl"):
         made["adapter"] = learns_lora(stage, config, models["policy" if stage == "rl" else "base"])
-    parts = estimate(stage, config, placement, models, scorers, _lengths(found))
+    lengths, how = _lengths(stage, found, config, models)
+    parts = estimate(stage, config, placement, models, scorers, lengths)
     return {
         "makes": [made],
+        "lengths": {**asdict(lengths), "how": how},
         "memory": [{"part": part.name, **_size(part.bytes), "how": part.how} for part in parts],
         "memory_total": _size(sum(part.bytes for part in parts)),
         "memory_available": {"device": str(placement.device), **_size(_memory_of(placement.device))},
@@ -125,17 +129,57 @@ def _scoring(chain: Sequence[str], settings: ModelSettings) -> int:
     return measure(load_config(chain[0], settings), settings).scoring
 
 
-def _lengths(found: Mapping[str, Input]) -> Lengths:
-    """Tokens estimated from characters: a plan needs no tokenizer."""
+def _lengths(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[str, Shape]) -> tuple[Lengths, str]:
+    """The longest prompt and completion in tokens, and how that is known."""
     from .memory import Lengths
 
-    answers = _answers(found)
-    texts = [text for _, each in answers.values() for text in each]
-    return Lengths(
-        prompt=max((_tokens("".join(m.content for m in prompt.messages)) for prompt, _ in answers.values()), default=0),
-        completion=max(map(_tokens, texts), default=0),
-        completions=max((len(each) for _, each in answers.values()), default=1),
-    )
+    answers = sorted(_answers(found).values(), key=_bytes, reverse=True)
+    completions = max((len(texts) for _, texts in answers), default=1)
+    encoder = _encoder(stage, found, config, models, answers[:SAMPLED])
+    if encoder is None:
+        longest = [sum(len(m.content.encode()) for m in prompt.messages) for prompt, _ in answers]
+        replies = [len(text.encode()) for _, texts in answers for text in texts]
+        how = "bytes of the longest: there is no tokenizer at hand"
+    else:
+        longest = [len(encoder.prompt(prompt)) for prompt, _ in answers[:SAMPLED]]
+        replies = [len(encoder.completion(prompt, text)) for prompt, texts in answers[:SAMPLED] for text in texts]
+        how = f"tokens of the longest, among the {len(longest)} prompts of the most bytes"
+    return Lengths(max(longest, default=0), max(replies, default=0), completions), how
+
+
+def _encoder(
+    stage: str,
+    found: Mapping[str, Input],
+    config: Any,
+    models: Mapping[str, Shape],
+    answers: Sequence[tuple[Prompt, set[str]]],
+) -> Encoder | None:
+    """What will turn the data into tokens: pretraining makes its own; other models have theirs, if only a config."""
+    from .models.load import load_encoder
+    from .text.chat import Encoder, prompt_format
+    from .text.tokenizer import EOS, PAD, train_tokenizer
+
+    if stage == "pretrain":
+        texts = [text for prompt, replies in answers for text in (prompt.text, *sorted(replies))]
+        tokenizer = train_tokenizer(texts, config.architecture.vocabulary)
+        return Encoder(tokenizer, prompt_format(tokenizer, config.prompt, eos=EOS, pad=PAD))
+    role = next(iter(models), None)
+    if role is None or _lacks_tokenizer(found[role].folders[-1]):
+        return None
+    encoder = load_encoder(found[role].folders[-1], config.model, getattr(config, "prompt", None))
+    encoder.restrict(models[role].vocabulary)
+    return encoder
+
+
+def _lacks_tokenizer(folder: str) -> bool:
+    """Whether it is a folder with none of the files that a tokenizer is made of."""
+    names = ("tokenizer*", "vocab*", "*.model")
+    return Path(folder).is_dir() and not any(path for name in names for path in Path(folder).glob(name))
+
+
+def _bytes(answer: tuple[Prompt, set[str]]) -> int:
+    prompt, replies = answer
+    return sum(len(m.content.encode()) for m in prompt.messages) + max((len(r.encode()) for r in replies), default=0)
 
 
 def _answers(found: Mapping[str, Input]) -> dict[str, tuple[Prompt, set[str]]]:
@@ -154,8 +198,37 @@ def _answers(found: Mapping[str, Input]) -> dict[str, tuple[Prompt, set[str]]]:
     return answers
 
 
-def _tokens(text: str) -> int:
-    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+# --- what a run would find out too late
+
+
+def check_run(ws: Workspace, stage: str, found: Mapping[str, Input], config: Any) -> None:
+    """Refuse a run that can be known to fail, before it is recorded.
+
+    It asks again for its disk once everything is loaded: here the checkpoints are estimated, as the memory is.
+    """
+    from .memory import checkpoint_bytes
+    from .models.device import place
+    from .runs.run import check_space
+
+    trains = isinstance(config, StageConfig)
+    models = _models(stage, found, config) if trains else {}
+    _check_possible(stage, found, config, models)
+    if trains:
+        check_space(ws.path, checkpoint_bytes(stage, config, place(config.model), models))
+
+
+def _check_possible(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[str, Shape]) -> None:
+    """The device has to be there, the longest row within the context, and prompts have a gold score if that judges."""
+    from .models.device import place
+
+    place(config.model)
+    if stage == "winrate" and "judge" not in found:
+        artifact = found["prompts"].artifact
+        assert artifact is not None, "prompts are always in the workspace"
+        prompts = wiring.read_prompts(artifact)
+        wiring.require_gold(prompts[: config.limit or len(prompts)])
+    if getattr(config, "max_tokens", 0):
+        wiring.longest_row(config.max_tokens, models["base"].context)
 
 
 # --- where it would compute

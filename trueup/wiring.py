@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .config import (
+    ModelSettings,
     PretrainConfig,
     RewardConfig,
     RlConfig,
@@ -24,9 +25,10 @@ from .config import (
     WinrateConfig,
 )
 from .errors import ModelError, TrueupError
-from .inputs import chain
+from .inputs import chain, stored_kind
 from .records import Completion, Demonstration, Judgement, Prompt, by_prompt
 from .runs import Run
+from .runs.left_out import LISTED, LeftOut
 from .store import JUDGED, Artifact, Workspace, read_jsonl, write_jsonl
 from .text.formats import split_by_prompt
 from .world import GoldScorer, p_true
@@ -38,6 +40,7 @@ if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
     from .models.reward_model import RewardModel
     from .models.rows import Group
     from .ports import Scorer
+    from .text.chat import Encoder
     from .train.judged import Judged
 
 ROWS = "rows.jsonl"
@@ -73,6 +76,11 @@ def read_completions(artifact: Artifact) -> list[Completion]:
     return found
 
 
+def read_drafts(artifact: Artifact) -> list[Demonstration]:
+    """A completion set to look at: each completion with its prompt."""
+    return [Demonstration(completion.prompt, completion.text) for completion in read_completions(artifact)]
+
+
 def put_records(
     workspace: Workspace,
     kind: str,
@@ -97,11 +105,14 @@ def completion_rows(completions: Sequence[Completion]) -> list[dict[str, Any]]:
 # --- artifacts as models
 
 
-def context_of(folder: str) -> int:
-    """The longest row a model takes, from its config alone."""
-    path = Path(folder) / "config.json"
-    config = json.loads(path.read_text()) if path.is_file() else {}
-    return int(config.get("max_position_embeddings") or config.get("n_positions") or 1024)
+def load_reader(folders: Sequence[str], settings: ModelSettings) -> tuple[Encoder, int]:
+    """How the model in a chain of folders reads text, and how much of it at once. No weights are loaded."""
+    from .models.language_model import context_of
+    from .models.load import load_config, load_encoder
+    from .models.reward_model import PARTS
+
+    root = f"{folders[0]}/{PARTS[0]}" if stored_kind(folders[0]) == "features" else folders[0]
+    return load_encoder(folders[-1], settings, None), context_of(load_config(root, settings))
 
 
 def load_policy(run: Run, role: str, config: Any, *, trainable: bool = False, prompt: Any = None) -> LanguageModel:
@@ -148,7 +159,7 @@ def _sft(run: Run, config: SftConfig) -> Artifact:
 
     model = load_policy(run, "base", config, trainable=True, prompt=config.prompt)
     demonstrations = read_demonstrations(run.inputs["data"])
-    longest = _longest(config.max_tokens, model.context)
+    longest = longest_row(config.max_tokens, model.context)
     train, heldout, dropped = _split(run, model, demonstrations, longest, config)
     best = sft(run, config, model, train, heldout)
     return _finish_model(run, model, config, best, dropped)
@@ -158,8 +169,9 @@ def _sample(run: Run, config: SampleConfig) -> Artifact:
     from .models.device import use_threads
 
     use_threads(config.run.threads)
-    prompts = read_prompts(run.inputs["prompts"])
-    with _sampler(load_policy(run, "model", config), len(prompts)) as sampler:
+    model = load_policy(run, "model", config)
+    prompts, dropped = _with_room(run, read_prompts(run.inputs["prompts"]), [(model.encoder, model.context)], config)
+    with _sampler(model, len(prompts)) as sampler:
         completions = sampler.sample(prompts, config.sampling, seed=config.run.seed, n=config.per_prompt)
     artifact = put_records(run.workspace, "completions", completion_rows(completions), parents=run.inputs)
     run.output("completions", artifact)
@@ -168,6 +180,7 @@ def _sample(run: Run, config: SampleConfig) -> Artifact:
             "prompts": len(prompts),
             "completions": len(completions),
             "unfinished": sum(not c.finished for c in completions),
+            "dropped": dropped,
         }
     )
     return artifact
@@ -191,21 +204,25 @@ def _reward(run: Run, config: RewardConfig) -> Artifact:
         objectives=config.objectives,
         members=config.members,
     )
-    longest = _longest(config.max_tokens, model.context)
+    longest = longest_row(config.max_tokens, model.context)
     (train, dropped), (heldout, dropped_heldout) = (
         judged(model.encoder, [j for j in judgements if j.split == split], longest, config.objectives)
         for split in ("train", "heldout")
     )
-    _require(train, "no judgement is left to train on", dropped)
+    dropped += dropped_heldout
+    asked = {judgement.prompt.id for judgement in judgements}
+    long = [j.prompt for j in judgements if not _fits(model, j, longest)] if dropped else []
+    left_out = _left_out(run, "data", "prompt", longest, dropped, len(asked), long)
+    _require(run, train, "no judgement is left to train on", left_out, config)
     _check_said(train, config.objectives)
     _say_if_none_held_out(run, heldout)
-    reference = _reference(run, model, longest)
+    reference = _reference(run, model, longest, config)
     best = reward(run, config, model, train, heldout, reference)
     simulated = all(j.source == "simulated" for j in judgements)
-    kept = [j for j in judgements if j.split == "heldout" and _decided(j) and _fits(model, j)]
-    result: dict[str, Any] = {"best_step": best, "dropped": dropped + dropped_heldout, "kind": config.kind}
+    kept = [j for j in judgements if j.split == "heldout" and _decided(j) and _fits(model, j, model.context)]
+    result: dict[str, Any] = {"best_step": best, "dropped": dropped, "kind": config.kind}
     if config.objectives:
-        speaking = [j for j in judgements if j.split == "heldout" and _fits(model, j)]
+        speaking = [j for j in judgements if j.split == "heldout" and _fits(model, j, model.context)]
         scorer = RewardScorer(model, scoring=Scoring(normalise=False))
         result["objectives"] = evaluate_objectives(scorer, speaking, config.objectives)
     elif kept:
@@ -233,7 +250,7 @@ def _check_said(train: Sequence[Judged], objectives: Sequence[str]) -> None:
             )
 
 
-def _reference(run: Run, model: RewardModel, longest: int) -> list[Group]:
+def _reference(run: Run, model: RewardModel, longest: int, config: RewardConfig) -> list[Group]:
     """Completions, or demonstrations, that scores are to have mean 0 and std 1 on."""
     if "reference" not in run.inputs:
         return []
@@ -245,9 +262,17 @@ def _reference(run: Run, model: RewardModel, longest: int) -> list[Group]:
             (g[0].prompt, [encoder.completion(c.prompt, c.text, finished=c.finished) or (encoder.eos_id,) for c in g])
             for g in by_prompt(read_completions(artifact))
         ]
-    groups: list[Group] = [(encoder.prompt(prompt), answers) for prompt, answers in texts]
-    fitting = [group for group in groups if len(group[0]) + max(map(len, group[1])) <= longest]
-    _require(fitting, "no reference completion fits", len(groups) - len(fitting))
+    fitting: list[Group] = []
+    long: list[Prompt] = []
+    for prompt, answers in texts:
+        group: Group = (encoder.prompt(prompt), answers)
+        if len(group[0]) + max(map(len, answers)) <= longest:
+            fitting.append(group)
+        else:
+            long.append(prompt)
+    unit: Literal["row", "prompt"] = "row" if artifact.kind == "demonstrations" else "prompt"
+    left_out = _left_out(run, "reference", unit, longest, len(long), len(texts), long)
+    _require(run, fitting, "no reference completion fits", left_out, config)
     return fitting[:REFERENCE_PROMPTS]
 
 
@@ -259,8 +284,8 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
     policy = load_policy(run, "policy", config, trainable=True)
     reference = None if policy.adapter is not None else load_policy(run, "policy", config)
     scorer = load_scorer(run, "reward", config)
-    prompts, long = _fitting(read_prompts(inputs["prompts"]), (policy, scorer.model), config.sampling.max_new_tokens)
-    _require(prompts, "no prompt leaves room for a completion", long)
+    readers = [(reader.encoder, reader.context) for reader in (policy, scorer.model)]
+    prompts, dropped = _with_room(run, read_prompts(inputs["prompts"]), readers, config, cut=True)
     held = sorted(prompts, key=lambda prompt: prompt.id)[: min(config.evaluation_prompts, len(prompts) // 5)]
     apart = {prompt.id for prompt in held}
     train = [prompt for prompt in prompts if prompt.id not in apart]
@@ -268,8 +293,8 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
     watched: dict[str, Scorer] = {"gold": GoldScorer()} if _in_world(prompts) else {}
     best = rl(run, config, policy, reference, Sampler(policy), scorer, train, held, watched)
     if scorer.cut_short:
-        run.event("cut", f"{scorer.cut_short} completions were longer than the reward model reads and scored in part")
-    return _finish_model(run, policy, config, best, long)
+        run.tell("cut", f"{scorer.cut_short} completions were longer than the reward model reads and scored in part")
+    return _finish_model(run, policy, config, best, dropped)
 
 
 def _winrate(run: Run, config: WinrateConfig) -> Artifact:
@@ -280,8 +305,11 @@ def _winrate(run: Run, config: WinrateConfig) -> Artifact:
     prompts = read_prompts(run.inputs["prompts"])
     prompts = prompts[: config.limit or len(prompts)]
     judge = load_scorer(run, "judge", config) if "judge" in run.inputs else GoldScorer()
-    if "judge" not in run.inputs and not _in_world(prompts):
-        raise TrueupError("these prompts have no gold score", "only the built-in world has one; name a reward model")
+    if "judge" not in run.inputs:
+        require_gold(prompts)
+    writers = [run.inputs[role] for role in ("a", "b") if run.inputs[role].kind != "completions"]
+    readers = [load_reader(chain(run.workspace, writer), config.model) for writer in writers]
+    prompts, dropped = _with_room(run, prompts, readers, config)
     a = _answers(run, "a", config, prompts, config.sampling, config.run.seed, 1)
     sampling_b = config.sampling
     if config.temperature_b is not None:
@@ -290,12 +318,13 @@ def _winrate(run: Run, config: WinrateConfig) -> Artifact:
     if config.best_of > 1:
         b = best_of(b, load_scorer(run, "reward", config))
     found = compare(a, b, judge)
+    result = {**found.to_json(), "dropped": dropped}
     with run.workspace.staging() as folder:
         write_jsonl(folder / ROWS, found.rows)
-        (folder / "result.json").write_text(json.dumps(found.to_json(), indent=1) + "\n")
+        (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
         artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta={"config": run.config})
     run.output("evaluation", artifact)
-    run.finish(found.to_json())
+    run.finish(result)
     return artifact
 
 
@@ -347,22 +376,21 @@ def _split(
     """Token groups for training and for the held-out loss, split by prompt; and how many rows were too long."""
     sides: dict[str, list[Group]] = {"train": [], "heldout": []}
     dropped, encoder = 0, model.encoder
+    long: list[Prompt] = []
     for prompt, answers in _grouped(demonstrations):
         replies = [encoder.completion(prompt, answer) for answer in answers]
         fitted = encoder.fit(prompt, longest - max(map(len, replies)))
         if fitted is None:
             dropped += len(answers)
+            long.append(prompt)
             continue
         if fitted is not prompt:
             replies = [encoder.completion(fitted, answer) for answer in answers]
         side = split_by_prompt(prompt.id, config.heldout, config.run.seed)
         sides[side].append((encoder.prompt(fitted), replies))
-    if not sides["train"]:
-        raise TrueupError(
-            f"none of the {len(demonstrations)} demonstrations can be trained on ({dropped} are longer than "
-            f"{longest} tokens, {sum(len(replies) for _, replies in sides['heldout'])} are held out)",
-            "raise max_tokens, use a model with a longer context, or lower `heldout`",
-        )
+    left_out = _left_out(run, "data", "row", longest, dropped, len(demonstrations), long)
+    held = sum(len(replies) for _, replies in sides["heldout"])
+    _require(run, sides["train"], f"no demonstration is left to train on: {held} held out", left_out, config)
     if config.heldout:
         _say_if_none_held_out(run, sides["heldout"])
     return sides["train"], sides["heldout"][:256], dropped
@@ -376,15 +404,38 @@ def _grouped(demonstrations: Sequence[Demonstration]) -> list[tuple[Prompt, list
     return list(groups.values())
 
 
-def _fitting(
-    prompts: Sequence[Prompt], readers: Sequence[LanguageModel | RewardModel], room: int
+def _with_room(
+    run: Run, prompts: Sequence[Prompt], readers: Sequence[tuple[Encoder, int]], config: Any, *, cut: bool = False
 ) -> tuple[list[Prompt], int]:
-    """Prompts that leave `room` for a completion in the context of every model that reads them; how many do not."""
+    """Prompts that leave room for a completion in the context of every model that reads them; how many do not.
+
+    With `cut` a prompt may lose its oldest turns for that: it is only learnt from, and nobody looks for its answer.
+    """
+    room = config.sampling.max_new_tokens
     kept: list[Prompt | None] = list(prompts)
-    for reader in readers:
-        kept = [prompt and reader.encoder.fit(prompt, reader.context - room) for prompt in kept]
+    for encoder, context in readers:
+        kept = [prompt and encoder.fit(prompt, context - room) for prompt in kept]
+    if not cut:
+        kept = [prompt if prompt is fitted else None for prompt, fitted in zip(prompts, kept, strict=True)]
     fitting = [prompt for prompt in kept if prompt is not None]
-    return fitting, len(prompts) - len(fitting)
+    long = [prompt for prompt, fitted in zip(prompts, kept, strict=True) if fitted is None]
+    limit = min((context for _, context in readers), default=0) - room
+    left_out = _left_out(run, "prompts", "prompt", limit, len(long), len(prompts), long)
+    _require(run, fitting, f"no prompt leaves room for {room} new tokens", left_out, config)
+    return fitting, len(long)
+
+
+def _left_out(
+    run: Run, role: str, unit: Literal["row", "prompt"], limit: int, count: int, total: int, long: Sequence[Prompt]
+) -> LeftOut:
+    """`long` are the prompts that do not fit, in any order."""
+    artifact = run.inputs[role]
+    numbers: dict[str, int] = {}
+    for number, row in enumerate(_rows(artifact) if long else (), 1):
+        prompt = Prompt.from_json(row if artifact.kind == "prompts" else row["prompt"])
+        numbers.setdefault(prompt.id, number)
+    first = {numbers[prompt.id]: prompt for prompt in long}
+    return LeftOut(artifact, unit, limit, count, total, tuple(sorted(first.items())[:LISTED]))
 
 
 def _finish_model(run: Run, model: LanguageModel, config: Any, best: int, dropped: int) -> Artifact:
@@ -419,11 +470,16 @@ def _sampler(model: LanguageModel, prompts: int) -> Iterator[Sampler]:
         yield Sampler(model, progress=advance)
 
 
+def require_gold(prompts: Sequence[Prompt]) -> None:
+    if not _in_world(prompts):
+        raise TrueupError("these prompts have no gold score", "only the built-in world has one; name a reward model")
+
+
 def _in_world(prompts: Sequence[Prompt]) -> bool:
     return bool(prompts) and all("world" in prompt.meta for prompt in prompts)
 
 
-def _longest(asked: int, context: int) -> int:
+def longest_row(asked: int, context: int) -> int:
     """The longest row, in tokens."""
     if asked > context:
         raise ModelError(f"max_tokens is {asked}, but the model's context is {context}", "lower it, or leave it out")
@@ -434,23 +490,32 @@ def _decided(judgement: Judgement) -> bool:
     return any(target != 0.5 for _, _, target in judgement.pairs())
 
 
-def _fits(model: RewardModel, judgement: Judgement) -> bool:
-    """Whether the reward model can read every completion of a judgement after its prompt."""
+def _fits(model: RewardModel, judgement: Judgement, limit: int) -> bool:
+    """Whether every completion of a judgement has room after its prompt."""
     encoder, prompt = model.encoder, judgement.prompt
     longest = max(len(encoder.completion(prompt, text)) for text in judgement.completions)
-    return len(encoder.prompt(prompt)) + longest <= model.context
+    return len(encoder.prompt(prompt)) + longest <= limit
 
 
 def _say_if_none_held_out(run: Run, heldout: Sequence[Any]) -> None:
     if not heldout and run.resume_folder is None:  # a resumed run has said so already
-        run.event("no evaluation", "too little data to hold any out: the last step's weights are shipped")
+        run.tell("no evaluation", "too little data to hold any out: the last step's weights are shipped")
 
 
-def _require(rows: Sequence[Any], problem: str, dropped: int) -> None:
+def _require(run: Run, rows: Sequence[Any], problem: str, left_out: LeftOut, config: Any) -> None:
+    """Something has to be left; what is left out beside it is said."""
     if not rows:
-        raise TrueupError(
-            f"{problem} ({dropped} left out as too long)", "raise max_tokens or look at the data: trueup data show"
-        )
+        raise TrueupError(f"{problem}; {left_out}", _way_out(config, left_out))
+    left_out.tell(run)
+
+
+def _way_out(config: Any, left_out: LeftOut) -> str:
+    if not left_out.count:
+        return "look at the data (trueup data show)" + (", or lower heldout" if hasattr(config, "heldout") else "")
+    if hasattr(config, "sampling"):
+        return "lower sampling.max_new_tokens, or use shorter prompts"
+    longer = "a model with a longer context" if config.row_limit == "max_tokens" else "shorter rows"
+    return f"raise {config.row_limit}, or use {longer}"
 
 
 def _expect(artifact: Artifact, *kinds: str) -> None:

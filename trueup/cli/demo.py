@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..errors import WorkspaceError
+from ..errors import Interrupted, WorkspaceError
 from .command import Command, Result
 
 DEFAULT = "trueup-demo"
@@ -38,7 +38,11 @@ def demo(folder: str | None, seed: int, overopt: bool, quick: bool) -> Result:
         raise WorkspaceError(f"{where} exists and is not empty", "give a new folder: the demo starts from nothing")
     from .. import api
 
-    found = api.demo(where, seed, overopt, quick)
+    try:
+        found = api.demo(where, seed, overopt, quick)
+    except Interrupted as stopped:
+        hint = f"start a new demo; of this one only the run can go on: {stopped.hint}"
+        raise Interrupted(stopped.message, hint) from None
     return Result(found, summary(found))
 
 

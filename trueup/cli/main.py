@@ -82,7 +82,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 2
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "trueup"
-        return _fail(error, error.format_message(), f"see `{path} --help`", error.exit_code)
+        return _fail(error, " ".join(error.format_message().split()), f"see `{path} --help`", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return 130
@@ -111,7 +111,8 @@ def print_result(result: Result) -> None:
 def _fail(error: BaseException, message: str, hint: str, code: int) -> int:
     if os.environ.get("TRUEUP_DEBUG"):
         traceback.print_exception(error)
-    click.echo(f"error: {message}", err=True)
+    for line in message.splitlines() or [""]:  # several mistakes at once: each line stands on its own
+        click.echo(f"error: {line.strip()}", err=True)
     if hint:
         click.echo(f"hint: {hint}", err=True)
     return code

@@ -56,18 +56,20 @@ def ensemble(models: tuple[str, ...], name: str) -> Result:
     examples="""
     trueup export tuned ./tuned-model
     trueup export tuned ./tuned-model --merge
+    trueup export tuned ./tuned-adapter --base ./base-model
     """,
 )
 @click.argument("ref", metavar="ID")
 @click.argument("folder", metavar="DIR")
 @click.option("--merge", is_flag=True, help="Merge a LoRA adapter into its base: one plain transformers model.")
-def export(ref: str, folder: str, merge: bool) -> Result:
+@click.option("--base", default="", metavar="MODEL", help="What an adapter is to call its base: a folder or a hub id.")
+def export(ref: str, folder: str, merge: bool, base: str) -> Result:
     """Write a model as a plain transformers or PEFT folder, with tokenizer, chat template and model card."""
     from .. import api
     from ..exporting import caution
 
     with workspace() as ws:
-        written = api.export(ws, ref, folder, merge)
+        written = api.export(ws, ref, folder, merge, base)
     note = caution(written)
     if note:
         progress(f"note: {note}")

@@ -98,15 +98,19 @@ def diff(a: str, b: str) -> Result:
     "resume",
     examples="""
     trueup runs resume 20261121-0137-rl-5f0c
+    trueup runs resume 20261121-0137-rl-5f0c --end-here
     """,
 )
 @click.argument("run_id", metavar="RUN")
-def resume(run_id: str) -> Result:
+@click.option(
+    "--end-here", is_flag=True, help="Train no further: make its model of the best checkpoint, else the last."
+)
+def resume(run_id: str, end_here: bool) -> Result:
     """Go on with a run that was interrupted, failed or killed, from its last checkpoint."""
     from .. import api
 
     with workspace() as ws:
-        artifact = api.resume(ws, run_id)
+        artifact = api.resume(ws, run_id, end_here=end_here)
         return Result(artifact_data(artifact, ws.names()), artifact_line(artifact))
 
 

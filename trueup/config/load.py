@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from .schema import Table
 
 @dataclass(frozen=True)
 class Given:
-    """A value somebody set, and where: `rl.toml`, `--set optimizer.lr=1`, `--lr`. `text` is set if it came as text."""
+    """A value somebody set, and where: `rl.toml:3`, `--set optimizer.lr=1`, `--lr`. `text` is set if it came as one."""
 
     key: str
     value: Any
@@ -82,7 +83,7 @@ def _gather(
     errors: list[str] = []
     if file is not None:
         try:
-            given += [Given(key, v, str(file)) for key, v in _file(cls, file).items()]
+            given += _file(cls, file)
         except ConfigError as problem:
             errors.append(problem.message)
     for text in sets:
@@ -98,17 +99,37 @@ def _gather(
     return given, errors
 
 
-def _file(cls: type[Table], file: Path) -> dict[str, Any]:
+def _file(cls: type[Table], file: Path) -> list[Given]:
     """The keys of a TOML file. An empty table sets nothing; a misspelt one is kept, to be complained about."""
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
-        raise ConfigError(f"{file}: not valid TOML: {problem}") from None
+        at = re.search(r"at line (\d+)", str(problem))
+        place = f"{file}:{at[1]}" if at else f"{file}:{len(text.splitlines()) or 1}"  # else: at the end of the text
+        raise ConfigError(f"{place}: not valid TOML: {problem}") from None
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "not UTF-8 text"
         raise ConfigError(f"{file}: cannot be read: {reason}") from None
     empty = [name for name in tables(cls) if content.get(name) == {}]
-    return flat({name: inner for name, inner in content.items() if name not in empty})
+    found = flat({name: inner for name, inner in content.items() if name not in empty})
+    lines = _lines(text)
+    return [Given(key, item, f"{file}:{lines[key]}") for key, item in found.items()]
+
+
+def _lines(text: str) -> dict[str, int]:
+    """The line that each key of a TOML text stands on: the text up to there, read alone, is the first to have it."""
+    found: dict[str, int] = {}
+    lines, start = text.split("\n"), 1
+    for end in range(1, len(lines) + 1):
+        try:
+            content = tomllib.loads("\n".join(lines[:end]))
+        except tomllib.TOMLDecodeError:  # inside a value of several lines
+            continue
+        for key in flat(content):
+            found.setdefault(key, start)
+        start = end + 1
+    return found
 
 
 def read_value(text: str) -> Any:

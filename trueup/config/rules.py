@@ -40,6 +40,12 @@ RULES: tuple[Rule, ...] = (
         "has no meaning with optimizer.schedule = 'constant'",
     ),
     Rule(
+        ("optimizer.warmup_steps",),
+        lambda c: 0 < c.steps <= c.optimizer.warmup_steps,
+        "does not fit: the rate would still be rising at the last of `steps`",
+        ("pretrain", "sft", "reward", "rl"),
+    ),
+    Rule(
         ("model.lora_rank", "model.lora_alpha"),
         lambda c: c.model.adapter == "none",
         "has no meaning with model.adapter = 'none'",
@@ -152,7 +158,7 @@ RULES: tuple[Rule, ...] = (
         ("rl",),
     ),
     Rule(
-        ("value_clip",),
+        ("value_clip", "value_lr"),
         lambda c: c.value_coefficient == 0,
         "has no meaning with value_coefficient = 0: the value is not trained",
         ("rl",),

@@ -122,6 +122,7 @@ class StageConfig(Table):
     """A stage's effective config: its own fields beside the shared tables. `stage` names it in runs and commands."""
 
     stage: ClassVar[str] = ""
+    row_limit: ClassVar[str] = "max_tokens"  # the setting that decides how long a row may be
     model: ModelSettings = ModelSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     run: RunSettings = RunSettings()
@@ -131,6 +132,7 @@ class PretrainConfig(StageConfig):
     """Train a Llama-style model and its tokenizer from scratch on demonstrations."""
 
     stage: ClassVar[str] = "pretrain"
+    row_limit: ClassVar[str] = "architecture.context"
     optimizer: OptimizerSettings = OptimizerSettings(name="muon", lr=4e-3, warmup_steps=20, final_lr=0.05)
     architecture: Architecture = Architecture()
     prompt: PromptSettings = PromptSettings()
@@ -193,6 +195,7 @@ class RlConfig(StageConfig):
     """Proximal policy optimisation against a scorer, with a per-token KL penalty to the frozen reference."""
 
     stage: ClassVar[str] = "rl"
+    row_limit: ClassVar[str] = "sampling.max_new_tokens"
     sampling: Sampling = Sampling()
     scoring: Scoring = Scoring()
     steps: Count = Field(40, description="iterations: rollout, score, update")

@@ -95,6 +95,16 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def note(line: str) -> None:
+    """Something that whoever watches should know now; above the bar, if there is one."""
+    if _is_quiet():
+        return
+    if _live:
+        _live.note(f"note: {line}")
+    else:
+        print(f"note: {line}", file=sys.stderr, flush=True)
+
+
 def duration(seconds: float) -> str:
     """75 -> '1m15s'."""
     whole = round(seconds)
@@ -164,6 +174,9 @@ class _Bars:
             yield refresh
         finally:
             self._progress.update(task, tail=f"{meter.tail()}  in {duration(meter.elapsed)}")
+
+    def note(self, line: str) -> None:
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._progress.stop()

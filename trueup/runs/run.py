@@ -11,10 +11,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any, Literal
 
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted, RunError, WorkspaceError
 from ..store import (
     Artifact,
     Lock,
@@ -33,7 +34,7 @@ from ..store import (
 from . import checkpoints
 from .board import Board
 from .checkpoints import Checkpoints
-from .progress import say
+from .progress import note, say
 from .streams import Stream, finite, read_stream
 from .versions import installed_versions
 
@@ -49,6 +50,7 @@ class Run:
 
     resume_step: int = 0
     resume_folder: Path | None = None
+    goes_on: bool = True  # False: what it has learnt so far is all it will learn
 
     def __init__(self, workspace: Workspace, row: RunRow) -> None:
         self.workspace = workspace
@@ -168,6 +170,12 @@ class Run:
         recorded: Status = self._fresh_row().status  # type: ignore[assignment]
         return "dead" if recorded == "running" and not alive else recorded
 
+    @property
+    def resume_command(self) -> str:
+        """How to go on with it from here: the workspace is named unless this folder or the environment tells it."""
+        named = "" if _is_found(self.workspace) else f"--workspace {quote(str(self.workspace.path))} "
+        return f"trueup {named}runs resume {self.id}"
+
     # While it runs
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -181,6 +189,11 @@ class Run:
     def event(self, kind: str, reason: str, **data: Any) -> None:
         """Something worth knowing that is no number: a skipped step, a smaller micro-batch, an early stop."""
         self._stream("events.jsonl").append({"kind": kind, "reason": reason, **data})
+
+    def tell(self, kind: str, reason: str, **data: Any) -> None:
+        """An event that whoever watches the run should know at once: a line on stderr, too."""
+        self.event(kind, reason, **data)
+        note(f"{self.stage}: {reason}")
 
     def keep_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Texts of this step, compressed; the same rows give the same bytes."""
@@ -206,10 +219,7 @@ class Run:
 
     def need_space(self, size: int) -> None:
         """Say what checkpoints take, and refuse to start what cannot end: `size` bytes must be free."""
-        free = shutil.disk_usage(self.path).free
-        if free < size:
-            message = f"the run may need {human_size(size)} of disk, {self.path} has {human_size(free)} left"
-            raise RunError(message, "free some space (`trueup gc` lists what nothing needs) or use another disk")
+        free = check_space(self.path, size)
         say(f"{self.stage}: checkpoints take up to {human_size(size)} of the {human_size(free)} that are free")
 
     # Endings
@@ -334,8 +344,26 @@ class Run:
         self._lock.release()
 
 
+def check_space(path: Path, size: int) -> int:
+    """What is free on the disk of `path`; an error unless that is at least `size` bytes."""
+    free = shutil.disk_usage(path).free
+    if free < size:
+        message = f"the run may need {human_size(size)} of disk, {path} has {human_size(free)} left"
+        raise RunError(message, "free some space (`trueup gc` lists what nothing needs) or use another disk")
+    return free
+
+
 def _worded(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+def _is_found(workspace: Workspace) -> bool:
+    """Whether a command that names no workspace would use this one."""
+    try:
+        with Workspace.find() as found:
+            return found.path == workspace.path
+    except WorkspaceError:
+        return False
 
 
 def _step_of(path: Path) -> int:

@@ -214,7 +214,7 @@ def _table_prompt(row: Mapping[str, Any]) -> Found:
 
 
 VIEWS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Found]]] = {
-    "raw": dict.fromkeys(("prompts", "demonstrations", "preferences", "unpaired"), _raw),
+    "raw": dict.fromkeys(("prompts", "demonstrations", "preferences", "unpaired", "completions"), _raw),
     "table": {
         "prompts": _table_prompt,
         "demonstrations": _table_demonstration,

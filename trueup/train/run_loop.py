@@ -25,7 +25,7 @@ from torch import nn
 from ..config import StageConfig
 from ..errors import Interrupted, RunError
 from ..models.device import use_threads
-from ..runs.progress import track
+from ..runs.progress import note, track
 from ..runs.run import Run
 from ..runs.signals import graceful
 from .optimizers import Optimizer, rate
@@ -33,7 +33,6 @@ from .optimizers import Optimizer, rate
 T = TypeVar("T")
 SHOWN = ("loss", "accuracy", "score", "kl")  # what stands beside the progress bar
 LossSum = Callable[[Sequence[Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
-ROW_LIMIT = {"pretrain": "architecture.context", "rl": "sampling.max_new_tokens"}  # elsewhere it is max_tokens
 
 
 class Loop:
@@ -65,7 +64,7 @@ class Loop:
         """Step numbers still to do. Logging, checkpoints, Ctrl-C and the progress bar happen between them."""
         every, label = self.config.run.checkpoint_every, self.config.stage
         with graceful() as stop_requested, track(self.total, label, start=self.step) as advance:
-            while self.step < self.total and not self._stopped:
+            while self.step < self.total and not self._stopped and self.run.goes_on:
                 self.step += 1
                 self._values, self._score = {}, None
                 yield self.step
@@ -78,8 +77,12 @@ class Loop:
                 if asked and not last:
                     raise Interrupted(
                         f"stopped at step {self.step} of {self.total}; the checkpoint is written",
-                        f"trueup runs resume {self.run.id}",
+                        self.run.resume_command,
                     )
+        if not self.run.goes_on:
+            self.run.tell("end", f"ended after step {self.step} of {self.total}, as asked")
+        if self.skipped > 1:  # the first was said when it came
+            note(f"{label}: {self.skipped} steps in all were skipped: loss or gradient not finite")
 
     def update(
         self, items: Sequence[Any], loss_sum: LossSum, count: float, tokens: Callable[[Any], int]
@@ -130,7 +133,7 @@ class Loop:
     def stop(self, reason: str) -> None:
         """End after this step. The event stands before its checkpoint, so a kill in between loses neither."""
         self._stopped = True
-        self.run.event("stop", reason, step=self.step)
+        self.run.tell("stop", reason, step=self.step)
 
     def restore_best(self) -> int:
         """Put the best checkpoint's weights back; returns its step."""
@@ -160,20 +163,34 @@ class Loop:
             raise RunError(
                 f"memory ran out at step {self.step} with one row at a time, the longest of {longest} tokens: "
                 f"{message.splitlines()[0]}",
-                f"lower {ROW_LIMIT.get(self.config.stage, 'max_tokens')}, or train less at once: model.adapter=lora",
+                f"lower {self.config.row_limit}, or train less at once: model.adapter=lora",
             ) from error
         self.micro_batch = size // 2
-        self.run.event("memory", f"memory ran out with {size} rows at once; going on with {self.micro_batch}")
+        self.run.tell("memory", f"memory ran out with {size} rows at once; going on with {self.micro_batch}")
 
     def _skip(self, loss: float, norm: float) -> None:
         self.optimizer.zero_grad()
         self.skipped += 1
         self.run.event("skip", "loss or gradient not finite", step=self.step, loss=repr(loss), norm=repr(norm))
-        if self.skipped > self.config.run.max_skipped:
-            raise RunError(
-                f"{self.skipped} steps had a non-finite loss or gradient (the last: step {self.step})",
-                "the last good checkpoint is kept; lower optimizer.lr and start from it, or look at the data",
-            )
+        allowed = self.config.run.max_skipped
+        if self.skipped == 1:
+            note(f"{self.config.stage}: step {self.step} skipped: loss or gradient not finite (1 of at most {allowed})")
+        if self.skipped > allowed:
+            raise self._given_up()
+
+    def _given_up(self) -> RunError:
+        """A skipped step leaves the weights as they were: where no checkpoint came before, they become one now."""
+        failed = self.step
+        if not self.run.checkpoints():
+            self.step -= 1
+            self.run.checkpoint(self.step, self._save)
+        step, folder = self.run.checkpoints()[-1]
+        return RunError(
+            f"{self.skipped} steps had a non-finite loss or gradient (the last: step {failed}); "
+            f"the weights of step {step} are kept in {folder}",
+            f"`{self.run.resume_command} --end-here` makes a model of what is kept; "
+            "or start anew with a lower optimizer.lr, or look at the data",
+        )
 
     def _weights(self) -> dict[str, torch.Tensor]:
         return {name: p.detach().contiguous() for name, p in self.optimizer.named.items()}
