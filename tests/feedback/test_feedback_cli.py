@@ -170,7 +170,8 @@ def test_the_command_line_leaves_its_traces_in_the_audit_log(trueup, workspace):
     trueup("feedback collect --name c --completions drafts")
     trueup("feedback close c")
     trueup("feedback invite")
-    assert [each["action"] for each in audit.entries(workspace.database)] == ["made a collection", "closed", "invited"]
+    actions = [each["action"] for each in audit.entries(workspace.database)]
+    assert actions == ["made a collection", "filled a collection", "closed", "invited"]
     assert audit.verify(workspace.database) == []
 
 

@@ -55,6 +55,9 @@ class CollectionConfig(Table):
     repeat_share: Fraction = Field(0.02, description="share of own items shown again later with sides swapped")
     quarantine_after: Count = Field(3, description="people who have to skip an item before nobody gets it any more")
     warning: str = Field("", description="content warning, shown before the work begins")
+    sensitive: tuple[str, ...] = Field(
+        (), description="words and categories of prompts; what has one stays covered until the person asks to see it"
+    )
     per_day: NonNegative = Field(0, description="most judgements of a person in a day (UTC); 0: no limit")
 
     @property

@@ -65,6 +65,8 @@ def choose(
     that whoever stops early has a fair share of both.
     """
     _check(strategy, random_share, len(scores), n)
+    if strategy in ("uncertainty", "disagreement") and any(len(c.texts) < 2 for c in candidates):
+        raise ConfigError(f"{strategy} compares completions, and some candidates have only one", "random or diversity")
     heldout = np.array([c.heldout for c in candidates], dtype=bool)
     aside, training = np.flatnonzero(heldout), np.flatnonzero(~heldout)
     n = min(n, len(candidates))

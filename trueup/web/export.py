@@ -13,7 +13,6 @@ from starlette.responses import FileResponse, Response
 from ..errors import TrueupError
 from ..feedback.freeze import KINDS, Choice, freeze
 from ..feedback.pooling import RULES
-from ..store import audit
 from .auth import Sent, needs, new_router, text
 from .judging import collection_of
 from .security import Refused
@@ -34,8 +33,11 @@ RULE_WORDS = {
     "raw": "every vote as it was given",
     "soft": "shares of the votes",
     "majority": "the majority of the votes",
+    "helpsteer": "the three most similar votes (HelpSteer)",
     "bradley-terry": "Bradley-Terry",
-    "dawid-skene": "Dawid-Skene",
+    "crowd-bradley-terry": "Bradley-Terry, judges by how reliable they are",
+    "dawid-skene": "Dawid-Skene: judges by how they err",
+    "mace": "MACE: judges by how often they only press keys",
 }
 
 
@@ -58,7 +60,6 @@ def export(visit: Exporting, collection: str, fields: Sent) -> Response:
     except TrueupError as error:
         shutil.rmtree(folder)
         return _page(visit, collection, 400, f"{error.message}: {error.hint}" if error.hint else error.message)
-    audit.note(site.db, site.now(), visit.me.id, "exported", found.id, artifact=artifact, format=format)
     name = f"{found.name}-{artifact}{path.suffix}"
     return FileResponse(
         path, media_type="application/octet-stream", filename=name, background=BackgroundTask(shutil.rmtree, folder)
@@ -70,7 +71,7 @@ def _write(visit: Visit, collection: str, choice: Choice, format: str, folder: P
 
     artifact = freeze(visit.site.workspace, collection, choice).artifact
     path = folder / f"export{FORMATS[format][1]}"
-    api.export_data(visit.site.workspace, artifact, path, format)
+    api.export_data(visit.site.workspace, artifact, path, format, person=visit.me.id)  # which notes it, too
     return artifact.id, path
 
 

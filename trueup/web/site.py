@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,9 +17,10 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from ..feedback import roles
 from ..feedback.desk import Desk
-from ..store import Workspace
+from ..store import Workspace, review
 from ..store.database import Database
 from ..store.people import Person
+from ..store.review import Differing
 from .limits import Limits, Meter
 from .markdown import raw, render, shown
 from .security import SignInNeeded, keyed
@@ -27,6 +29,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
 
 DESK_SECONDS = 60.0
+SLOW = 1.0  # seconds: what takes longer to read is kept for a while
+KEPT_FOR = 20  # times as long as it took, so that it is never more than a small part of the server's work
 # What a page may say after a form was sent; the address names the entry, never the words.
 NOTICES = {
     "saved": "Saved.",
@@ -38,6 +42,11 @@ NOTICES = {
     "forgotten": "What you told about yourself is deleted.",
     "guideline": "There is a new version of the guideline; people see it before their next judgement.",
     "status": "The collection has changed.",
+    "accepted": "Decided. A set that is frozen takes your answer in place of the votes.",
+    "asked-again": "More people are asked. The item comes back here if they still disagree.",
+    "ambiguous": "Called ambiguous: a set that is frozen leaves it out and counts it.",
+    "let-back": "The item is back in the queue.",
+    "kept-out": "The item stays out: nobody is handed it, and no frozen set has it.",
 }
 
 
@@ -56,6 +65,7 @@ class Site:
     def __post_init__(self) -> None:
         self.templates = _environment()
         self._desks: dict[str, tuple[float, Desk]] = {}
+        self._differing: dict[str, tuple[float, list[Differing]]] = {}
         # Cookies do not know ports: servers of two workspaces on one machine must not overwrite each other's.
         self.name = hashlib.sha256(keyed(self.secret, "cookie", "name").encode()).hexdigest()[:8]
 
@@ -70,6 +80,18 @@ class Site:
             desk = Desk(self.workspace, collection, self.now, secret=self.secret)
             self._desks[collection] = (self.now(), desk)
         return desk
+
+    def differing(self, collection: str) -> list[Differing]:
+        """What people disagree on. Of a million judgements that is kept for a minute or two, of few not at all."""
+        until, kept = self._differing.get(collection, (0.0, []))
+        if time.monotonic() < until:
+            return kept
+        began = time.monotonic()
+        found = review.differing(self.db, collection)
+        took = time.monotonic() - began
+        if took > SLOW:
+            self._differing[collection] = (time.monotonic() + KEPT_FOR * took, found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -148,7 +170,8 @@ def time_tag(moment: float | str) -> Markup:
 
 def goto(path: str, done: str = "") -> RedirectResponse:
     assert path.startswith("/") and not path.startswith("//") and (not done or done in NOTICES)
-    return RedirectResponse(f"{path}?done={done}" if done else path, status_code=303)
+    joint = "&" if "?" in path else "?"
+    return RedirectResponse(f"{path}{joint}done={done}" if done else path, status_code=303)
 
 
 def as_json(value: Mapping[str, Any], status: int = 200) -> JSONResponse:
