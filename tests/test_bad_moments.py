@@ -18,7 +18,8 @@ from trueup.models.reward_model import SequenceReward
 from trueup.models.rows import Group
 from trueup.records import Judgement, Prompt
 from trueup.runs import runs
-from trueup.train.reward import judged, reward
+from trueup.train.judged import judged
+from trueup.train.reward import reward
 from trueup.train.rl import rl
 from trueup.train.sft import sft
 

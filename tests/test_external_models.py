@@ -6,6 +6,7 @@ with its EOS and ends chat turns with another token.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ import torch
 from small import SENTENCES, VOCABULARY, add_small_data, random_network, settings
 
 from trueup import api
-from trueup.config import Sampling
+from trueup.config import ModelSettings, PromptSettings, Sampling
 from trueup.engines.sampler import Sampler
+from trueup.errors import ModelError
 from trueup.models.language_model import LanguageModel
-from trueup.models.load import load_model
+from trueup.models.load import load_model, load_reward
+from trueup.records import Prompt
 from trueup.runs import Run, runs
 from trueup.text.tokenizer import train_tokenizer
 from trueup.wiring import chain, read_completions, read_demonstrations, read_prompts
@@ -146,3 +149,51 @@ def test_sft_learns_the_completion_and_its_end_and_nothing_else(workspace, exter
         assert tokens[-1] == names["<|im_end|>" if family == "Qwen2" else END]
     # Where nothing better is left, the pad token is an ordinary word, which completions may well contain.
     assert encoder.pad_id not in encoder.stop_ids and encoder.pad_note, "people are told which token it became"
+
+
+@pytest.mark.parametrize("later", ("none", "lora"))
+@pytest.mark.parametrize("stage", ("sft", "reward", "rl"))
+def test_what_an_adapter_left_is_trained_as_any_model(workspace, checkpoint, tmp_path, stage, later):
+    """SFT with LoRA, then another stage with all weights or with LoRA again: the trunk must move either way."""
+    add_small_data(workspace, tmp_path)
+    settings = {"run": TRAINING, "optimizer": {"lr": 1e-2}}
+    sft = api.sft(
+        workspace, base=str(checkpoint("Llama")), data="demonstrations", model={"adapter": "lora"}, steps=3, **settings
+    )
+    more = {"model": {"adapter": later}, "steps": 3, **settings}
+    if stage == "sft":
+        made = api.sft(workspace, base=sft, data="demonstrations", **more)
+    elif stage == "reward":
+        made = api.reward(workspace, base=sft, data="preferences", **more)
+    else:
+        judge = api.reward(workspace, base=sft, data="preferences", model={"adapter": "lora"}, steps=3, **settings)
+        sampling = {"max_new_tokens": 8}
+        made = api.rl(
+            workspace, policy=sft, reward=judge, prompts="prompts", prompts_per_step=8, sampling=sampling, **more
+        )
+    load = load_reward if stage == "reward" else load_model
+    before = load_model(chain(workspace, sft), ModelSettings()).network.get_decoder()
+    network = load(chain(workspace, made), ModelSettings()).network
+    after = network.base_model if stage == "reward" else network.get_decoder()
+    for (name, old), (_, new) in zip(before.named_parameters(), after.named_parameters(), strict=True):
+        if name.endswith("proj.weight"):
+            assert not torch.equal(old, new), f"{name} did not learn"
+
+
+def test_a_token_without_an_embedding_pads_nothing(checkpoint, tmp_path):
+    """Published often: a pad token was added to the tokenizer and the model not resized."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(checkpoint("Llama"), tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    tokenizer.add_special_tokens({"pad_token": "[PAD]", "additional_special_tokens": ["<|new|>"]})
+    tokenizer.save_pretrained(tmp_path / "model")
+    model = load_model([str(tmp_path / "model")], ModelSettings())
+    rows = model.network.get_input_embeddings().weight.shape[0]
+    assert model.encoder.vocabulary > rows > model.encoder.pad_id and "no embedding" in model.encoder.pad_note
+    prompts = [Prompt.user("the cat"), Prompt.user("a dog ran to the red house")]
+    sampled = Sampler(model).sample(prompts, Sampling(max_new_tokens=4), seed=0)
+    assert len(sampled) == 2
+    assert model.encoder.prompt(Prompt.user("<|new|>")), "what people type is ordinary text"
+    with pytest.raises(ModelError, match="no embedding"):
+        load_model([str(tmp_path / "model")], ModelSettings(), prompt=PromptSettings(stop=("<|new|>",)))

@@ -11,17 +11,18 @@ import math
 import pytest
 import torch
 
-from trueup.algo.losses import preference_loss, ranking_loss
-from trueup.config import ModelSettings, OptimizerSettings
+from trueup.algo import preference_loss, ranking_loss
+from trueup.config import ModelSettings, Objective, OptimizerSettings, Scoring
 from trueup.engines.reward_scorer import RewardScorer
-from trueup.errors import ModelError
+from trueup.errors import ConfigError, ModelError
 from trueup.evals.reward import evaluate_reward
 from trueup.models.load import load_reward, new_reward, save_reward
 from trueup.models.reward_model import SURPRISES, RewardModel
 from trueup.models.rows import Group, lay_out
 from trueup.records import Completion, Judgement, Prompt
+from trueup.train.judged import Pair, judged
 from trueup.train.optimizers import Optimizer
-from trueup.train.reward import judged, mean_and_std
+from trueup.train.reward import mean_and_std
 
 PLAIN = ModelSettings(adapter="none", device="cpu")
 LORA = ModelSettings(adapter="lora", lora_rank=4, device="cpu")
@@ -53,7 +54,7 @@ def disturbed(kind: str, folder, settings=PLAIN) -> RewardModel:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    model.mean, model.std = 0.7, 2.5
+    model.mean, model.std = [0.7], [2.5]
     return model
 
 
@@ -169,7 +170,7 @@ def test_saved_and_loaded_it_gives_the_same_scores(checkpoint, family, kind, set
     chain = [str(checkpoint(family)), str(tmp_path)] if settings is LORA else [str(tmp_path)]
     again = load_reward(chain, PLAIN, source="abcd")
     torch.testing.assert_close(raw(again), raw(model), rtol=1e-4, atol=1e-4)
-    assert (again.kind, again.mean, again.std, again.source) == (kind, 0.7, 2.5, "abcd")
+    assert (again.kind, again.mean, again.std, again.source) == (kind, [0.7], [2.5], "abcd")
     assert not any(p.requires_grad for p in again.parameters()) and not again.training
     assert json.loads((tmp_path / "reward_model.json").read_text())["format"] == "trueup-reward-model"
     if settings is LORA:
@@ -186,17 +187,25 @@ def test_a_classifier_made_elsewhere_is_a_reward_model(checkpoint, tmp_path):
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     model = load_reward([str(tmp_path)], PLAIN)
     scores = RewardScorer(model).score([Completion(PROMPT, "the red house"), Completion(PROMPT, "rain")])
-    assert (model.mean, model.std) == (0.0, 1.0) and scores[0].value != scores[1].value
+    assert (model.mean, model.std) == ([0.0], [1.0]) and scores[0].value != scores[1].value
 
 
-def test_two_outputs_are_no_reward_model(checkpoint, tmp_path):
+def test_a_classifier_with_labels_has_to_be_told_which_of_them_counts(checkpoint, tmp_path):
+    """A good answer is not the sum of 'hostile' and 'kind'."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    folder = checkpoint("Qwen2")
-    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2).save_pretrained(tmp_path)
+    folder, names = checkpoint("Qwen2"), {0: "hostile", 1: "kind"}
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, id2label=names).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="2 outputs, a reward model has one"):
-        load_reward([str(tmp_path)], PLAIN)
+    model = load_reward([str(tmp_path)], PLAIN)
+    assert model.objectives == ("hostile", "kind")
+    with pytest.raises(ConfigError, match="hostile, kind"):
+        RewardScorer(model)
+    completions = [Completion(PROMPT, "rain"), Completion(PROMPT, "the red house")]
+    scorer = RewardScorer(model, scoring=Scoring(objectives=(Objective(name="kind"),)))
+    assert [s.value for s in scorer.score(completions)] == pytest.approx(scorer.raw(completions)[:, 1].tolist())
+    with pytest.raises(ConfigError, match="did you mean 'kind'"):
+        RewardScorer(model, scoring=Scoring(objectives=(Objective(name="kin"),)))
 
 
 # As a scorer
@@ -209,18 +218,18 @@ def scorer(checkpoint) -> RewardScorer:
 
 def test_scores_are_shifted_and_scaled_by_the_stored_constants(scorer):
     completions = [Completion(PROMPT, text) for text in ("the red house", "rain", "a")]
-    expected = (scorer.raw(completions) - 0.7) / 2.5
+    expected = (scorer.raw(completions)[:, 0] - 0.7) / 2.5
     assert [s.value for s in scorer.score(completions)] == pytest.approx(expected.tolist(), rel=1e-6)
 
 
 def test_order_and_batch_size_do_not_matter(scorer):
     prompts = [PROMPT, Prompt.user("a dog ran to the red house"), Prompt.user("birds")]
     completions = [Completion(p, text) for p in prompts for text in ("the red house sat", "rain", "old")]
-    whole = scorer.raw(completions).tolist()
+    whole = scorer.raw(completions)[:, 0].tolist()
     scorer.batch_size = 1
-    assert scorer.raw(completions).tolist() == pytest.approx(whole, abs=1e-5)
+    assert scorer.raw(completions)[:, 0].tolist() == pytest.approx(whole, abs=1e-5)
     mixed = completions[::2] + completions[1::2]  # neighbours no longer share a prompt
-    assert scorer.raw(mixed).tolist() == pytest.approx(whole[::2] + whole[1::2], abs=1e-5)
+    assert scorer.raw(mixed)[:, 0].tolist() == pytest.approx(whole[::2] + whole[1::2], abs=1e-5)
     assert scorer.score([]) == []
 
 
@@ -231,7 +240,7 @@ def test_text_that_was_cut_off_is_read_without_an_end(scorer):
     prompt = encoder.prompt(PROMPT)
     tokens = encoder.completion(PROMPT, "rain")
     expected = raw(scorer.model, [(prompt, [tokens]), (prompt, [tokens[:-1]])])
-    assert scorer.raw([ended, cut]).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert scorer.raw([ended, cut])[:, 0].tolist() == pytest.approx(expected[:, 0].tolist(), abs=1e-5)
     assert tokens[-1] == encoder.eos_id and abs(expected[0] - expected[1]) > 1e-3
 
 
@@ -244,6 +253,17 @@ def test_an_empty_completion_has_a_score_too(scorer):
 def test_a_row_longer_than_the_model_reads_is_an_error(scorer):
     with pytest.raises(ModelError, match=r"\d+ tokens to the reward model, whose context is 96"):
         scorer.score([Completion(PROMPT, "rain"), Completion(PROMPT, "the old town " * 60)])
+
+
+def test_in_rl_a_row_too_long_is_read_as_far_as_it_fits(scorer):
+    """The policy counted its own tokens: what it wrote may be longer to another tokenizer, and must not end the run."""
+    long = Completion(PROMPT, "the old town " * 60)
+    scorer.cut = True
+    cut, whole = scorer.raw([long, Completion(PROMPT, "rain")])[:, 0].tolist()
+    prompt = scorer.model.encoder.prompt(PROMPT)
+    tokens = scorer.model.encoder.completion(PROMPT, long.text)[: scorer.model.context - len(prompt)]
+    assert cut == pytest.approx(float(raw(scorer.model, [(prompt, [tokens])])), abs=1e-5)
+    assert scorer.cut_short == 1 and whole == pytest.approx(float(scorer.raw([Completion(PROMPT, "rain")])), abs=1e-5)
 
 
 def test_a_constant_reward_model_is_right_exactly_half_of_the_time(scorer):
@@ -292,14 +312,14 @@ def test_judgements_of_one_prompt_become_one_element(encoder):
     texts = ["rain", "the old town", "red"]
     assert dropped == 0
     assert first.group == (encoder.prompt(PROMPT), [encoder.completion(PROMPT, text) for text in texts])
-    assert first.pairs == ((0, 1, 1.0), (1, 0, 1.0), (2, 0, 0.0))
-    assert second.group[0] == encoder.prompt(other) and second.pairs == ((0, 1, 1.0),)
+    assert first.pairs == (Pair(0, 1, 1.0), Pair(1, 0, 1.0), Pair(2, 0, 0.0))
+    assert second.group[0] == encoder.prompt(other) and second.pairs == (Pair(0, 1, 1.0),)
 
 
 def test_cut_off_text_is_another_completion_than_the_same_text_ended(encoder):
     ((only,), _) = judged(encoder, [judgement("rain", "rain", finished=[True, False])], 96)
     ended, cut = only.group[1]
-    assert ended == (*cut, encoder.eos_id) and only.pairs == ((0, 1, 1.0),)
+    assert ended == (*cut, encoder.eos_id) and only.pairs == (Pair(0, 1, 1.0),)
 
 
 def test_what_cannot_be_learnt_from_is_left_out(encoder):

@@ -32,9 +32,10 @@ from trueup.models.value import ValueHead
 from trueup.records import Judgement, Prompt
 from trueup.runs import Run
 from trueup.train import rl as rl_module
+from trueup.train.judged import judged
 from trueup.train.optimizers import Optimizer, rate
 from trueup.train.pretrain import heldout_loss, pretrain
-from trueup.train.reward import judged, reward
+from trueup.train.reward import reward
 from trueup.train.rl import rl
 from trueup.train.run_loop import Loop
 from trueup.train.sft import sft

@@ -14,7 +14,8 @@ IMPORTED = time.time()
 _EXPORTS = {
     **dict.fromkeys(
         ("pretrain", "sft", "sample", "reward", "rl", "winrate", "resume", "add_data", "show_data", "export_data",
-         "make_world", "simulate", "collect", "status", "retrain", "export", "plan", "environment", "demo"), "api",
+         "make_world", "simulate", "collect", "status", "retrain", "ensemble", "export", "plan", "environment", "demo"),
+        "api",
     ),
     **dict.fromkeys(
         ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "WinrateConfig", "CollectionConfig",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         add_data,
         collect,
         demo,
+        ensemble,
         environment,
         export,
         export_data,

@@ -65,15 +65,18 @@ def reward(
     base: Ref,
     data: Ref,
     features: Ref | None = None,
+    reference: Ref | None = None,
     config: Table | None = None,
     name: str = "",
     **settings: Any,
 ) -> Artifact:
     """Train a reward model on `base`'s trunk from a preference set.
 
-    `features` is the frozen model whose likelihoods the kind "features" reads; by default `base` itself.
+    `features` is the frozen model whose likelihoods the kind "features" reads; by default `base` itself. Scores get
+    mean 0 and std 1 on `reference`, completions or demonstrations; by default on the judged completions.
     """
-    refs = {"base": base, "data": data} | ({} if features is None else {"features": features})
+    optional = {"features": features, "reference": reference}
+    refs = {"base": base, "data": data} | {role: ref for role, ref in optional.items() if ref is not None}
     chosen = _config("reward", config, settings)
     if features is not None and chosen.kind != "features":
         raise ConfigError("features has a meaning only with kind = 'features'", "leave it out, or set the kind")
@@ -406,6 +409,13 @@ def retrain(
 
 
 # --- models in and out
+
+
+def ensemble(ws: Workspace, models: Sequence[Ref], *, name: str = "") -> Artifact:
+    """Make one reward model of several that were trained with different seeds; scores then have a `spread`."""
+    from .ensembling import ensemble
+
+    return ensemble(ws, models, name=name)
 
 
 def export(ws: Workspace, ref: Ref, folder: str | Path, merge: bool = False) -> Path:

@@ -61,6 +61,9 @@ def export_model(ws: Workspace, artifact: Artifact, folder: Path, merge: bool) -
 
 
 def form_of(artifact: Artifact, merge: bool) -> Form:
+    if artifact.meta.get("scorer") == "ensemble":
+        members = ", ".join(artifact.parents.values())
+        raise ModelError(f"artifact {artifact.id} is an ensemble: it has no weights of its own", f"export {members}")
     if artifact.kind == "reward":
         return "features" if artifact.meta.get("scorer") == "features" else "reward"
     if artifact.kind not in MODELS:

@@ -21,7 +21,12 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
     "pretrain": {"data": ("demonstrations",)},
     "sft": {"base": MODELS, "data": ("demonstrations",)},
     "sample": {"model": MODELS, "prompts": PROMPTS},
-    "reward": {"base": MODELS, "data": ("preferences",), "features": MODELS},
+    "reward": {
+        "base": MODELS,
+        "data": ("preferences", "unpaired"),
+        "features": MODELS,
+        "reference": ("completions", "demonstrations"),
+    },
     "rl": {"policy": MODELS, "reward": SCORERS, "prompts": PROMPTS},
     "winrate": {
         "a": (*MODELS, "completions"),
@@ -31,7 +36,7 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
         "reward": SCORERS,
     },
 }
-OPTIONAL = {("reward", "features"), ("winrate", "judge"), ("winrate", "reward")}
+OPTIONAL = {("reward", "features"), ("reward", "reference"), ("winrate", "judge"), ("winrate", "reward")}
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def resolve_model(workspace: Workspace, ref: Ref) -> Artifact:
     from .models.load import load_config
 
     found = find_input(workspace, "model", ref, (*MODELS, "reward"))
-    if found.artifact is None and not is_features(found.folders[0]):
+    if found.artifact is None and not stored_kind(found.folders[0]):
         load_config(found.folders[0], ModelSettings())  # an error if there is no such model
     return note_inputs(workspace, {"model": found})["model"]
 
@@ -134,7 +139,7 @@ def _check_elsewhere(source: str, settings: ModelSettings, *, scores: bool) -> N
     """A model from elsewhere has to be there, and to be what its input takes: its config tells."""
     from .models.load import load_config
 
-    if scores and is_features(source):
+    if scores and stored_kind(source):
         return
     config = load_config(source, settings)
     made_for = next(iter(config.architectures or ()), "")
@@ -142,16 +147,15 @@ def _check_elsewhere(source: str, settings: ModelSettings, *, scores: bool) -> N
         raise ModelError(f"'{source}' is a {made_for}: it scores text and writes none", "name a causal language model")
     if scores and made_for and "SequenceClassification" not in made_for:
         raise ModelError(f"'{source}' is a {made_for}, not a reward model", "train one: trueup train reward")
-    if scores and config.num_labels != 1:
-        raise ModelError(f"'{source}' has {config.num_labels} outputs, a reward model has one", "name another model")
 
 
-def is_features(folder: str) -> bool:
-    """Whether a folder holds a reward model of the kind that only trueup opens."""
+def stored_kind(folder: str) -> str:
+    """The kind of a reward model in a form of its own, `features` or `ensemble`; empty of what others open too."""
     from .models.reward_model import SETTINGS_FILE
 
     path = Path(folder) / SETTINGS_FILE
-    return path.is_file() and json.loads(path.read_text()).get("kind") == "features"
+    kind = json.loads(path.read_text()).get("kind", "") if path.is_file() else ""
+    return "" if kind == "sequence" else str(kind)
 
 
 def _check_formats(policy: Input, reward: Input) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import wiring
 from .config import STAGES, ModelSettings, Table, check
 from .errors import ConfigError, WorkspaceError
-from .inputs import INPUTS, MODELS, SCORERS, Input, find_inputs, is_features
+from .inputs import INPUTS, MODELS, SCORERS, Input, find_inputs, stored_kind
 from .records import Prompt
 from .runs.versions import installed_versions
 from .store import Workspace, human_size
@@ -105,14 +105,24 @@ def _writer(source: str, settings: ModelSettings) -> Shape:
 
 def _scorer(item: Input, settings: ModelSettings) -> int:
     """Parameters of a reward model of either kind."""
+    return _scoring(item.folders, settings)
+
+
+def _scoring(chain: Sequence[str], settings: ModelSettings) -> int:
     from .memory import measure
+    from .models.ensemble import members_of
     from .models.load import load_config
     from .models.reward_model import PARTS
 
-    if is_features(item.folders[0]):
-        trunk, base = (_writer(f"{item.folders[0]}/{part}", settings) for part in PARTS)
+    kind = stored_kind(chain[-1])
+    if kind == "ensemble":
+        members = members_of(chain[-1])
+        one_base = len(members[0]) > 1 and all(each[:-1] == members[0][:-1] for each in members)
+        return _scoring(members[0], settings) if one_base else sum(_scoring(each, settings) for each in members)
+    if kind == "features":
+        trunk, base = (_writer(f"{chain[0]}/{part}", settings) for part in PARTS)
         return trunk.with_features + base.parameters
-    return measure(load_config(item.folders[0], settings), settings).scoring
+    return measure(load_config(chain[0], settings), settings).scoring
 
 
 def _lengths(found: Mapping[str, Input]) -> Lengths:

@@ -136,6 +136,20 @@ class Judgement:
         targets = self.targets or [_preference(self.ranks[i], self.ranks[j]) for i, j in pairs]
         return [(i, j, target) for (i, j), target in zip(pairs, targets, strict=True)]
 
+    def places_on(self, objective: str) -> tuple[float | None, ...]:
+        """The places on one objective, lower is better: the ranks where that is what was judged (`meta.objective`),
+        else by the ratings on the axis of that name; empty where nothing was said of it."""
+        if self.meta.get("objective") == objective:
+            return tuple(map(float, self.ranks))
+        return tuple(None if given is None else -given for given in self.ratings.get(objective, ()))
+
+    def pairs_on(self, objective: str) -> list[tuple[int, int, float]]:
+        """As `pairs`, of one objective."""
+        if self.meta.get("objective") == objective:
+            return self.pairs()
+        placed = [(i, place) for i, place in enumerate(self.places_on(objective)) if place is not None]
+        return [(i, j, _preference(a, b)) for (i, a), (j, b) in combinations(placed, 2)]
+
     def to_json(self) -> dict[str, Any]:
         row: dict[str, Any] = {
             "id": self.id,
@@ -194,5 +208,5 @@ def by_prompt(completions: Sequence[Completion]) -> list[list[Completion]]:
     return groups
 
 
-def _preference(a: int, b: int) -> float:
+def _preference(a: float, b: float) -> float:
     return 1.0 if a < b else 0.0 if a > b else 0.5

@@ -18,6 +18,7 @@ from .config import (
     RlConfig,
     SampleConfig,
     Sampling,
+    Scoring,
     SftConfig,
     Table,
     WinrateConfig,
@@ -37,8 +38,10 @@ if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
     from .models.reward_model import RewardModel
     from .models.rows import Group
     from .ports import Scorer
+    from .train.judged import Judged
 
 ROWS = "rows.jsonl"
+REFERENCE_PROMPTS = 256  # enough to know a mean and a std by
 
 
 # --- artifacts as records
@@ -116,7 +119,8 @@ def load_scorer(run: Run, role: str, config: Any) -> RewardScorer:
     from .models.load import load_reward
 
     artifact = run.inputs[role]
-    return RewardScorer(load_reward(chain(run.workspace, artifact), config.model, source=artifact.id))
+    model = load_reward(chain(run.workspace, artifact), config.model, source=artifact.id)
+    return RewardScorer(model, scoring=config.scoring, cut=role == "reward" and run.stage == "rl")
 
 
 # --- stages
@@ -171,9 +175,10 @@ def _sample(run: Run, config: SampleConfig) -> Artifact:
 
 def _reward(run: Run, config: RewardConfig) -> Artifact:
     from .engines.reward_scorer import RewardScorer
-    from .evals.reward import evaluate_reward
+    from .evals.reward import evaluate_objectives, evaluate_reward
     from .models.load import new_reward, save_reward
-    from .train.reward import judged, reward
+    from .train.judged import judged
+    from .train.reward import reward
 
     inputs = run.inputs
     judgements = read_judgements(inputs["data"])
@@ -183,29 +188,67 @@ def _reward(run: Run, config: RewardConfig) -> Artifact:
         config.model,
         features=chain(run.workspace, inputs["features"]) if "features" in inputs else (),
         seed=config.run.seed,
+        objectives=config.objectives,
+        members=config.members,
     )
     longest = _longest(config.max_tokens, model.context)
     (train, dropped), (heldout, dropped_heldout) = (
-        judged(model.encoder, [j for j in judgements if j.split == split], longest) for split in ("train", "heldout")
+        judged(model.encoder, [j for j in judgements if j.split == split], longest, config.objectives)
+        for split in ("train", "heldout")
     )
     _require(train, "no judgement is left to train on", dropped)
-    if all(target == 0.5 for item in train for *_, target in item.pairs):
-        raise TrueupError(
-            "every judgement to train on is a tie: there is nothing to learn from",
-            "judgements that prefer one completion over another are needed; look at the data: trueup data show",
-        )
+    _check_said(train, config.objectives)
     _say_if_none_held_out(run, heldout)
-    best = reward(run, config, model, train, heldout)
+    reference = _reference(run, model, longest)
+    best = reward(run, config, model, train, heldout, reference)
     simulated = all(j.source == "simulated" for j in judgements)
     kept = [j for j in judgements if j.split == "heldout" and _decided(j) and _fits(model, j)]
     result: dict[str, Any] = {"best_step": best, "dropped": dropped + dropped_heldout, "kind": config.kind}
-    if kept:
+    if config.objectives:
+        speaking = [j for j in judgements if j.split == "heldout" and _fits(model, j)]
+        scorer = RewardScorer(model, scoring=Scoring(normalise=False))
+        result["objectives"] = evaluate_objectives(scorer, speaking, config.objectives)
+    elif kept:
         gold = GoldScorer() if _in_world([j.prompt for j in kept]) else None
         result |= evaluate_reward(RewardScorer(model), kept, gold, p_true if simulated else None)
     is_adapter = getattr(model, "adapter", None) is not None
     artifact = _put_model(run, "reward", lambda folder: save_reward(model, folder), is_adapter, scorer=config.kind)
     run.finish(result)
     return artifact
+
+
+def _check_said(train: Sequence[Judged], objectives: Sequence[str]) -> None:
+    """That there is something to learn, of every objective."""
+    if not any(item.verdicts or any(pair.target != 0.5 for pair in item.pairs) for item in train):
+        raise TrueupError(
+            "every judgement to train on is a tie: there is nothing to learn from",
+            "judgements that prefer one completion over another are needed; look at the data: trueup data show",
+        )
+    spoken_of = {p.objective for item in train for p in item.pairs} | {v.objective for i in train for v in i.verdicts}
+    for number, name in enumerate(objectives):
+        if number not in spoken_of:
+            raise TrueupError(
+                f"no judgement to train on speaks of the objective '{name}'",
+                "a judgement speaks of its `objective` and of the axes it rates; look at them: trueup data show",
+            )
+
+
+def _reference(run: Run, model: RewardModel, longest: int) -> list[Group]:
+    """Completions, or demonstrations, that scores are to have mean 0 and std 1 on."""
+    if "reference" not in run.inputs:
+        return []
+    artifact, encoder = run.inputs["reference"], model.encoder
+    if artifact.kind == "demonstrations":
+        texts = [(d.prompt, [encoder.completion(d.prompt, d.completion)]) for d in read_demonstrations(artifact)]
+    else:
+        texts = [
+            (g[0].prompt, [encoder.completion(c.prompt, c.text, finished=c.finished) or (encoder.eos_id,) for c in g])
+            for g in by_prompt(read_completions(artifact))
+        ]
+    groups: list[Group] = [(encoder.prompt(prompt), answers) for prompt, answers in texts]
+    fitting = [group for group in groups if len(group[0]) + max(map(len, group[1])) <= longest]
+    _require(fitting, "no reference completion fits", len(groups) - len(fitting))
+    return fitting[:REFERENCE_PROMPTS]
 
 
 def _rl(run: Run, config: RlConfig) -> Artifact:
@@ -224,6 +267,8 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
     _say_if_none_held_out(run, held)
     watched: dict[str, Scorer] = {"gold": GoldScorer()} if _in_world(prompts) else {}
     best = rl(run, config, policy, reference, Sampler(policy), scorer, train, held, watched)
+    if scorer.cut_short:
+        run.event("cut", f"{scorer.cut_short} completions were longer than the reward model reads and scored in part")
     return _finish_model(run, policy, config, best, long)
 
 

@@ -1,4 +1,4 @@
-"""The losses. Those over tokens return the SUM over the mask; the caller divides by the token count of the whole batch.
+"""The losses over tokens: each returns the SUM over the mask; the caller divides by the token count of the whole batch.
 
 A mean per micro-batch would weight the tokens of short micro-batches more, and make the gradient depend on how the
 batch was split. Inputs are zeroed outside the mask before anything else: zeroing the loss alone would turn a NaN in
@@ -7,11 +7,8 @@ the padding into a NaN gradient (0 * NaN).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .kl import k3, safe_exp
 from .masked import at_least_float32, masked_mean, zero_outside
@@ -54,23 +51,6 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
         near = old_values + (values - old_values).clamp(-clip, clip)
         error = torch.maximum(error, zero_outside(near - returns, mask) ** 2)
     return 0.5 * error.sum()
-
-
-def preference_loss(score_i: Tensor, score_j: Tensor, target: Tensor | float) -> Tensor:
-    """Bradley-Terry, one loss a pair: -[t log sigmoid(d) + (1-t) log sigmoid(-d)] with d = score_i - score_j.
-
-    `target` is the probability that i is the better one: 1, 0, 0.5 for a tie, or anything between.
-    """
-    difference = at_least_float32(score_i) - at_least_float32(score_j)
-    soft = torch.as_tensor(target, dtype=difference.dtype, device=difference.device).expand_as(difference)
-    return binary_cross_entropy_with_logits(difference, soft, reduction="none")
-
-
-def ranking_loss(scores_k: Tensor, pairs: Sequence[tuple[int, int, float]]) -> Tensor:
-    """Mean `preference_loss` over the pairs (i, j, target) of one prompt: every prompt weighs 1, whatever its K."""
-    assert pairs, "a ranking without pairs"
-    i, j, targets = zip(*pairs, strict=True)
-    return preference_loss(scores_k[list(i)], scores_k[list(j)], torch.tensor(targets, dtype=torch.float64)).mean()
 
 
 def language_model_loss(logp: Tensor, weight: Tensor) -> Tensor:

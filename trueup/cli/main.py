@@ -23,7 +23,7 @@ from .data import data
 from .demo import demo
 from .judging import evaluate, feedback
 from .label import label
-from .models import env, export, sample
+from .models import ensemble, env, export, sample
 from .runs import runs
 from .text import to_json
 from .train import train
@@ -53,7 +53,7 @@ def root(workspace: str | None) -> None:
 
 
 _WORK = (init, data, train, sample, label, feedback, evaluate)
-_LOOK = (runs, artifacts, lineage, export, gc, env, upgrade, demo)
+_LOOK = (runs, artifacts, lineage, ensemble, export, gc, env, upgrade, demo)
 for command in (*_WORK, *_LOOK):
     root.add_command(command)
 
@@ -74,7 +74,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         returned = root.main(arguments, prog_name="trueup", standalone_mode=False)
         if isinstance(returned, Result):
             print_result(returned)
-            return 0
+            wrong = returned.refused
+            return 0 if wrong is None else _fail(wrong, wrong.message, wrong.hint, 1)
         return int(returned or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

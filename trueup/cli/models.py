@@ -33,6 +33,27 @@ def sample(model: str, prompts: str, name: str, config: SampleConfig) -> Result:
 @click.command(
     cls=Command,
     examples="""
+    trueup ensemble judge1 judge2 judge3 judge4 --name jury
+    trueup train rl --policy sft --reward jury --prompts posts --set scoring.ensemble=min
+    """,
+)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--name", default="", help="A name for the ensemble, to use in place of its id.")
+def ensemble(models: tuple[str, ...], name: str) -> Result:
+    """Make one reward model of several that were trained with different seeds; it also says how far they agree.
+
+    LoRA reward models on one base share its weights in memory.
+    """
+    from .. import api
+
+    with workspace() as ws:
+        artifact = api.ensemble(ws, models, name=name)
+        return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
+
+
+@click.command(
+    cls=Command,
+    examples="""
     trueup export tuned ./tuned-model
     trueup export tuned ./tuned-model --merge
     """,

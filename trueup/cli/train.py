@@ -83,18 +83,26 @@ def sft(base: str, data: str, config: Table, **rest: Any) -> Result:
     examples="""
     trueup train reward --base sft --data votes --name judge
     trueup train reward --base sft --data votes --kind features --epochs 2
+    trueup train reward --base sft --data votes --members 4 --patience 3 --wrong-share 0.1
+    trueup train reward --base sft --data rated --set objectives='["helpful", "harmless"]'
     """,
 )
 @_input("base", "The model to start from, usually the SFT policy.")
 @_input("data", "Preferences.")
 @click.option("--features", metavar="ID", help="With --kind features: whose likelihoods it reads; else the base's own.")
+@click.option(
+    "--reference", metavar="ID", help="Completions or demonstrations on which scores get mean 0, std 1; else the data."
+)
 @_common
 @stage_settings("reward")
-def reward(base: str, data: str, features: str | None, config: RewardConfig, **rest: Any) -> Result:
+def reward(
+    base: str, data: str, features: str | None, reference: str | None, config: RewardConfig, **rest: Any
+) -> Result:
     """Train a reward model on judgements."""
     if features is not None and config.kind != "features":
         raise click.UsageError("--features has a meaning only with --kind features")
-    inputs = {"base": base, "data": data} | ({"features": features} if features is not None else {})
+    optional = {"features": features, "reference": reference}
+    inputs = {"base": base, "data": data} | {role: ref for role, ref in optional.items() if ref is not None}
     return _train("reward", inputs, config, **rest)
 
 

@@ -76,6 +76,39 @@ RULES: tuple[Rule, ...] = (
         ("sft", "reward"),
     ),
     Rule(
+        ("unbiased",),
+        lambda c: c.unbiased and c.wrong_share == 0,
+        "has a meaning only with wrong_share above 0",
+        ("reward",),
+    ),
+    Rule(
+        ("strength", "wrong_share", "centring"),
+        lambda c: c.loss == "plackett-luce",
+        "has a meaning only with loss = 'bradley-terry': it is about pairs",
+        ("reward",),
+    ),
+    Rule(
+        ("objectives",),
+        lambda c: len(set(c.objectives)) != len(c.objectives) or not all(name.strip() for name in c.objectives),
+        "must be names, each once",
+        ("reward",),
+    ),
+    Rule(
+        ("scoring.objectives",),
+        lambda c: (
+            len({each.name for each in c.scoring.objectives}) != len(c.scoring.objectives)
+            or (len(c.scoring.objectives) > 0 and all(each.weight == 0 for each in c.scoring.objectives))
+        ),
+        "must name each objective once and leave one with a weight",
+        ("rl", "winrate"),
+    ),
+    Rule(
+        ("scoring.penalty",),
+        lambda c: c.scoring.ensemble != "penalised",
+        "has a meaning only with scoring.ensemble = 'penalised'",
+        ("rl", "winrate"),
+    ),
+    Rule(
         ("heldout",),
         lambda c: c.heldout == 1,
         "leaves nothing to train on: it must be below 1",

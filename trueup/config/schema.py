@@ -66,6 +66,27 @@ class Sampling(Table):
     batch_size: Count = Field(64, description="sequences decoded at once")
 
 
+class Objective(Table):
+    """One head of a reward model, as it counts in the whole score."""
+
+    name: str
+    weight: float = 1.0
+    at_least: float | None = None  # a floor: each unit below it costs ten
+
+
+class Scoring(Table):
+    """How a reward model of several objectives or members becomes one number; with one of each nothing is to choose."""
+
+    objectives: tuple[Objective, ...] = Field(
+        (), description="what counts, each with a weight or a floor to keep; empty takes all with weight 1"
+    )
+    normalise: bool = Field(True, description="bring each objective to mean 0 and std 1 before it is weighed")
+    ensemble: Literal["mean", "min", "penalised"] = Field(
+        "mean", description="of the members: their mean, the lowest, or the mean minus `penalty` x their variance"
+    )
+    penalty: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the variance with ensemble = penalised")
+
+
 class OptimizerSettings(Table):
     """One optimizer for every stage."""
 
@@ -140,6 +161,27 @@ class RewardConfig(StageConfig):
         description="sequence: head at the last real token, an ordinary sequence-classification checkpoint; "
         "features: pooled head plus likelihood features of the frozen base, trueup's own format",
     )
+    objectives: tuple[str, ...] = Field(
+        (),
+        description="heads by name, each learning from judgements made on it or axes that were rated",
+    )
+    members: Count = Field(1, description="size of the ensemble: heads on one trunk, each with its own draw of prompts")
+    loss: Literal["bradley-terry", "plackett-luce"] = Field(
+        "bradley-terry", description="of a ranking: all its pairs, or the whole order at once"
+    )
+    strength: Literal["ignore", "small-margin", "large-margin", "weight"] = Field(
+        "ignore", description="what how much better (1 to 3) does: a margin of a third of it, of all of it, or a weight"
+    )
+    wrong_share: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        0.0, description="share of judgements taken to be the wrong way round (label smoothing)"
+    )
+    unbiased: bool = Field(False, description="use wrong_share in the form whose expected loss has no such mistakes")
+    centring: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of (score_i + score_j)^2, which keeps scores around 0; 0.01 is usual"
+    )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0, description="evaluations without a lower held-out loss after which the run ends; 0 never ends early"
+    )
     steps: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps; 0 means `epochs` over the data")
     epochs: Positive = Field(1.0, description="passes over the data when `steps` is 0")
     batch_size: Count = Field(8, description="prompts a step, each with all its judged completions")
@@ -152,6 +194,7 @@ class RlConfig(StageConfig):
 
     stage: ClassVar[str] = "rl"
     sampling: Sampling = Sampling()
+    scoring: Scoring = Scoring()
     steps: Count = Field(40, description="iterations: rollout, score, update")
     prompts_per_step: Count = Field(16, description="prompts a rollout")
     samples_per_prompt: Count = Field(8, description="completions a prompt")
@@ -182,6 +225,7 @@ class WinrateConfig(Table):
 
     stage: ClassVar[str] = "winrate"
     sampling: Sampling = Sampling()
+    scoring: Scoring = Scoring()
     model: ModelSettings = ModelSettings()
     run: RunSettings = RunSettings()
     best_of: Count = Field(1, description="B sends its best of n by the reward model; A always sends one")

@@ -6,25 +6,45 @@ from collections.abc import Sequence
 
 import torch
 
-from ..errors import ModelError
+from ..config import Objective, Scoring
+from ..errors import ConfigError, ModelError, nearest
 from ..models.reward_model import RewardModel
 from ..models.rows import Group, lay_out
 from ..records import Completion, Score, by_prompt
 
+PRICE = 10.0  # of one unit (a standard deviation, if normalised) below a floor
+
 
 class RewardScorer:
-    """Scores are (raw - mean) / std with the constants stored in the model."""
+    """One number a completion, and what it is made of: `parts` has each objective, and the members' `spread`.
 
-    def __init__(self, model: RewardModel, batch_size: int = 16) -> None:
+    Each output is (raw - mean) / std with the constants stored in the model, then `scoring` makes them one. What is
+    longer than the model reads is an error; with `cut`, as in RL, where text the policy wrote may have more tokens to
+    another tokenizer, it is read as far as it fits.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        batch_size: int = 16,
+        scoring: Scoring = Scoring(),  # noqa: B008
+        cut: bool = False,
+    ) -> None:
         self.model = model.eval()
-        self.batch_size = batch_size
+        self.batch_size, self.scoring, self.cut = batch_size, scoring, cut
+        self.cut_short = 0  # completions that were read only as far as they fit
+        self._chosen = _chosen(model, scoring)
 
     @torch.no_grad()
     def score(self, completions: Sequence[Completion]) -> list[Score]:
-        return [Score(float(value)) for value in self.model.normalised(self.raw(completions))]
+        raw = self.raw(completions)
+        if self.model.outputs == 1:
+            return [Score(float(value)) for value in self.model.normalised(raw)[:, 0]]
+        return self._combined(self.model.by_objective(self.model.normalised(raw) if self.scoring.normalise else raw))
 
     @torch.no_grad()
     def raw(self, completions: Sequence[Completion]) -> torch.Tensor:
+        """(completions, outputs)"""
         groups = [self._tokens(group) for group in by_prompt(completions)]
         device = next(self.model.parameters()).device
         parts = [
@@ -33,20 +53,73 @@ class RewardScorer:
             )
             for i in range(0, len(groups), self.batch_size)
         ]
-        return torch.cat(parts).float().cpu() if parts else torch.zeros(0)
+        return torch.cat(parts).float().cpu() if parts else torch.zeros(0, self.model.outputs)
+
+    def _combined(self, scores_com: torch.Tensor) -> list[Score]:
+        """Members are combined last, each a whole reward model of its own: what they disagree on is the whole score."""
+        whole_cm = weigh(scores_com, self._chosen)
+        value_c = of_members(whole_cm, self.scoring)
+        means_co = scores_com.mean(2)
+        spread_c = whole_cm.std(1, correction=0)
+        return [
+            Score(
+                float(value_c[c]),
+                {name: float(means_co[c, o]) for o, name in enumerate(self.model.objectives)}
+                | ({"spread": float(spread_c[c])} if self.model.members > 1 else {}),
+            )
+            for c in range(len(value_c))
+        ]
 
     def _tokens(self, group: Sequence[Completion]) -> Group:
         """Encoded here, by the reward model's own tokenizer, from text: the policy's tokens mean nothing to it."""
         encoder = self.model.encoder
         prompt = encoder.prompt(group[0].prompt)
         tokens = [encoder.completion(c.prompt, c.text, finished=c.finished) or (encoder.eos_id,) for c in group]
-        self._check_length(len(prompt) + max(map(len, tokens)))
-        return prompt, tokens
-
-    def _check_length(self, longest: int) -> None:
-        if longest > self.model.context:
+        room = self.model.context - len(prompt)
+        if room < max(map(len, tokens)) and not (self.cut and room > 0):
             raise ModelError(
-                f"a prompt and its completion are {longest} tokens to the reward model, whose context is "
-                f"{self.model.context}",
+                f"a prompt and its completion are {len(prompt) + max(map(len, tokens))} tokens to the reward model, "
+                f"whose context is {self.model.context}",
                 "leave out the longest prompts, lower sampling.max_new_tokens, or use a reward model that reads more",
             )
+        self.cut_short += sum(len(each) > room for each in tokens)
+        return prompt, [each[:room] for each in tokens]
+
+
+def weigh(scores_com: torch.Tensor, chosen: Sequence[tuple[int, Objective]]) -> torch.Tensor:
+    """(completions, members): the weighted sum of objectives, less what is lacking to a floor many times over.
+
+    The price of falling below a floor has no jump, so the way back up can be learnt, and is too high for another
+    objective to pay.
+    """
+    total = torch.zeros_like(scores_com[:, 0])
+    for o, each in chosen:
+        total = total + each.weight * scores_com[:, o]
+        if each.at_least is not None:
+            total = total - PRICE * (each.at_least - scores_com[:, o]).clamp(min=0)
+    return total
+
+
+def of_members(scores_cm: torch.Tensor, scoring: Scoring) -> torch.Tensor:
+    """One number from what the members of an ensemble say (arXiv 2310.02743)."""
+    if scoring.ensemble == "min":
+        return scores_cm.amin(1)
+    mean = scores_cm.mean(1)
+    return mean if scoring.ensemble == "mean" else mean - scoring.penalty * scores_cm.var(1, correction=0)
+
+
+def _chosen(model: RewardModel, scoring: Scoring) -> list[tuple[int, Objective]]:
+    """The objectives that count, with their places in the model."""
+    places = {name: place for place, name in enumerate(model.objectives)}
+    if model.unweighed and not scoring.objectives:
+        raise ConfigError(
+            f"this classifier has {len(places)} outputs ({', '.join(places)}), and which of them count is not said",
+            """name them: --set scoring.objectives='[{name = "...", weight = 1.0}]'""",
+        )
+    wanted = scoring.objectives or tuple(Objective(name=name) for name in model.objectives)
+    if unknown := [each.name for each in wanted if each.name not in places]:
+        raise ConfigError(
+            f"scoring.objectives names '{unknown[0]}'{nearest(unknown[0], places)}, which the reward model has not",
+            f"its objectives are {', '.join(places)}",
+        )
+    return [(places[each.name], each) for each in wanted]

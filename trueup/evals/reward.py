@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..ports import Scorer
 from ..records import Completion, Judgement
 from ..stats.preference import accuracy, ceiling, judged_pairs
@@ -36,6 +38,25 @@ def evaluate_reward(
         by_gold = accuracy(margins, (truth > 0) * 1.0 + (truth == 0) * 0.5, prompts)
         result |= {"gold_accuracy": by_gold.value, "gold_ci": list(by_gold.ci), "gold_n": by_gold.n}
     return result
+
+
+def evaluate_objectives(
+    scorer: Scorer, judgements: Sequence[Judgement], objectives: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Accuracy of each named objective on the judgements that speak of it; `parts` of a score hold the objectives."""
+    speaking = [j for j in judgements if any(j.pairs_on(name) for name in objectives)]
+    scores = iter(scorer.score([c for j in speaking for c in as_completions(j)]))
+    parts = [[next(scores).parts for _ in j.completions] for j in speaking]
+    found = {}
+    for name in objectives:
+        rows = [
+            (part[i][name] - part[j][name], target, judgement.prompt.id)
+            for judgement, part in zip(speaking, parts, strict=True)
+            for i, j, target in judgement.pairs_on(name)
+        ]
+        margins, targets, prompts = zip(*rows, strict=True) if rows else ((), (), ())
+        found[name] = accuracy(np.array(margins), np.array(targets), list(prompts)).to_json()
+    return found
 
 
 def as_completions(judgement: Judgement) -> list[Completion]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,6 +50,20 @@ def add_lora(network: Any, settings: ModelSettings, seed: int, task: str | None 
 def load_lora(network: Any, folder: str) -> Any:
     with _hushed():
         return _peft().PeftModel.from_pretrained(network, folder)
+
+
+def adapter_names(folders: Sequence[str]) -> list[str]:
+    return [f"member{i}" for i in range(len(folders))]
+
+
+def load_loras(network: Any, folders: Sequence[str]) -> Any:
+    """Several adapters on one network, none of them merged; `set_adapter(name)` switches one on."""
+    names = adapter_names(folders)
+    with _hushed():
+        made = _peft().PeftModel.from_pretrained(network, folders[0], adapter_name=names[0])
+        for name, folder in zip(names[1:], folders[1:], strict=True):
+            made.load_adapter(folder, adapter_name=name)
+    return made
 
 
 @contextmanager

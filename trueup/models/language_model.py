@@ -28,6 +28,7 @@ class LanguageModel(nn.Module):
     def __init__(self, network: Any, encoder: Encoder, *, adapter: Any = None, source: str = "") -> None:
         super().__init__()
         self.network = network
+        encoder.restrict(network.get_input_embeddings().weight.shape[0])
         self.encoder = encoder
         self.source = source  # the artifact these weights came from
         self._adapter = [adapter]  # in a list: peft's wrapper holds `network`, which must not be registered twice

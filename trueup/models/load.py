@@ -18,8 +18,10 @@ from ..config import Architecture, ModelSettings, PromptSettings
 from ..errors import ModelError
 from ..text.chat import Encoder, PromptFormat, prompt_format
 from ..text.tokenizer import save_tokenizer
-from .adapters import add_lora, load_lora, wants_lora
+from .adapters import adapter_names, add_lora, load_lora, load_loras, wants_lora
 from .device import ON_CPU, Placement, place
+from .ensemble import KIND as ENSEMBLE
+from .ensemble import AdapterMember, EnsembleReward, members_of
 from .language_model import LanguageModel, trunk_shares_prompts
 from .reward_model import PARTS, SETTINGS_FILE, FeatureReward, RewardModel, SequenceReward
 
@@ -95,32 +97,87 @@ def save_model(model: LanguageModel, folder: Path) -> None:
 
 
 def load_reward(chain: Sequence[str], settings: ModelSettings, *, source: str = "") -> RewardModel:
-    """A reward model of either kind, or any sequence-classification checkpoint with one output.
+    """A reward model of any kind, or any sequence-classification checkpoint: an objective for each of its labels.
 
     A LoRA reward model is a chain: the causal LM it was trained on, then its own adapter with the head.
     """
+    model: RewardModel
     placement, folder = place(settings), chain[-1]
     stored = _read_json(Path(folder) / SETTINGS_FILE)
+    if stored.get("kind") == ENSEMBLE:
+        model = _ensemble(members_of(folder), settings)
+        model.source = source
+        return model.to(placement.device).eval()
     encoder = load_encoder(folder, settings, None)
-    model: RewardModel
+    objectives, members = tuple(stored.get("objectives", ())), stored.get("members", 1)
     if stored.get("kind") == "features":
         trunk, base = (_network("AutoModelForCausalLM", f"{folder}/{n}", settings, placement.dtype) for n in PARTS)
-        model = FeatureReward(LanguageModel(trunk, encoder), LanguageModel(base, encoder))
+        model = FeatureReward(LanguageModel(trunk, encoder), LanguageModel(base, encoder), objectives, members)
         model.load_heads(Path(folder))
     else:
         if (Path(folder) / ADAPTER_FILE).is_file():
-            network = classifier(_chained(chain[:-1], settings, placement.dtype), encoder.pad_id)
+            outputs = max(1, len(objectives)) * members
+            network = classifier(_chained(chain[:-1], settings, placement.dtype), encoder.pad_id, outputs)
             network = load_lora(network, folder).merge_and_unload()
         else:
             network = _network("AutoModelForSequenceClassification", folder, settings, placement.dtype)
             _check_head(network)
-        model = SequenceReward(network, encoder, shares_prompts=trunk_shares_prompts(network.base_model))
-    model.mean, model.std, model.source = stored.get("mean", 0.0), stored.get("std", 1.0), source
+            objectives = objectives or labels_of(network.config)
+        model = SequenceReward(
+            network,
+            encoder,
+            shares_prompts=trunk_shares_prompts(network.base_model),
+            objectives=objectives,
+            members=members,
+        )
+    model.take(stored)
+    model.unweighed = not stored and model.outputs > 1
+    model.source = source
     return model.requires_grad_(False).to(placement.device).eval()
 
 
+def _ensemble(chains: Sequence[Sequence[str]], settings: ModelSettings) -> RewardModel:
+    """Adapters on one base share its weights; any other reward models are loaded one by one."""
+    shared = len(chains[0]) > 1 and all(chain[:-1] == chains[0][:-1] for chain in chains)
+    if not shared or any(_read_json(Path(chain[-1]) / SETTINGS_FILE).get("kind") != "sequence" for chain in chains):
+        return EnsembleReward([load_reward(chain, settings) for chain in chains], chains)
+    placement, folders = place(settings), [chain[-1] for chain in chains]
+    encoders = [load_encoder(folder, settings, None) for folder in folders]
+    stored = [_read_json(Path(folder) / SETTINGS_FILE) for folder in folders]
+    objectives, members = tuple(stored[0].get("objectives", ())), stored[0].get("members", 1)
+    base = _chained(chains[0][:-1], settings, placement.dtype)
+    network = classifier(base, encoders[0].pad_id, max(1, len(objectives)) * members)
+    adapter = load_loras(network, folders)
+    found = []
+    for name, encoder, constants in zip(adapter_names(folders), encoders, stored, strict=True):
+        member = AdapterMember(
+            network,
+            encoder,
+            name,
+            shares_prompts=trunk_shares_prompts(network.base_model),
+            adapter=adapter,
+            objectives=tuple(constants.get("objectives", ())),
+            members=constants.get("members", 1),
+        )
+        member.take(constants)
+        found.append(member)
+    return EnsembleReward(found, chains).requires_grad_(False)
+
+
+def labels_of(config: Any) -> tuple[str, ...]:
+    """What the outputs of a classifier are called; one output needs no name."""
+    return tuple(config.id2label[i] for i in range(config.num_labels)) if config.num_labels > 1 else ()
+
+
 def new_reward(
-    kind: str, chain: Sequence[str], settings: ModelSettings, *, features: Sequence[str] = (), seed: int = 0
+    kind: str,
+    chain: Sequence[str],
+    settings: ModelSettings,
+    *,
+    features: Sequence[str] = (),
+    seed: int = 0,
+    objectives: Sequence[str] = (),
+    members: int = 1,
 ) -> RewardModel:
     """A reward model with a fresh head on a causal LM's trunk.
 
@@ -132,10 +189,29 @@ def new_reward(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == "features":
-            return FeatureReward(model, load_model(features or chain, whole)).to(placement.device)
-        network = classifier(model.network, model.encoder.pad_id).to(placement.device)
+            base = load_model(features or chain, whole)
+            return FeatureReward(model, base, objectives, members).to(placement.device)
+        outputs = max(1, len(objectives)) * members
+        network = classifier(model.network, model.encoder.pad_id, outputs).to(placement.device)
     adapter = add_lora(network, settings, seed, "SEQ_CLS") if wants_lora(settings, network.num_parameters()) else None
-    return SequenceReward(network, model.encoder, shares_prompts=model.shares_prompts, adapter=adapter)
+    made = SequenceReward(
+        network,
+        model.encoder,
+        shares_prompts=model.shares_prompts,
+        adapter=adapter,
+        objectives=objectives,
+        members=members,
+    )
+    name_outputs(network.config, made)
+    return made
+
+
+def name_outputs(config: Any, model: RewardModel) -> None:
+    """Other software reads what an output means in the checkpoint's own config."""
+    if model.outputs > 1:
+        numbered = [f" {i}" for i in range(model.members)] if model.members > 1 else [""]
+        names = [objective + number for objective in model.objectives for number in numbered]
+        config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
 
 
 def save_reward(model: RewardModel, folder: Path) -> None:
@@ -145,17 +221,17 @@ def save_reward(model: RewardModel, folder: Path) -> None:
     save_encoder(model.encoder, folder)
 
 
-def classifier(network: Any, pad_id: int) -> Any:
+def classifier(network: Any, pad_id: int, outputs: int = 1) -> Any:
     """The sequence-classification form of a causal LM, around the very same trunk: no second copy of the weights."""
     from transformers import AutoModelForSequenceClassification
 
-    config = type(network.config)(**(network.config.to_dict() | {"num_labels": 1, "pad_token_id": pad_id}))
+    config = type(network.config)(**(network.config.to_dict() | {"num_labels": outputs, "pad_token_id": pad_id}))
     config.architectures = None
     with torch.device("meta"):
         shell = AutoModelForSequenceClassification.from_config(config)
     _check_head(shell)
     width = shell.score.in_features
-    shell.score = torch.nn.Linear(width, 1, bias=shell.score.bias is not None, dtype=network.dtype)
+    shell.score = torch.nn.Linear(width, outputs, bias=shell.score.bias is not None, dtype=network.dtype)
     torch.nn.init.normal_(shell.score.weight, std=(width + 1) ** -0.5)  # first scores of order one
     setattr(shell, shell.base_model_prefix, network.get_decoder())
     return shell
@@ -167,10 +243,6 @@ def _check_head(network: Any) -> None:
         raise ModelError(
             f"{type(network).__name__} has no linear head called 'score'",
             "use the sequence-classification form of a decoder model (Llama, Qwen, Mistral, GPT-2, ...)",
-        )
-    if head.out_features != 1:
-        raise ModelError(
-            f"the model has {head.out_features} outputs, a reward model has one", "train one with num_labels=1"
         )
 
 
@@ -237,7 +309,7 @@ def _chained(chain: Sequence[str], settings: ModelSettings, dtype: torch.dtype) 
     network = _network("AutoModelForCausalLM", chain[0], settings, dtype)
     for folder in chain[1:]:
         network = load_lora(network, folder).merge_and_unload()
-    return network
+    return network.requires_grad_(True)  # peft froze what an adapter sat on, and folded in it is a plain model again
 
 
 def _network(kind: str, folder: str, settings: ModelSettings, dtype: torch.dtype) -> Any:

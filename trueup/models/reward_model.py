@@ -7,14 +7,15 @@ features   The same trunk with the head summed over the completion's tokens, plu
            not see by itself whether a summary is faithful; the base's surprise at an unfaithful word tells it. The
            saved format is trueup's own (`reward_model.json` names it) and nothing else opens it.
 
-Both carry `mean` and `std`: scores are shifted and scaled by them, so a KL coefficient means the same from model to
-model.
+A model has one output an objective and member of its ensemble. Each carries a `mean` and a `std`: scores are shifted
+and scaled by them, so a KL coefficient means the same from model to model.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,47 +29,79 @@ from .language_model import LanguageModel, context_of, run_trunk
 from .rows import Rows
 
 FORMAT = "trueup-reward-model"
+OVERALL = "overall"  # the objective of a model that has no named ones
 SURPRISES = (-4.0, -6.0)  # log-probs below which a token counts as surprising, softly
 SETTINGS_FILE = "reward_model.json"
 PARTS = ("trunk", "base")  # folders of a features model
 
 
 class RewardModel(nn.Module):
-    """What both kinds share: rows in, one raw score a completion out; `normalised` applies the stored constants."""
+    """What both kinds share: rows in, raw scores out, one column an output: all members of the first objective, then
+    all of the second. `normalised` applies the stored constants."""
 
     kind = ""
 
-    def __init__(self, encoder: Encoder, context: int) -> None:
+    def __init__(self, encoder: Encoder, context: int, objectives: Sequence[str] = (), members: int = 1) -> None:
         super().__init__()
         self.encoder, self.pad_id, self.context = encoder, encoder.pad_id, context
+        self.objectives, self.members = tuple(objectives) or (OVERALL,), members
         self.shares_prompts = False
-        self.mean, self.std = 0.0, 1.0
+        self.unweighed = False  # outputs of a classifier made elsewhere, which were never meant to be added up
+        self.mean, self.std = [0.0] * self.outputs, [1.0] * self.outputs
         self.source = ""
 
+    @property
+    def outputs(self) -> int:
+        return len(self.objectives) * self.members
+
     def forward(self, rows: Rows) -> torch.Tensor:
+        """(completions, outputs)"""
         raise AssertionError("a reward model is one of the kinds below")
 
     def heads(self) -> list[nn.Module]:
         """What is new on top of the pretrained trunk, and may learn at a rate of its own."""
         raise AssertionError("a reward model is one of the kinds below")
 
+    def by_objective(self, raw: torch.Tensor) -> torch.Tensor:
+        """(completions, objectives, members)"""
+        return raw.reshape(len(raw), len(self.objectives), self.members)
+
     def normalised(self, raw: torch.Tensor) -> torch.Tensor:
-        return (raw - self.mean) / self.std
+        return (raw - raw.new_tensor(self.mean)) / raw.new_tensor(self.std)
 
     def settings(self) -> dict[str, Any]:
-        return {"format": FORMAT, "version": 1, "kind": self.kind, "mean": self.mean, "std": self.std}
+        several = {"objectives": list(self.objectives), "members": self.members} if self.outputs > 1 else {}
+        mean, std = (self.mean, self.std) if several else (self.mean[0], self.std[0])
+        return {"format": FORMAT, "version": 1, "kind": self.kind, "mean": mean, "std": std, **several}
+
+    def take(self, settings: Mapping[str, Any]) -> None:
+        """The constants that were saved; a checkpoint from elsewhere has none."""
+        for name, otherwise in (("mean", 0.0), ("std", 1.0)):
+            given = settings.get(name, otherwise)
+            setattr(self, name, list(given) if isinstance(given, list) else [float(given)] * self.outputs)
 
     def save(self, folder: Path) -> None:
         (folder / SETTINGS_FILE).write_text(json.dumps(self.settings(), indent=1, sort_keys=True) + "\n")
 
 
 class SequenceReward(RewardModel):
-    """An `AutoModelForSequenceClassification` network with one output, read at the last real token by mask."""
+    """An `AutoModelForSequenceClassification` network, read at the last real token by mask."""
 
     kind = "sequence"
 
-    def __init__(self, network: Any, encoder: Encoder, *, shares_prompts: bool, adapter: Any = None) -> None:
-        super().__init__(encoder, context_of(network.config))
+    def __init__(
+        self,
+        network: Any,
+        encoder: Encoder,
+        *,
+        shares_prompts: bool,
+        adapter: Any = None,
+        objectives: Sequence[str] = (),
+        members: int = 1,
+    ) -> None:
+        encoder.restrict(network.get_input_embeddings().weight.shape[0])
+        super().__init__(encoder, context_of(network.config), objectives, members)
+        assert network.score.out_features == self.outputs
         self.network = network
         self.shares_prompts = shares_prompts
         self._adapter = [adapter]
@@ -79,7 +112,7 @@ class SequenceReward(RewardModel):
 
     def forward(self, rows: Rows) -> torch.Tensor:
         hidden = run_trunk(self.network.base_model, rows)
-        return at_least_float32(self.network.score(hidden[rows.last_c]).squeeze(-1))
+        return at_least_float32(self.network.score(hidden[rows.last_c]))
 
     def heads(self) -> list[nn.Module]:
         return [self.network.score]
@@ -90,13 +123,15 @@ class FeatureReward(RewardModel):
 
     kind = "features"
 
-    def __init__(self, trunk: LanguageModel, base: LanguageModel) -> None:
-        super().__init__(trunk.encoder, min(trunk.context, base.context))
+    def __init__(
+        self, trunk: LanguageModel, base: LanguageModel, objectives: Sequence[str] = (), members: int = 1
+    ) -> None:
+        super().__init__(trunk.encoder, min(trunk.context, base.context), objectives, members)
         self.trunk, self.base = trunk, base.requires_grad_(False)
         self.shares_prompts = trunk.shares_prompts and base.shares_prompts
         width = trunk.network.config.hidden_size
-        self.token_head = nn.Linear(width, 1)
-        self.readout = nn.Linear(2 + len(SURPRISES), 1, bias=False)
+        self.token_head = nn.Linear(width, self.outputs)
+        self.readout = nn.Linear(2 + len(SURPRISES), self.outputs, bias=False)
         nn.init.normal_(self.token_head.weight, std=1 / math.sqrt(width + 1))
         nn.init.zeros_(self.token_head.bias)
         nn.init.zeros_(self.readout.weight)
@@ -104,8 +139,9 @@ class FeatureReward(RewardModel):
     def forward(self, rows: Rows) -> torch.Tensor:
         hidden = self.trunk.hidden(rows)
         at_cl = (rows.before_cl + 0).masked_scatter(rows.mask_cl, _token_positions(rows))
-        tokens = zero_outside(self.token_head(hidden[at_cl]).squeeze(-1), rows.mask_cl).sum(1)
-        return tokens / 10 + self.readout(self.features(rows)).squeeze(-1)
+        tokens_ocl = self.token_head(hidden[at_cl]).movedim(-1, 0)
+        summed = zero_outside(tokens_ocl, rows.mask_cl.expand_as(tokens_ocl)).sum(-1).T
+        return summed / 10 + self.readout(self.features(rows))
 
     def heads(self) -> list[nn.Module]:
         return [self.token_head, self.readout]

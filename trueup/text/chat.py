@@ -181,7 +181,8 @@ class Encoder:
         self.vocabulary = int(tokenizer.get_vocab_size(with_added_tokens=True))
         self.stop_ids = frozenset(tokens[s][0] for s in format.stops)
         self.eos_id = tokens[format.eos or format.stops[0]][0]
-        self.pad_id, self.pad_note = _choose_pad(tokenizer, format, self.stop_ids)
+        self.pad_id, self.pad_note = _choose_pad(tokenizer, format, self.stop_ids, self.vocabulary)
+        self._known = self.vocabulary
         self._special = tokens
         self._special_ids = frozenset(number for number, _ in tokens.values())
         self._pattern = _any_of(tokens)
@@ -190,6 +191,18 @@ class Encoder:
         self._lead = self._pattern.sub("", lead)
         self._trail = self._pattern.sub("", tail[: end.start()] if end else tail)
         self._cached_prompt = lru_cache(_CACHED_PROMPTS)(self._encode_prompt)
+
+    def restrict(self, embeddings: int) -> None:
+        """The model has no more embeddings than this: tokens were added to its tokenizer and not to it."""
+        if beyond := sorted(number for number in self.stop_ids if number >= embeddings):
+            raise ModelError(
+                f"{self.tokenizer.id_to_token(beyond[0])!r} ends completions, but the model has no embedding for it "
+                f"(token {beyond[0]} of {embeddings})",
+                "resize the model's embeddings to its tokenizer and save it again, or name another [prompt] stop",
+            )
+        self._known = min(self.vocabulary, embeddings)
+        if self.pad_id >= self._known:
+            self.pad_id, self.pad_note = _choose_pad(self.tokenizer, self.format, self.stop_ids, self._known)
 
     def prompt(self, prompt: Prompt) -> tuple[int, ...]:
         return self._cached_prompt(prompt)
@@ -241,9 +254,15 @@ class Encoder:
         tokens = tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
         # A normalizer may make a special token out of text that did not hold its string: hence the comparison.
         own = [self._special[s][0] for s in self._pattern.findall(text)]
-        if not guarded.literal and [t for t in tokens if t in self._special_ids] == own:
-            return tokens
-        return tuple(self._encode_stretches(guarded, text))
+        if guarded.literal or [t for t in tokens if t in self._special_ids] != own:
+            tokens = tuple(self._encode_stretches(guarded, text))
+        if self._known < self.vocabulary and max(tokens, default=0) >= self._known:
+            raise ModelError(
+                f"the text has the token {self.tokenizer.id_to_token(max(tokens))!r}, which was added to the tokenizer "
+                "and for which the model has no embedding",
+                "resize the model's embeddings to its tokenizer and save it again",
+            )
+        return tokens
 
     def _encode_stretches(self, guarded: Guarded, text: str) -> Iterator[int]:
         """Special tokens where the template wrote them; the stretches between them as text that has none."""
@@ -320,22 +339,24 @@ def _around_reply(format: PromptFormat) -> tuple[str, str]:
     return before, after
 
 
-def _choose_pad(tokenizer: Tokenizer, format: PromptFormat, stop_ids: frozenset[int]) -> tuple[int, str]:
+def _choose_pad(tokenizer: Tokenizer, format: PromptFormat, stop_ids: frozenset[int], known: int) -> tuple[int, str]:
     """A pad id that ends nothing, and what to tell people when it is not the one the tokenizer declares.
 
     Padding is masked everywhere, so any other token will do; the last resort is the vocabulary's last ordinary token
     rather than a new one, which would change the model's shape.
     """
     declared = tokenizer.token_to_id(format.pad) if format.pad else None
-    if declared is not None and declared not in stop_ids:
+    if declared is not None and declared not in stop_ids and declared < known:
         return declared, ""
     candidates = (tokenizer.token_to_id(name) for name in _PADS)
-    usable = (number for number in candidates if number is not None and number not in stop_ids)
+    usable = (number for number in candidates if number is not None and number not in stop_ids and number < known)
     special = {number for number, _ in _special_tokens(tokenizer, format.stops).values()}
     number = next(usable, None)
     if number is None:
-        number = max(i for i in tokenizer.get_vocab().values() if i not in special)
-    why = f"{format.pad!r} also ends a completion" if declared is not None else "the tokenizer has no pad token"
+        number = max(i for i in tokenizer.get_vocab().values() if i not in special and i < known)
+    why = "the tokenizer has no pad token"
+    if declared is not None:
+        why = f"{format.pad!r} " + ("also ends a completion" if declared < known else "has no embedding in the model")
     return number, f"{why}: padding with {tokenizer.id_to_token(number)!r} (id {number}) instead"
 
 
