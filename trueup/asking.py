@@ -327,7 +327,7 @@ def _chosen(
     found = [find_input(ws, "reward", reward, SCORERS) for reward in rewards]
     # By the id of an artifact, to be found again: a model from elsewhere gets one that points to it.
     scorers = {note_inputs(ws, {"reward": each})["reward"].id: each for each in found}
-    scores = [_score(scorer, options) for scorer in scorers.values()]
+    scores = [of_one for scorer in scorers.values() for of_one in _scores(scorer, options)]
     picks = choosing.choose(candidates, n, strategy, scores=scores, random_share=random_share, seed=seed)
     about = {"batch": new_id()} | ({"rewards": list(scorers)} if scorers else {})
     told = {
@@ -340,15 +340,16 @@ def _chosen(
     return _Batch(picks, about, told | about)
 
 
-def _score(found: Input, options: Sequence[Group]) -> list[list[float]]:
-    """Each completion once, however many candidates it is in."""
+def _scores(found: Input, options: Sequence[Group]) -> list[list[list[float]]]:
+    """By every member of a reward model, which is one unless it is an ensemble; each completion is scored once."""
     from .engines.reward_scorer import RewardScorer
     from .models.load import load_reward
 
     scorer = RewardScorer(load_reward(list(found.folders), ModelSettings(), source=found.name))
     every = {(c.prompt.id, c.text): c for option in options for c in option}
-    values = dict(zip(every, scorer.score(list(every.values())), strict=True))
-    return [[values[c.prompt.id, c.text].value for c in option] for option in options]
+    members = scorer.by_member(list(every.values())).T.tolist()
+    tables = [dict(zip(every, member, strict=True)) for member in members]
+    return [[[table[c.prompt.id, c.text] for c in option] for option in options] for table in tables]
 
 
 def _new_item(option: Group, heldout: bool, source: Artifact, leaks: LeakFinder, why: Mapping[str, Any]) -> NewItem:
@@ -395,7 +396,8 @@ def _trained(
     from .engines.reward_scorer import RewardScorer
     from .evals.reward import as_completions
     from .models.load import new_reward
-    from .train.reward import judged, reward
+    from .train.judged import judged
+    from .train.reward import reward
 
     settings = config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})
     note = f"{len(part)} judgements"

@@ -106,7 +106,8 @@ def quality(collection: str, stored: bool, seed: int) -> Result:
     type=_Words("choose", "STRATEGIES"),
     default="random",
     show_default=True,
-    help="uncertainty: scores that nearly tie; disagreement: of several reward models; diversity: prompts far apart.",
+    help="uncertainty: scores that nearly tie; disagreement: of reward models, or inside an ensemble; "
+    "diversity: prompts far apart.",
 )
 @click.option("--reward", "rewards", multiple=True, metavar="ID", help="Reward model that scores; may be repeated.")
 @click.option("--random-share", type=float, default=0.2, show_default=True, help="Share drawn at random, 0.2 at least.")

@@ -99,7 +99,9 @@ def _check(strategy: str, random_share: float, scorers: int, n: int) -> None:
     if strategy == "uncertainty" and scorers < 1:
         raise ConfigError("uncertainty needs a reward model", "name one with --reward")
     if strategy == "disagreement" and scorers < 2:
-        raise ConfigError(f"disagreement needs several reward models, and was given {scorers}", "--reward for each")
+        raise ConfigError(
+            f"disagreement needs several reward models, and was given {scorers}", "--reward for each, or an ensemble"
+        )
     if n < 1:
         raise ConfigError(f"cannot choose {n} candidates", "ask for at least one")
 
