@@ -378,7 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def listed(check: Check, found: Mapping[str, Any] | None) -> str:
     known = "not run with this code" if found is None else "met" if found["met"] else "MISSED"
-    return f"{check.name:<16} {known:<24} about {check.minutes:g} minutes: {check.promise}"
+    return f"{check.name:<20} {known:<24} about {check.minutes:g} minutes: {check.promise}"
 
 
 if __name__ == "__main__":

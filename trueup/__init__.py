@@ -13,8 +13,9 @@ IMPORTED = time.time()
 
 _EXPORTS = {
     **dict.fromkeys(
-        ("pretrain", "sft", "sample", "reward", "rl", "winrate", "resume", "add_data", "show_data", "export_data",
-         "make_world", "simulate", "collect", "status", "retrain", "ensemble", "export", "plan", "environment", "demo"),
+        ("pretrain", "sft", "sample", "reward", "rl", "winrate", "resume", "add_data", "join_data", "show_data",
+         "export_data", "make_world", "simulate", "collect", "status", "retrain", "ensemble", "export", "plan",
+         "environment", "demo"),
         "api",
     ),
     **dict.fromkeys(
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         environment,
         export,
         export_data,
+        join_data,
         make_world,
         plan,
         pretrain,

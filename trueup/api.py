@@ -183,6 +183,13 @@ def add_data(
     return DataReport(artifact, len(rows), loaded.skipped, loaded.recognised, loaded.notes)
 
 
+def join_data(ws: Workspace, sets: Sequence[Ref | tuple[str, Ref]], *, name: str = "") -> Artifact:
+    """Several sets of judgements as one; `("harmless", SET)` marks those of a set as made on an objective."""
+    from .joining import join_data
+
+    return join_data(ws, sets, name=name)
+
+
 @dataclass(frozen=True)
 class ExportReport:
     """What was written, what the format cannot say, and what it says in a weaker form."""

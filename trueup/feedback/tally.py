@@ -155,7 +155,9 @@ def tally_of(
 
 def _flags(meta: Mapping[str, Any]) -> float:
     """What was flagged anywhere in the item, as bits in the order of FLAGS."""
-    flags = meta.get("flags") or {}
+    flags = meta.get("flags")
+    if not flags:
+        return 0.0
     raised = {flag for given in (flags.get("prompt") or [], *(flags.get("completions") or [])) for flag in given}
     return float(sum(1 << place for place, flag in enumerate(FLAGS) if flag in raised))
 

@@ -12,7 +12,10 @@ def at_least(k: int, n: int, chance: float) -> float:
         return 1.0 if k <= 0 else 0.0
     if chance in (0.0, 1.0):
         return chance
-    logs = [_log_ways(n, i) + i * log(chance) + (n - i) * log1p(-chance) for i in range(k, n + 1)]
+    logs = [
+        lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * log(chance) + (n - i) * log1p(-chance)
+        for i in range(k, n + 1)
+    ]
     top = max(logs)
     return min(1.0, exp(top) * sum(exp(x - top) for x in logs))
 
