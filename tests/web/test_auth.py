@@ -316,7 +316,7 @@ def test_no_address_of_anybody_is_kept(site_of_app, ada, tmp_path):
     client = TestClient(site_of_app.app, base_url="http://127.0.0.1", client=("203.0.113.77", 50000))
     client.get("/login")
     client.get(f"/start?token={START_TOKEN}")
-    assert ("sign in", "203.0.113.77") in site_of_app.app.state.site.meter._windows
+    assert "203.0.113.77" in site_of_app.app.state.site.meter.known()
     for path in (tmp_path / "work").rglob("*"):
         if path.is_file():
             assert b"203.0.113.77" not in path.read_bytes(), path

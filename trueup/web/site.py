@@ -21,7 +21,7 @@ from ..store import Workspace, review
 from ..store.database import Database
 from ..store.people import Person
 from ..store.review import Differing
-from .limits import Limits, Meter
+from .limits import Limits, Meter, network_of
 from .markdown import raw, render, shown
 from .security import SignInNeeded, keyed
 
@@ -36,6 +36,7 @@ NOTICES = {
     "saved": "Saved.",
     "password": "The password is set. Other sessions of yours were signed out.",
     "revoked": "The invite no longer works.",
+    "token": "The token no longer works.",
     "role": "The role is changed; the person has to sign in again.",
     "deactivated": "The person can no longer sign in. Their judgements stay.",
     "anonymised": "Name and account are gone. The judgements stay, under the pseudonym.",
@@ -126,8 +127,8 @@ class Visit:
 
     @property
     def address(self) -> str:
-        """Of the client; of the client behind a proxy only where the server was told to trust that proxy."""
-        return self.request.client.host if self.request.client else ""
+        """Of the client, as it is counted; of the client behind a proxy only where the server trusts that proxy."""
+        return network_of(self.request.client.host) if self.request.client else ""
 
     def page(self, template: str, status: int = 200, **context: Any) -> Response:
         """An HTML page. Every template gets what `base.html` needs:
