@@ -58,6 +58,13 @@ class World:
         (new,) = {each["id"] for each in people.invites(self.site.db)} - before
         return new
 
+    def token(self, collection: str) -> str:
+        """The id of a new one for programs."""
+        before = {each["id"] for each in people.tokens(self.site.db)}
+        people.new_token(self.site.db, self.person("owner").id, "status", time.time(), 3600, collection)
+        (new,) = {each["id"] for each in people.tokens(self.site.db)} - before
+        return new
+
     def item(self, collection: str) -> str:
         """One that nobody is handed, so that there is something to decide about it."""
         item = queue.items(self.site.db, collection, limit=1)[0]
@@ -74,17 +81,19 @@ class World:
             "item": self.item(collection),
             "person": someone.id,
             "invite": self.invite(collection),
+            "token_id": self.token(collection),
             "token": people.new_invite(self.site.db, "annotator", "", time.time(), 3600),
         }
 
 
 @dataclass(frozen=True)
 class Case:
-    """Who may, and what is sent. `json`: by our script, else by a form."""
+    """Who may, and what is sent. `json`: by our script, else by a form; `scope`: by a program."""
 
     who: str
     fields: dict[str, Any] = field(default_factory=dict)
     json: bool = False
+    scope: str = ""  # asked for by a program, whose token is for this
     judged: bool = False  # needs an assignment that was answered
     ok: tuple[int, ...] = (200, 204, 303)
 
@@ -120,6 +129,10 @@ CASES = {
     "GET /c/{collection}/leaks": Case(LEADS),
     "GET /c/{collection}/export": Case(LEADS),
     "POST /c/{collection}/export": Case(LEADS, {"kind": "preferences", "rule": "raw", "format": "raw"}),
+    "GET /api/export/{collection}": Case(LEADS, scope="export"),
+    "GET /api/status/{collection}": Case(LOOKS, scope="status"),
+    "POST /tokens": Case("O", {"scope": "export", "collection": "", "days": "1"}),
+    "POST /tokens/{token_id}/revoke": Case("O"),
     "GET /people": Case(LEADS),
     "POST /invites": Case(LEADS, {"role": "viewer", "collection": "", "days": "1", "uses": "1"}),
     "POST /invites/{invite}/revoke": Case(LEADS),
@@ -142,7 +155,7 @@ CASES = {
     "POST /account/demographics": Case(SIGNED, NO_ANSWERS),
     "POST /account/demographics/forget": Case(SIGNED),
 }
-OBJECTS = ("{collection}", "{assignment}", "{item}", "{person}", "{invite}")
+OBJECTS = ("{collection}", "{assignment}", "{item}", "{person}", "{invite}", "{token_id}")
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +174,11 @@ def world(tmp_path_factory) -> Iterator[World]:
 
 def send(world: World, person: people.Person | None, key: str, case: Case, objects: dict[str, str]) -> Any:
     method, pattern = key.split()
-    client, path = world.site.client(person), pattern.format(**objects)
+    client, path = world.site.client(None if case.scope else person), pattern.format(**objects)
     fields = {name: f"new {next(world.numbers)}" if value == "<new>" else value for name, value in case.fields.items()}
+    if case.scope:
+        token = people.new_token(world.site.db, person.id, case.scope, time.time(), 60) if person else "trueup_guessed"
+        return client.get(path, headers={"authorization": f"Bearer {token}"})
     if method == "GET":
         return client.get(path)
     if case.json:
@@ -201,7 +217,7 @@ def test_each_role_gets_what_is_its_own(world, key):
         elif role is None:
             assert turned_away(answer), answer.status_code
         else:
-            assert answer.status_code in (403, 404), (role, answer.status_code)
+            assert answer.status_code in ((401,) if case.scope else (403, 404)), (role, answer.status_code)
 
 
 @pytest.mark.parametrize("key", [key for key in CASES if any(each in key for each in OBJECTS)])
@@ -224,7 +240,7 @@ def test_nobody_gets_what_is_another_tenants(world, key):
 @pytest.mark.parametrize("wild", ["0" * 16, "'", "%00", "..", "x" * 300, "%F0%9F%92%A9", "1 OR 1=1", "__proto__"])
 def test_ids_that_nobody_has_are_not_found(world, key, wild):
     case = CASES[key]
-    objects = dict.fromkeys(("collection", "assignment", "item", "person", "invite"), wild)
+    objects = dict.fromkeys(("collection", "assignment", "item", "person", "invite", "token_id"), wild)
     answer = send(world, world.person("owner"), key, case, objects)
     # A path of dots is resolved by the client before it is sent; where it leads is again a page of ours.
     assert answer.status_code in (404, 405) or (wild == ".." and answer.status_code < 500), answer.status_code

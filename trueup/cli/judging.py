@@ -15,6 +15,7 @@ from .quality import ASKING
 from .settings import stage_settings
 from .team import TEAM, read_text
 from .text import artifact_data, artifact_line, named, table
+from .tokens import token
 
 if TYPE_CHECKING:
     from ..feedback.status import Status
@@ -266,7 +267,7 @@ def simulate(completions: str, seed: int, pairs_per_prompt: int, heldout: float,
         return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
 
 
-for command in (*ASKING, *TEAM):
+for command in (*ASKING, *TEAM, token):
     feedback.add_command(command)
 
 

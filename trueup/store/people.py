@@ -219,8 +219,7 @@ def tokens(db: Database) -> list[dict[str, Any]]:
         rows = connection.execute(query.order_by(table.c.expires, table.c.id)).all()
     scopes = [row.scope.partition(":") for row in rows]
     return [
-        row._asdict() | {"scope": scope, "collection": only}
-        for row, (scope, _, only) in zip(rows, scopes, strict=True)
+        row._asdict() | {"scope": scope, "collection": only} for row, (scope, _, only) in zip(rows, scopes, strict=True)
     ]
 
 

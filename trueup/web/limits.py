@@ -71,7 +71,8 @@ class Meter:
     def forgive(self, what: str, who: str) -> None:
         """A right password clears the wrong ones before it."""
         with self._lock:
-            self._windows.get(what, {}).pop(who, None)
+            if windows := self._windows.get(what):
+                windows.pop(who, None)
 
     def known(self) -> set[str]:
         """Whom anything is counted for."""
