@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train", "feedback", "evals", "reports"),
     (
         *("inputs", "wiring", "api", "asking", "collecting", "retraining", "exporting", "ensembling", "joining"),
-        *("planning", "memory", "model_card", "demonstrate", "web", "cli", "__init__", "__main__"),
+        *("auditing", "planning", "memory", "model_card", "demonstrate", "web", "cli", "__init__", "__main__"),
     ),
 )
 ROW = {module: row for row, modules in enumerate(LAYERS) for module in modules}

@@ -231,6 +231,22 @@ BROKEN = {
     "samples_per_prompt": [("rl", ["prompts_per_step=1", "samples_per_prompt=1"], ["samples_per_prompt=1"])],
     "per_prompt": [("sample", ["sampling.temperature=0", "per_prompt=2"], ["sampling.temperature=0", "per_prompt=1"])],
     "best_of": [("winrate", ["sampling.temperature=0", "best_of=2"], ["best_of=2"])],
+    "unbiased": [("reward", ["unbiased=true"], ["unbiased=true", "wrong_share=0.1"])],
+    "wrong_share": [("reward", ["loss=plackett-luce", "wrong_share=0.1"], ["wrong_share=0.1"])],
+    "centring": [("reward", ["loss=plackett-luce", "centring=0.01"], ["centring=0.01"])],
+    "objectives": [
+        ("reward", ['objectives=["a", "a"]'], ['objectives=["a", "b"]']),
+        ("reward", ['objectives=[" "]'], ['objectives=["a"]']),
+    ],
+    "scoring.objectives": [
+        (stage, [f"scoring.objectives={wrong}"], ['scoring.objectives=[{name="a"}, {name="b"}]'])
+        for stage in ("rl", "winrate", "audit")
+        for wrong in ('[{name="a"}, {name="a"}]', '[{name="a", weight=0.0}]')
+    ],
+    "scoring.penalty": [
+        (stage, ["scoring.penalty=2"], ["scoring.ensemble=penalised", "scoring.penalty=2"])
+        for stage in ("rl", "winrate", "audit")
+    ],
     "axes": [
         ("collection", ['axes=[{name="a"}]'], ["task=rating", 'axes=[{name="a"}]']),
         ("collection", ["task=rating", 'axes=[{name="a"}, {name="a"}]'], ["task=rating", 'axes=[{name="a"}]']),
@@ -244,7 +260,10 @@ BROKEN = {
     ],
     "ties": [("collection", ["task=thumbs", "ties=false"], ["task=ranking", "ties=false"])],
     "both_bad": [("collection", ["task=ranking", "both_bad=false"], ["both_bad=false"])],
-    "strength": [("collection", ["task=edit", "strength=false"], ["strength=false"])],
+    "strength": [
+        ("collection", ["task=edit", "strength=false"], ["strength=false"]),
+        ("reward", ["loss=plackett-luce", "strength=weight"], ["strength=weight"]),
+    ],
     "overlap": [("collection", ["overlap=6"], ["overlap=5"])],
     "max_overlap": [("collection", ["overlap=3", "max_overlap=2"], ["overlap=3", "max_overlap=3"])],
     "qualification_pass": [("collection", ["qualification_pass=0.9"], ["qualification=20", "qualification_pass=0.9"])],

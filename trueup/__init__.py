@@ -18,9 +18,12 @@ _EXPORTS = {
          "environment", "demo"),
         "api",
     ),
+    **dict.fromkeys(("audit", "compare_rewards", "score"), "auditing"),
     **dict.fromkeys(
         ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "WinrateConfig", "CollectionConfig",
-         "ModelSettings", "OptimizerSettings", "RunSettings", "PromptSettings", "Architecture", "Sampling"), "config",
+         "AuditConfig", "ModelSettings", "Objective", "OptimizerSettings", "RunSettings", "PromptSettings",
+         "Architecture", "Sampling", "Scoring"),
+        "config",
     ),
     **dict.fromkeys(("Message", "Prompt", "Completion", "Demonstration", "Judgement", "Score"), "records"),
     **dict.fromkeys(("Engine", "Scorer", "Judge"), "ports"),
@@ -53,10 +56,13 @@ if TYPE_CHECKING:
         status,
         winrate,
     )
+    from .auditing import audit, compare_rewards, score
     from .config import (
         Architecture,
+        AuditConfig,
         CollectionConfig,
         ModelSettings,
+        Objective,
         OptimizerSettings,
         PretrainConfig,
         PromptSettings,
@@ -65,6 +71,7 @@ if TYPE_CHECKING:
         RunSettings,
         SampleConfig,
         Sampling,
+        Scoring,
         SftConfig,
         WinrateConfig,
     )

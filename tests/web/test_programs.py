@@ -110,13 +110,19 @@ def test_tokens_are_noted_and_shown_once(site_of_app, owner, judged):
     told = [(each["action"], each["person"], each["about"]) for each in audit.entries(site_of_app.db)]
     me = owner.person.id
     collection = site_of_app.collection
-    assert told == [("made a token", me, collection), ("exported", me, collection), ("revoked a token", me, listed["id"])]
+    assert told == [
+        ("made a token", me, collection),
+        ("exported", me, collection),
+        ("revoked a token", me, listed["id"]),
+    ]
     manager = site_of_app.client(site_of_app.person("boss", "manager"))
     assert "Tokens for programs" not in manager.get("/people").text
     assert people.session(site_of_app.db, token, time.time()) is None
 
 
-@pytest.mark.parametrize("fields", [{"scope": "everything"}, {"days": "365"}, {"days": "-1"}, {"collection": "nothing"}])
+@pytest.mark.parametrize(
+    "fields", [{"scope": "everything"}, {"days": "365"}, {"days": "-1"}, {"collection": "nothing"}]
+)
 def test_a_token_is_from_the_lists_of_the_page(site_of_app, owner, fields):
     good = {"scope": "export", "collection": "", "days": "1"}
     assert owner.form("/tokens", **good | fields).status_code in (400, 404)
@@ -131,7 +137,9 @@ def test_a_program_that_asks_too_often_waits(serve_app):
     assert ask(site, two, "/api/status/titles").status_code == 200
     assert [ask(site, "guess", "/api/status/titles").status_code for _ in range(5)] == [401] * 4 + [429]
     export = people.new_token(site.db, otto.id, "export", time.time(), 3600)
-    assert [ask(site, export, "/api/export/titles").status_code for _ in range(2)] == [400, 429], "nothing to export yet"
+    assert [ask(site, export, "/api/export/titles").status_code for _ in range(2)] == [400, 429], (
+        "nothing to export yet"
+    )
 
 
 def test_a_token_never_sees_more_than_its_person(site_of_app):

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from .audit import AuditConfig
 from .schema import STAGES, Count, Fraction, Table
 
 TaskKind = Literal["pair", "ranking", "rating", "thumbs", "edit"]
@@ -70,7 +71,9 @@ class CollectionConfig(Table):
         return max(self.overlap, min(SHARED, self.max_overlap))
 
 
-CONFIGS: dict[str, type[Table]] = {**STAGES, CollectionConfig.stage: CollectionConfig}
+CONFIGS: dict[str, type[Table]] = {
+    **STAGES, AuditConfig.stage: AuditConfig, CollectionConfig.stage: CollectionConfig,
+}  # fmt: skip
 
 
 def sound_axes(config: CollectionConfig) -> bool:
