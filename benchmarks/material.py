@@ -62,9 +62,13 @@ def _pairs(tokenizer: Any, rows: int, seed: int) -> list[dict[str, str]]:
     def stretch(low: int, high: int) -> str:
         n = chance.randint(low, high)
         start = chance.randrange(len(tokens) - n)
-        return str(tokenizer.decode(tokens[start : start + n]))
+        return str(tokenizer.decode(tokens[start : start + n])).strip()
 
-    return [{"prompt": stretch(20, 120), "chosen": stretch(5, 80), "rejected": stretch(5, 80)} for _ in range(rows)]
+    def pair() -> dict[str, str]:
+        # A space between prompt and completion: no token spans the border, whoever puts the two together.
+        return {"prompt": stretch(20, 120), "chosen": " " + stretch(5, 80), "rejected": " " + stretch(5, 80)}
+
+    return [pair() for _ in range(rows)]
 
 
 def _words() -> str:

@@ -41,12 +41,17 @@ TESTS = {
     "trueup/algo/losses.py": ("tests/algo/test_losses.py",),
     "trueup/algo/preference.py": ("tests/algo/test_losses.py", "tests/algo/test_preference.py"),
     "trueup/engines/sampler.py": ("tests/test_sampler.py",),
-    "trueup/train/run_loop.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
-    "trueup/train/experience.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
-    "trueup/train/sft.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
-    "trueup/train/reward.py": ("tests/test_stages.py", "tests/test_bad_moments.py", "tests/test_reward_model.py"),
+    "trueup/train/run_loop.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/experience.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/sft.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/reward.py": (
+        "tests/test_gradients.py",
+        "tests/test_stages.py",
+        "tests/test_bad_moments.py",
+        "tests/test_reward_model.py",
+    ),
     "trueup/train/judged.py": ("tests/test_reward_model.py", "tests/test_reward_objectives.py"),
-    "trueup/train/rl.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/rl.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
 }
 
 
