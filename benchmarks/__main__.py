@@ -6,6 +6,7 @@ import click
 
 from .choose import choose_benchmark
 from .label import label
+from .reward import reward
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,6 +16,7 @@ def main() -> None:
 
 main.add_command(choose_benchmark)
 main.add_command(label)
+main.add_command(reward)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

@@ -1,6 +1,7 @@
 """How fast the labelling app is when much is stored and many people work at once.
 
     python -m benchmarks label --judgements 1000000 --json
+    python -m benchmarks label --judgements 1000000 --postgres --json
 
 Two workspaces, one with 10,000 judgements and one with as many as asked for, each behind a server of its own; the same
 judges work at both, in turns, so that what else the machine does meets both alike. A judge looks at an item for two
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from .clusters import NoPostgres, temporary_cluster
 
 SMALL = 10_000
 LIMIT_MS, RATIO_LIMIT, PAGE_LIMIT = 50.0, 1.5, 2.0
@@ -55,18 +58,20 @@ class Served:
 @click.option("--think", type=click.FloatRange(0), default=2.0, show_default=True, help="Seconds a judge thinks.")
 @click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Of each round.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="At each size, in turns.")
+@click.option("--postgres", is_flag=True, help="On PostgreSQL, in a cluster made for this run.")
 @click.option("--database", default="", help="A PostgreSQL URL with an empty database a size: '{}' is the size.")
 @click.option("--no-quality", is_flag=True, help="Leave out the quality page, whose figures take minutes to make.")
 @click.option("--json", "as_json", is_flag=True)
 def label(
-    judgements: int, judges: int, think: float, seconds: float, rounds: int, database: str, no_quality: bool,
-    as_json: bool,
+    judgements: int, judges: int, think: float, seconds: float, rounds: int, postgres: bool, database: str,
+    no_quality: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """The labelling app at size: next item, submit, quality page."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sizes = sorted({min(SMALL, judgements), judgements})
-        served = [stack.enter_context(_served(folder / str(n), n, judges, database, no_quality)) for n in sizes]
+        urls = _databases(stack, sizes, postgres, database)
+        served = [stack.enter_context(_served(folder / str(n), n, judges, urls[n], no_quality)) for n in sizes]
         paced = {each.size: Times() for each in served}
         flat_out = {each.size: Times() for each in served}
         for times, pause in ((paced, think), (flat_out, 0.0)):
@@ -76,15 +81,29 @@ def label(
                     _work(each, times[each.size], seconds, pause)
         pages = {} if no_quality else {each.size: _quality_page(each) for each in served}
     found = _result(sizes, judges, think, paced, flat_out, seconds * rounds, pages)
+    found["database"] = "postgresql" if postgres or database else "sqlite"
     click.echo(json.dumps(found, indent=1) if as_json else _text(found))
     sys.exit(0 if found["ok"] else 1)
+
+
+def _databases(stack: ExitStack, sizes: Sequence[int], postgres: bool, database: str) -> dict[int, str]:
+    """The URL of an empty database for each size; "" for a SQLite file in its workspace."""
+    if not postgres:
+        return {size: database.format(size) for size in sizes}
+    if database:
+        raise click.UsageError("choose one of --postgres and --database")
+    try:
+        cluster = stack.enter_context(temporary_cluster())
+    except NoPostgres as missing:
+        raise click.ClickException(str(missing)) from None
+    return {size: cluster.new_database() for size in sizes}
 
 
 @contextmanager
 def _served(folder: Path, size: int, judges: int, database: str, no_quality: bool) -> Iterator[Served]:
     """A filled workspace behind a server process of its own."""
     command = [sys.executable, "-m", "benchmarks.label_server", str(folder), str(size), str(judges)]
-    command += [database.format(size), "" if no_quality else "quality"]
+    command += [database, "" if no_quality else "quality"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -195,10 +195,10 @@ def mutants(settings: Settings) -> Outcome:
     return Outcome(figures, shown("python tests/mutants.py", words))
 
 
-def labelling(settings: Settings) -> Outcome:
-    """The labelling app at size, on SQLite."""
+def labelling(settings: Settings, *options: str) -> Outcome:
+    """The labelling app at size."""
     size = ["--judgements", "3000", "--seconds", "2", "--rounds", "1", "--think", "0.2"] if settings.quick else []
-    words = ["label", *size, "--json"]
+    words = ["label", *options, *size, "--json"]
     done = execute([sys.executable, "-m", "benchmarks", *words])
     try:
         found = json.loads(done.stdout)
@@ -238,6 +238,13 @@ CHECKS = (
     Check("overopt", "a weak reward model without KL penalty is over-optimised", 6, overopt, LOOP),
     Check("resume", "killed and resumed equals undisturbed; other tests that take minutes", 30, resume, WITH_TESTS),
     Check("labelling", "the labelling app with a million judgements and 32 judges", 15, labelling, WITH_BENCHMARKS),
+    Check(
+        "labelling-postgresql",
+        "the same on PostgreSQL, in a cluster of its own",
+        15,
+        lambda settings: labelling(settings, "--postgres"),
+        WITH_BENCHMARKS,
+    ),
     Check("mutants-caught", "the tests notice when the code is broken", 40, mutants, WITH_TESTS),
 )
 
@@ -371,7 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def listed(check: Check, found: Mapping[str, Any] | None) -> str:
     known = "not run with this code" if found is None else "met" if found["met"] else "MISSED"
-    return f"{check.name:<16} {known:<24} about {check.minutes:g} minutes: {check.promise}"
+    return f"{check.name:<20} {known:<24} about {check.minutes:g} minutes: {check.promise}"
 
 
 if __name__ == "__main__":

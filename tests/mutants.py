@@ -39,12 +39,19 @@ TESTS = {
     "trueup/algo/kl.py": ("tests/algo/test_kl.py",),
     "trueup/algo/advantages.py": ("tests/algo/test_advantages.py",),
     "trueup/algo/losses.py": ("tests/algo/test_losses.py",),
+    "trueup/algo/preference.py": ("tests/algo/test_losses.py", "tests/algo/test_preference.py"),
     "trueup/engines/sampler.py": ("tests/test_sampler.py",),
-    "trueup/train/run_loop.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
-    "trueup/train/experience.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
-    "trueup/train/sft.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
-    "trueup/train/reward.py": ("tests/test_stages.py", "tests/test_bad_moments.py", "tests/test_reward_model.py"),
-    "trueup/train/rl.py": ("tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/run_loop.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/experience.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/sft.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/reward.py": (
+        "tests/test_gradients.py",
+        "tests/test_stages.py",
+        "tests/test_bad_moments.py",
+        "tests/test_reward_model.py",
+    ),
+    "trueup/train/judged.py": ("tests/test_reward_model.py", "tests/test_reward_objectives.py"),
+    "trueup/train/rl.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
 }
 
 
@@ -67,7 +74,7 @@ class Mutant:
         return source.replace(self.old, self.new)
 
 
-MASKED, LOGPROBS, KL, ADVANTAGES, LOSSES, SAMPLER, LOOP, EXPERIENCE, SFT, REWARD, RL = TESTS
+MASKED, LOGPROBS, KL, ADVANTAGES, LOSSES, PREFERENCE, SAMPLER, LOOP, EXPERIENCE, SFT, REWARD, JUDGED, RL = TESTS
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(MASKED, "/ mask.sum()", "/ mask.numel()", "the mean divides by padding too"),
@@ -124,12 +131,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "the value is clipped around the wrong centre",
     ),
     Mutant(
-        LOSSES,
-        "at_least_float32(score_i) - at_least_float32(score_j)",
-        "at_least_float32(score_j) - at_least_float32(score_i)",
+        PREFERENCE,
+        "at_least_float32(score_i) - at_least_float32(score_j)\n    soft",
+        "at_least_float32(score_j) - at_least_float32(score_i)\n    soft",
         "the loser is preferred",
     ),
-    Mutant(LOSSES, "dtype=torch.float64)).mean()", "dtype=torch.float64)).sum()", "prompts with more pairs weigh more"),
+    Mutant(PREFERENCE, "softplus(margin - difference)", "softplus(-margin - difference)", "a margin to lose by"),
+    Mutant(PREFERENCE, "target + share * (1 - 2 * target)", "target + share", "smoothing moves one side only"),
+    Mutant(PREFERENCE, "(places >= place, places == place)", "(places > 0, places == place)", "chosen from all again"),
     Mutant(
         SAMPLER, "/ sampling.temperature, sampling)", "* sampling.temperature, sampling)", "sampled colder for hotter"
     ),
@@ -179,7 +188,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "the reference is read at another temperature",
     ),
     Mutant(SFT, "loop.evaluated(-loss)", "loop.evaluated(loss)", "ships the worst checkpoint"),
-    Mutant(REWARD, "(at[i], at[j], target)", "(at[j], at[i], target)", "learns from the judgement upside down"),
+    Mutant(REWARD, "(each_xm.mean(0) *", "(each_xm.sum(0) *", "prompts with more pairs weigh more"),
+    Mutant(
+        JUDGED,
+        "Pair(at[i], at[j], target",
+        "Pair(at[j], at[i], target",
+        "learns from the judgement upside down",
+    ),
+    Mutant(JUDGED, "drawn.sum(1) == 0", "drawn.sum(1) < 0", "prompts no member drew go unread"),
     Mutant(
         RL,
         "on_policy + config.value_coefficient * on_value",

@@ -26,19 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engines",),
     ("train", "feedback", "evals", "reports"),
     (
-        *(
-            "inputs",
-            "wiring",
-            "api",
-            "asking",
-            "collecting",
-            "retraining",
-            "exporting",
-            "ensembling",
-            "planning",
-            "memory",
-        ),
-        *("model_card", "demonstrate", "web", "cli", "__init__", "__main__"),
+        *("inputs", "wiring", "api", "asking", "collecting", "retraining", "exporting", "ensembling", "joining"),
+        *("auditing", "planning", "memory", "model_card", "demonstrate", "web", "cli", "__init__", "__main__"),
     ),
 )
 ROW = {module: row for row, modules in enumerate(LAYERS) for module in modules}

@@ -6,16 +6,13 @@ exit code, and that artifacts, names, runs and the staging folder are what they 
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +26,7 @@ from trueup.errors import ConfigError, TrueupError
 from trueup.inputs import INPUTS
 from trueup.records import Completion, Demonstration, Judgement, Prompt
 from trueup.runs import Run, runs
-from trueup.store import Workspace, migrations
+from trueup.store import Workspace
 
 TRAIN = "--threads 1 --set run.tensorboard=false --set model.adapter=none"
 TINY = " ".join(f"--set architecture.{size}" for size in ("hidden=16", "layers=1", "heads=2", "vocabulary=280"))
@@ -169,7 +166,7 @@ GOOD = '{"prompt": "the cat", "completion": "sat"}\n'
         ("rows.json", '[{"prompt": "a"},\n{"prompt": }]', "rows.json:2: not JSON", "mend"),
         ("rows.json", '{"prompt": "a"}', "not an array", "[{...}"),
         ("rows.csv", "prompt,completion\na,b\nc,d,e\n", "rows.csv:3: more values than columns", "quote"),
-        ("rows.jsonl.gz", gzip.compress(GOOD.encode() * 50)[:-20], "broken gzip", "again"),
+        ("rows.jsonl.gz", gzip.compress(GOOD.encode() * 50, mtime=0)[:-20], "broken gzip", "again"),
         ("rows.parquet", b"PAR1 but not really", "not Parquet", "written to the end"),
         ("rows.xlsx", b"", "files ending in '.xlsx' are not read", "convert it"),
     ],
@@ -549,131 +546,6 @@ def test_fewer_prompts_than_a_batch_and_too_few_to_hold_any_out(ws, put, works):
     assert [event["kind"] for event in run.events()][0] == "no evaluation"
     assert not any("heldout_score" in row for row in run.metrics())
     assert len(run.samples(1)) == 10
-
-
-# The workspace and its disk
-
-
-@pytest.fixture
-def alone(tmp_path, ws) -> Workspace:
-    """A copy of the workspace, to be damaged."""
-    shutil.copytree(ws.path, tmp_path / "copy")
-    with Workspace.open(tmp_path / "copy") as copy:
-        yield copy
-
-
-def test_a_workspace_of_a_newer_version(alone, capsys):
-    with closing(sqlite3.connect(alone.path / "workspace.db")) as database:
-        database.execute("INSERT INTO schema_version VALUES (99, 'tomorrow')")
-        database.commit()
-    content = (alone.path / "workspace.db").read_bytes()
-    for line in ("artifacts list", "train sft --base model --data demonstrations", "gc --yes", "upgrade"):
-        capsys.readouterr()
-        assert cli.run(["--workspace", str(alone.path), *line.split()]) == 1
-        known = f"was made by a newer trueup (schema 99, this one knows {migrations.newest()})"
-        check_lines(capsys.readouterr().err, known, "update trueup")
-    assert (alone.path / "workspace.db").read_bytes() == content, "nothing of it may change"
-
-
-@pytest.mark.parametrize(
-    ("damage", "says"),
-    [
-        (lambda path: (path / "workspace.db").unlink(), "is not a workspace"),
-        (lambda path: (path / "workspace.db").write_bytes(b"not a database" * 99), "is no database, or damaged"),
-    ],
-)
-def test_a_workspace_that_is_none(damage, says, tmp_path, capsys):
-    Workspace.create(tmp_path / "work").close()
-    damage(tmp_path / "work")
-    assert cli.run(["--workspace", str(tmp_path / "work"), "artifacts", "list"]) == 1
-    check_lines(capsys.readouterr().err, says, "")
-
-
-@pytest.fixture
-def full_disk(monkeypatch):
-    """`full_disk(n)`: from the n-th time on that something is to reach the disk for good, there is no space left."""
-
-    def fill(calls: int) -> None:
-        real, left = os.fsync, [calls]
-
-        def fsync(descriptor: int) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            real(descriptor)
-
-        monkeypatch.setattr(os, "fsync", fsync)
-
-    yield fill
-
-
-@pytest.mark.parametrize("calls", [0, 1, 2, 3])
-def test_a_full_disk_while_data_comes_in(calls, alone, full_disk, monkeypatch, tmp_path, capsys):
-    (tmp_path / "rows.jsonl").write_text(GOOD)
-    line = f"--workspace {alone.path} data add {tmp_path}/rows.jsonl --kind demonstrations --name new"
-    before = state(alone)
-    full_disk(calls)
-    assert cli.run(line.split()) == 1
-    check_lines(capsys.readouterr().err, "no space left on the disk", "free some space")
-    monkeypatch.undo()
-    assert state(alone)[:3] == before[:3] and not list((alone.path / ".staging").iterdir())
-    assert cli.run(line.split()) == 0
-    assert not alone.verify("new") and not [item for item in alone.unused() if item.what != "artifact"]
-
-
-def test_a_full_disk_while_a_run_keeps_a_checkpoint_and_going_on_afterwards(alone, full_disk, monkeypatch, capsys):
-    line = f"--workspace {alone.path} train sft --base model --data demonstrations --name new --batch-size 2 {TRAIN}"
-    line += " --steps 3 --set run.checkpoint_every=1"
-    before = state(alone)
-    full_disk(9)
-    assert cli.run(line.split()) == 1
-    check_lines(capsys.readouterr().err, "no space left on the disk", "free some space")
-    monkeypatch.undo()
-    assert state(alone)[0] == before[0] and "new" not in alone.names()
-    run = last_run(alone)
-    assert run.status == "failed" and not run.outputs and not list((alone.path / ".staging").iterdir())
-    assert not [path for _, path in run.checkpoints() if not (path / "checkpoint.json").is_file()]
-    capsys.readouterr()
-    assert cli.run(["--workspace", str(alone.path), "runs", "resume", run.id, "--json"]) == 0
-    assert alone.get(json.loads(capsys.readouterr().out)["id"]).kind == "model" and last_run(alone).status == "done"
-
-
-def test_a_full_disk_while_a_model_is_exported(alone, full_disk, monkeypatch, tmp_path, capsys):
-    full_disk(0)
-    assert cli.run(["--workspace", str(alone.path), "export", "model", str(tmp_path / "out")]) == 1
-    check_lines(capsys.readouterr().err, "no space left on the disk", "free some space")
-    monkeypatch.undo()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
-
-
-def test_a_disk_too_small_for_the_checkpoints_is_noticed_before_there_is_a_run(alone, monkeypatch, capsys):
-    usage = shutil.disk_usage(alone.path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    before = state(alone)
-    line = f"--workspace {alone.path} train sft --base model --data demonstrations --steps 1 {TRAIN}"
-    assert cli.run(line.split()) == 1
-    check_lines(capsys.readouterr().err, "has 1000 bytes left", "free some space")
-    assert state(alone) == before, "not even a run"
-
-
-def test_files_of_the_workspace_that_were_tampered_with(alone, capsys):
-    """No message of ours speaks of each of these; a hint there is all the same."""
-    rows = alone.get("demonstrations").path / "rows.jsonl"
-    rows.chmod(0o644)
-    line = f"--workspace {alone.path} train sft --base model --data demonstrations --steps 1 {TRAIN}"
-    for content, says in (
-        (b"{", "rows.jsonl:1: not JSON"),
-        (b"[1]", "expected a JSON object"),
-        (None, "holds no rows"),
-    ):
-        rows.write_bytes(content) if content else rows.unlink()
-        capsys.readouterr()
-        assert cli.run(line.split()) == 1
-        check_lines(capsys.readouterr().err, says, "")
-    assert last_run(alone).status == "failed"
-    capsys.readouterr()
-    assert cli.run(["--workspace", str(alone.path), "artifacts", "verify"]) == 1
-    check_lines(capsys.readouterr().err, "rows.jsonl: missing", "restore the files")
 
 
 # Runs

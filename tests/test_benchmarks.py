@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,6 +22,17 @@ def test_the_labelling_benchmark_reaches_every_page_and_loses_nothing():
     at = found["at"]["300"]
     assert at["failures"] == [] and at["submit_and_next_ms"]["n"] > 5 and at["next_ms"]["n"] == 3
     assert at["quality_page_seconds"] > 0 and found["checks"]["no request failed"]
+
+
+def test_the_labelling_benchmark_makes_its_own_postgres():
+    size = "--postgres --no-quality --judgements 60 --judges 3 --seconds 1 --rounds 1 --think 0.1 --json"
+    command = [sys.executable, "-m", "benchmarks", "label", *size.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    if "install" in done.stderr and not os.environ.get("CI"):
+        pytest.skip(done.stderr.strip())
+    found = json.loads(done.stdout)
+    assert found["database"] == "postgresql" and found["at"]["60"]["failures"] == []
+    assert found["at"]["60"]["submit_and_next_ms"]["n"] > 5
 
 
 def test_help():

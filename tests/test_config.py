@@ -221,15 +221,6 @@ BROKEN = {
         ("sft", ["steps=10", "epochs=2"], ["steps=0", "epochs=2"]),
         ("reward", ["steps=10", "epochs=2"], ["epochs=2"]),
     ],
-    "unbiased": [("reward", ["unbiased=true"], ["unbiased=true", "wrong_share=0.1"])],
-    "wrong_share": [("reward", ["loss=plackett-luce", "wrong_share=0.1"], ["wrong_share=0.1"])],
-    "centring": [("reward", ["loss=plackett-luce", "centring=0.1"], ["centring=0.1"])],
-    "objectives": [("reward", ['objectives=["a", "a"]'], ['objectives=["a", "b"]'])],
-    "scoring.objectives": [
-        ("rl", ['scoring.objectives=[{name="a"}, {name="a"}]'], ['scoring.objectives=[{name="a"}, {name="b"}]']),
-        ("winrate", ['scoring.objectives=[{name="a", weight=0}]'], ['scoring.objectives=[{name="a", weight=-1}]']),
-    ],
-    "scoring.penalty": [("rl", ["scoring.penalty=2"], ["scoring.penalty=2", "scoring.ensemble=penalised"])],
     "heldout": [("sft", ["heldout=1"], ["heldout=0.99"]), ("pretrain", ["heldout=1.0"], ["heldout=0"])],
     "architecture.hidden": [("pretrain", ["architecture.hidden=132"], ["architecture.hidden=136"])],
     "architecture.heads": [("pretrain", ["architecture.heads=3"], ["architecture.heads=8"])],
@@ -260,6 +251,22 @@ BROKEN = {
     "samples_per_prompt": [("rl", ["prompts_per_step=1", "samples_per_prompt=1"], ["samples_per_prompt=1"])],
     "per_prompt": [("sample", ["sampling.temperature=0", "per_prompt=2"], ["sampling.temperature=0", "per_prompt=1"])],
     "best_of": [("winrate", ["sampling.temperature=0", "best_of=2"], ["best_of=2"])],
+    "unbiased": [("reward", ["unbiased=true"], ["unbiased=true", "wrong_share=0.1"])],
+    "wrong_share": [("reward", ["loss=plackett-luce", "wrong_share=0.1"], ["wrong_share=0.1"])],
+    "centring": [("reward", ["loss=plackett-luce", "centring=0.01"], ["centring=0.01"])],
+    "objectives": [
+        ("reward", ['objectives=["a", "a"]'], ['objectives=["a", "b"]']),
+        ("reward", ['objectives=[" "]'], ['objectives=["a"]']),
+    ],
+    "scoring.objectives": [
+        (stage, [f"scoring.objectives={wrong}"], ['scoring.objectives=[{name="a"}, {name="b"}]'])
+        for stage in ("rl", "winrate", "audit")
+        for wrong in ('[{name="a"}, {name="a"}]', '[{name="a", weight=0.0}]')
+    ],
+    "scoring.penalty": [
+        (stage, ["scoring.penalty=2"], ["scoring.ensemble=penalised", "scoring.penalty=2"])
+        for stage in ("rl", "winrate", "audit")
+    ],
     "axes": [
         ("collection", ['axes=[{name="a"}]'], ["task=rating", 'axes=[{name="a"}]']),
         ("collection", ["task=rating", 'axes=[{name="a"}, {name="a"}]'], ["task=rating", 'axes=[{name="a"}]']),

@@ -144,3 +144,18 @@ def test_the_command(workspace, data, checkpoint, capsys):
         main(arguments)
     made = json.loads(capsys.readouterr().out)
     assert ended.value.code == 0 and made["kind"] == "reward" and "jury" in str(made)
+
+
+def test_an_ensemble_is_enough_to_disagree(workspace, data, checkpoint):
+    """What its members differ on is what is asked next."""
+    from trueup.asking import _scores
+    from trueup.inputs import SCORERS, find_input
+
+    models = trained(workspace, data, checkpoint, "lora")
+    jury = trueup.ensemble(workspace, models, name="jury")
+    scores = _scores(find_input(workspace, "reward", "jury", SCORERS), [COMPLETIONS[:2], COMPLETIONS[1:]])
+    each = [[s.value for s in RewardScorer(load(workspace, model)).score(COMPLETIONS)] for model in models]
+    expected = [[[a, b], [b, c]] for a, b, c in each]
+    for found, wanted in zip(scores, expected, strict=True):
+        assert found == [pytest.approx(row, abs=1e-4) for row in wanted]
+    assert jury.meta["models"] == len(scores) == 3

@@ -13,13 +13,17 @@ IMPORTED = time.time()
 
 _EXPORTS = {
     **dict.fromkeys(
-        ("pretrain", "sft", "sample", "reward", "rl", "winrate", "resume", "add_data", "show_data", "export_data",
-         "make_world", "simulate", "collect", "status", "retrain", "ensemble", "export", "plan", "environment", "demo"),
+        ("pretrain", "sft", "sample", "reward", "rl", "winrate", "resume", "add_data", "join_data", "show_data",
+         "export_data", "make_world", "simulate", "collect", "status", "retrain", "ensemble", "export", "plan",
+         "environment", "demo"),
         "api",
     ),
+    **dict.fromkeys(("audit", "compare_rewards", "score"), "auditing"),
     **dict.fromkeys(
         ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "WinrateConfig", "CollectionConfig",
-         "ModelSettings", "OptimizerSettings", "RunSettings", "PromptSettings", "Architecture", "Sampling"), "config",
+         "AuditConfig", "ModelSettings", "Objective", "OptimizerSettings", "RunSettings", "PromptSettings",
+         "Architecture", "Sampling", "Scoring"),
+        "config",
     ),
     **dict.fromkeys(("Message", "Prompt", "Completion", "Demonstration", "Judgement", "Score"), "records"),
     **dict.fromkeys(("Engine", "Scorer", "Judge"), "ports"),
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
         environment,
         export,
         export_data,
+        join_data,
         make_world,
         plan,
         pretrain,
@@ -51,10 +56,13 @@ if TYPE_CHECKING:
         status,
         winrate,
     )
+    from .auditing import audit, compare_rewards, score
     from .config import (
         Architecture,
+        AuditConfig,
         CollectionConfig,
         ModelSettings,
+        Objective,
         OptimizerSettings,
         PretrainConfig,
         PromptSettings,
@@ -63,6 +71,7 @@ if TYPE_CHECKING:
         RunSettings,
         SampleConfig,
         Sampling,
+        Scoring,
         SftConfig,
         WinrateConfig,
     )

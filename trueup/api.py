@@ -31,9 +31,10 @@ from .feedback.relabel import Votes
 from .feedback.status import Status
 from .inputs import MODELS, Ref, find_input, find_inputs, note_inputs, resolve_model
 from .runs import Run
-from .store import JUDGED, Artifact, Workspace, read_jsonl, saying_disk_full, sync_tree
+from .store import JUDGED, Artifact, Workspace, audit, read_jsonl, saying_disk_full, sync_tree
 from .store.artifacts import check_name
 from .store.files import replacing
+from .store.lineage import count_judgements as said_by
 from .text import formats
 
 # --- stages
@@ -188,6 +189,13 @@ def add_data(
     return DataReport(artifact, len(rows), loaded.skipped, loaded.recognised, loaded.notes)
 
 
+def join_data(ws: Workspace, sets: Sequence[Ref | tuple[str, Ref]], *, name: str = "") -> Artifact:
+    """Several sets of judgements as one; `("harmless", SET)` marks those of a set as made on an objective."""
+    from .joining import join_data
+
+    return join_data(ws, sets, name=name)
+
+
 @dataclass(frozen=True)
 class ExportReport:
     """What was written, what the format cannot say, and what it says in a weaker form."""
@@ -207,12 +215,14 @@ def export_data(
     conversational: bool = False,
     split: str = "",
     number_judges: bool = False,
+    person: str = "",
 ) -> ExportReport:
     """Write prompts, demonstrations, preferences, thumbs or completions to a new file, or a folder for `datasets`.
 
     `raw` loses nothing: added again it gives equal records (all but completions, which only a model writes). Judges are
     called what they are called in the workspace, which for people is a pseudonym; `number_judges` calls them judge-1,
-    judge-2 and so on.
+    judge-2 and so on. What people said leaves a trace in the audit log: `person` is the id of who asked for it, empty
+    for whoever sits at the machine.
     """
     from .text import views, writers
 
@@ -235,6 +245,9 @@ def export_data(
     else:
         with replacing(target) as new:
             writers.WRITERS[ending](new, view)
+    if any(each["source"] == "human" for each in said_by(artifact)):
+        about = str(artifact.meta.get("collection", artifact.id))
+        audit.note(ws.database, time.time(), person, "exported", about, artifact=artifact.id, format=format)
     return ExportReport(target, len(view.rows), view.left_out, view.notes)
 
 
@@ -389,15 +402,23 @@ def status(ws: Workspace, collection: str) -> Status:
 
 
 def retrain(
-    ws: Workspace, collection: str, *, votes: Votes = "add", reward: Ref = "reward", steps: int = 0, name: str = ""
+    ws: Workspace,
+    collection: str,
+    *,
+    votes: Votes = "add",
+    judge: str = "",
+    reward: Ref = "reward",
+    steps: int = 0,
+    name: str = "",
 ) -> dict[str, Any]:
     """Train a reward model again with what people said in a collection: added to what it learnt from, or in its place.
 
-    Also how often the model agreed with those people before and after, on judgements that it did not learn from.
+    `judge` takes the votes of one person: a pseudonym, or "me" for the owner of the workspace. Also how often the model
+    agreed with those people before and after, on judgements that it did not learn from.
     """
     from .retraining import retrain
 
-    return retrain(ws, collection, votes=votes, reward=reward, steps=steps, name=name)
+    return retrain(ws, collection, votes=votes, judge=judge, reward=reward, steps=steps, name=name)
 
 
 # --- models in and out

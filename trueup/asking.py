@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -22,17 +22,18 @@ from .feedback import coverage as covering
 from .feedback import freeze as freezing
 from .feedback import learning as curves
 from .feedback import quality as figures
-from .feedback.collect import SPLIT_SEED, merged
+from .feedback.collect import calibrated, merged
 from .feedback.leaks import LeakFinder
 from .feedback.pooling import Rule
-from .inputs import PROMPTS, SCORERS, Ref, chain, find_input, find_inputs, note_inputs
+from .feedback.splits import Split, known_sides, side_of
+from .inputs import PROMPTS, SCORERS, Input, Ref, chain, find_input, find_inputs, note_inputs
 from .records import Completion, Judgement, Prompt
 from .runs import Run, track
 from .stats import planning
 from .store import Artifact, Workspace, audit, queue, read_jsonl
+from .store.collections import new_id
 from .store.figures import keep as keep_figures
-from .store.items import ORDINARY, NewItem
-from .text.formats import split_by_prompt
+from .store.items import ORDINARY, NewItem, bring_forward
 
 GOLDS = 20  # fewer say too little: a rule that coins fail then rejects a third of good judges
 DOUBTFUL = 0.7  # right answers of somebody whose work is worth little
@@ -115,34 +116,62 @@ def choose(
 ) -> dict[str, Any]:
     """Put `n` of the candidates in completion sets into a collection, chosen by a strategy; how likely is noted.
 
-    With `first` they come before everything that waits already. A prompt that the collection has keeps the side of the
-    split that it is on; another's is decided by `heldout`.
+    With `first` they come before everything that waits already. A prompt that a collection asks about already keeps the
+    side of the split that it is on; another's is decided by `heldout`.
     """
     found = queue.collection(ws.database, collection)
     config = CollectionConfig.model_validate(dict(found.config))
     source, groups = merged(ws, [ref if isinstance(ref, str) else ref.id for ref in completions])
-    asked, splits = _asked(ws, found.id)
+    asked, highest = _asked(ws, found.id)
     options = [option for group in groups for option in _options(group, config.task, asked)]
     if not options:
         raise DataError(f"'{found.name}' has every candidate of these sets already", "sample more completions")
-    candidates = [_candidate(option, splits, heldout) for option in options]
-    scores = [_score(ws, reward, options) for reward in rewards]
-    picks = choosing.choose(candidates, n, strategy, scores=scores, random_share=random_share, seed=seed)
+    sides = known_sides(ws)
+    candidates = [_candidate(option, side_of(option[0].prompt, sides, heldout)) for option in options]
+    batch = _chosen(ws, options, candidates, n, strategy, rewards, random_share, seed)
     leaks = LeakFinder(name for name in ws.names() if len(name) > 3)
-    items = [_new_item(options[p.candidate], candidates[p.candidate], p, source, config, leaks) for p in picks]
-    items = [replace(item, priority=int(first)) for item in items]
+    priority = highest + 1 if first else 0
+    items = [
+        _new_item(options[pick.candidate], candidates[pick.candidate].heldout, source, leaks, pick.why | batch.about)
+        for pick in batch.picks
+    ]
+    items = [replace(item, priority=priority, **_votes(item, config, seed)) for item in items]
     now = time.time()
     added = queue.add_items(ws.database, found.id, items, now)
-    audit.note(ws.database, now, "", "chose items", found.id, strategy=strategy, added=added)
-    return {
-        "collection": found.id,
-        "strategy": strategy,
-        "candidates": len(candidates),
-        "chosen": len(picks),
-        "random": sum(pick.strategy == "random" for pick in picks),
-        "heldout": sum(candidates[pick.candidate].heldout for pick in picks),
-        "added": added,
-    }
+    wrote = {"artifact": source.id, "models": sorted({model for item in items for model in item.models})}
+    audit.note(ws.database, now, "", "chose items", found.id, **wrote, **batch.told, added=added)
+    return {"collection": found.id} | batch.told | {"added": added}
+
+
+def reorder(
+    ws: Workspace,
+    collection: str,
+    *,
+    n: int,
+    strategy: choosing.Strategy = "random",
+    rewards: Sequence[Ref] = (),
+    random_share: float = choosing.RANDOM_SHARE,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Let `n` of the items that wait, and that nobody has judged, come before the others, chosen by a strategy.
+
+    Each notes, beside how it came into the collection, how it was chosen now and how likely that was.
+    """
+    found = queue.collection(ws.database, collection)
+    waiting = [
+        item
+        for item in adjudication.every_item(ws, found.id)
+        if item.role in ORDINARY and item.state == "open" and not item.done
+    ]
+    if not waiting:
+        raise DataError(f"nothing waits in '{found.name}' that nobody has judged", "put more in: give completions")
+    options = [tuple(Completion(item.prompt, text) for text in item.texts) for item in waiting]
+    candidates = [_candidate(option, item.split) for option, item in zip(options, waiting, strict=True)]
+    batch = _chosen(ws, options, candidates, n, strategy, rewards, random_share, seed)
+    chosen = [(waiting[pick.candidate], pick.why | batch.about) for pick in batch.picks]
+    moved = bring_forward(ws.database, found.id, {item.id: {**item.why, "reordered": why} for item, why in chosen})
+    audit.note(ws.database, time.time(), "", "reordered items", found.id, **batch.told, moved=moved)
+    return {"collection": found.id} | batch.told | {"moved": moved}
 
 
 # --- after the work
@@ -169,13 +198,15 @@ def freeze(
     rule: Rule = "raw",
     heldout: float | None = None,
     heldout_judges: Sequence[str] = (),
+    judges: Sequence[str] = (),
     seed: int = 0,
     name: str = "",
 ) -> freezing.Frozen:
-    """What people said as an artifact to train on. `heldout` None keeps the split of the collection."""
+    """What people said as an artifact to train on. `heldout` None keeps the split of the collection, `judges` takes
+    the votes of these people alone, and those of `heldout_judges` only ever evaluate."""
     if heldout is not None and not 0 <= heldout < 1:
         raise ConfigError(f"heldout is {heldout:g}", "give a share from 0 to below 1")
-    choice = freezing.Choice(kind, rule, heldout, tuple(heldout_judges), seed)
+    choice = freezing.Choice(kind, rule, heldout, tuple(heldout_judges), seed, tuple(judges))
     frozen = freezing.freeze(ws, collection, choice, name=name)
     about = queue.collection(ws.database, collection).id
     audit.note(ws.database, time.time(), "", "froze", about, artifact=frozen.artifact.id, kind=kind, rule=rule)
@@ -250,15 +281,15 @@ def _prompts(artifact: Artifact) -> Iterator[Prompt]:
         yield Prompt.from_json(row if artifact.kind == "prompts" else row["prompt"])
 
 
-def _asked(ws: Workspace, collection: str) -> tuple[set[tuple[str, ...]], dict[str, str]]:
-    """What a collection asks already, and the side of the split that each of its prompts is on."""
+def _asked(ws: Workspace, collection: str) -> tuple[set[tuple[str, ...]], int]:
+    """What a collection asks already, and the highest priority of what still waits."""
     asked: set[tuple[str, ...]] = set()
-    splits: dict[str, str] = {}
+    highest = 0
     for item in adjudication.every_item(ws, collection):
         asked.add((item.prompt.id, *sorted(item.texts)))
-        if item.role in ORDINARY:
-            splits[item.prompt.id] = item.split
-    return asked, splits
+        if item.state == "open":
+            highest = max(highest, item.priority)
+    return asked, highest
 
 
 def _options(group: Sequence[Completion], task: str, asked: set[tuple[str, ...]]) -> Iterator[Group]:
@@ -270,43 +301,76 @@ def _options(group: Sequence[Completion], task: str, asked: set[tuple[str, ...]]
             yield option
 
 
-def _candidate(option: Group, splits: Mapping[str, str], heldout: float) -> choosing.Candidate:
-    prompt = option[0].prompt
-    side = splits.get(prompt.id) or split_by_prompt(str(prompt.meta.get("group", prompt.id)), heldout, SPLIT_SEED)
-    return choosing.Candidate(prompt, tuple(c.text for c in option), side == "heldout")
+def _candidate(option: Group, side: Split) -> choosing.Candidate:
+    return choosing.Candidate(option[0].prompt, tuple(c.text for c in option), side == "heldout")
 
 
-def _score(ws: Workspace, reward: Ref, options: Sequence[Group]) -> list[list[float]]:
-    """Each completion once, however many candidates it is in."""
+@dataclass(frozen=True)
+class _Batch:
+    """What one call picked. `about` is noted with every item of it, `told` is for who called and for the audit log."""
+
+    picks: list[choosing.Pick]
+    about: dict[str, Any]
+    told: dict[str, Any]
+
+
+def _chosen(
+    ws: Workspace,
+    options: Sequence[Group],
+    candidates: Sequence[choosing.Candidate],
+    n: int,
+    strategy: choosing.Strategy,
+    rewards: Sequence[Ref],
+    random_share: float,
+    seed: int,
+) -> _Batch:
+    found = [find_input(ws, "reward", reward, SCORERS) for reward in rewards]
+    # By the id of an artifact, to be found again: a model from elsewhere gets one that points to it.
+    scorers = {note_inputs(ws, {"reward": each})["reward"].id: each for each in found}
+    scores = [of_one for scorer in scorers.values() for of_one in _scores(scorer, options)]
+    picks = choosing.choose(candidates, n, strategy, scores=scores, random_share=random_share, seed=seed)
+    about = {"batch": new_id()} | ({"rewards": list(scorers)} if scorers else {})
+    told = {
+        "strategy": strategy,
+        "candidates": len(candidates),
+        "chosen": len(picks),
+        "random": sum(pick.strategy == "random" for pick in picks),
+        "heldout": sum(candidates[pick.candidate].heldout for pick in picks),
+    }
+    return _Batch(picks, about, told | about)
+
+
+def _scores(found: Input, options: Sequence[Group]) -> list[list[list[float]]]:
+    """By every member of a reward model, which is one unless it is an ensemble; each completion is scored once."""
     from .engines.reward_scorer import RewardScorer
     from .models.load import load_reward
 
-    found = find_input(ws, "reward", reward, SCORERS)
     scorer = RewardScorer(load_reward(list(found.folders), ModelSettings(), source=found.name))
     every = {(c.prompt.id, c.text): c for option in options for c in option}
-    values = dict(zip(every, scorer.score(list(every.values())), strict=True))
-    return [[values[c.prompt.id, c.text].value for c in option] for option in options]
+    members = scorer.by_member(list(every.values())).T.tolist()
+    tables = [dict(zip(every, member, strict=True)) for member in members]
+    return [[[table[c.prompt.id, c.text] for c in option] for option in options] for table in tables]
 
 
-def _new_item(
-    option: Group,
-    candidate: choosing.Candidate,
-    pick: choosing.Pick,
-    source: Artifact,
-    config: CollectionConfig,
-    leaks: LeakFinder,
-) -> NewItem:
-    named = list(dict.fromkeys(word for text in candidate.texts for word in leaks(text)))
+def _new_item(option: Group, heldout: bool, source: Artifact, leaks: LeakFinder, why: Mapping[str, Any]) -> NewItem:
+    named = list(dict.fromkeys(word for completion in option for word in leaks(completion.text)))
     return NewItem(
-        candidate.prompt,
-        candidate.texts,
+        option[0].prompt,
+        tuple(c.text for c in option),
         source.id,
         tuple(c.finished for c in option),
         tuple(c.model for c in option),
-        overlap=config.overlap,
-        why=pick.why | ({"leaks": named} if named else {}),
-        split="heldout" if candidate.heldout else "train",
+        why={**why, "leaks": named} if named else why,
+        split="heldout" if heldout else "train",
     )
+
+
+def _votes(item: NewItem, config: CollectionConfig, seed: int) -> dict[str, Any]:
+    """What was drawn at random has its share of calibration items: agreement on what was picked would be another."""
+    if item.why["strategy"] != "random":
+        return {"overlap": config.overlap}
+    role, overlap = calibrated(item.prompt.id, config, seed)
+    return {"role": role, "overlap": overlap}
 
 
 def _parts(judgements: Sequence[Judgement], seed: int) -> dict[float, list[Judgement]]:
@@ -332,7 +396,8 @@ def _trained(
     from .engines.reward_scorer import RewardScorer
     from .evals.reward import as_completions
     from .models.load import new_reward
-    from .train.reward import judged, reward
+    from .train.judged import judged
+    from .train.reward import reward
 
     settings = config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})
     note = f"{len(part)} judgements"

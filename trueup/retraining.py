@@ -6,34 +6,46 @@ in the rows and in the lineage.
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from typing import Any
 
 from . import wiring
 from .config import ModelSettings, RewardConfig, check
-from .errors import ConfigError, TrueupError, nearest
+from .errors import ConfigError, NotFoundError, TrueupError, nearest
 from .evals.reward import as_completions
 from .feedback.freeze import Choice, freeze
 from .feedback.relabel import VOTES, Votes, compared, parts, points
 from .inputs import Ref, chain, find_inputs, note_inputs
 from .records import Judgement
 from .runs import Run
-from .store import Artifact, RunRow, Workspace
+from .store import Artifact, RunRow, Workspace, audit, people, queue
 from .store.artifacts import check_name
 
+ME = "me"
 PASSES = 10  # over judgements that are learnt from alone, unless steps say otherwise
 FEWEST_STEPS = 20
+MOST_HELDOUT = 300  # judgements of others that the new model is held to: enough to choose a checkpoint by, and quick
 
 
 def retrain(
-    ws: Workspace, collection: str, *, votes: Votes = "add", reward: Ref = "reward", steps: int = 0, name: str = ""
+    ws: Workspace,
+    collection: str,
+    *,
+    votes: Votes = "add",
+    judge: str = "",
+    reward: Ref = "reward",
+    steps: int = 0,
+    name: str = "",
 ) -> dict[str, Any]:
-    """The new reward model, and agreement with the people of the collection before and after.
+    """The new reward model, and agreement with the people of the collection, or with one `judge`, before and after.
 
     Agreement is measured on judgements that were not learnt from: held-out ones where there are a hundred, else each
-    half by a model trained on the other half, and the model that is kept learns from all.
+    half by a model trained on the other half. The model that is kept learns from all that are not held out.
     """
     if votes not in VOTES:
         raise ConfigError(f"unknown votes '{votes}'{nearest(votes, VOTES)}", "add or only-mine")
@@ -41,41 +53,83 @@ def retrain(
         check_name(name)
     before = ws.get(reward)
     row = _maker(ws, before)
-    frozen = freeze(ws, collection, Choice())
+    about = queue.collection(ws.database, collection)
+    frozen = freeze(ws, about.id, Choice(judges=(pseudonym(ws, judge),) if judge else ()))
     mine = wiring.read_judgements(frozen.artifact)
+    whose = sorted({judgement.judge for judgement in mine})
     config = _settings(row, steps, mine if votes == "only-mine" else ())
     split, how = parts(mine, config.run.seed)
-    models = [
-        _trained(ws, row, config, _data(ws, row, part.train, votes, frozen.artifact, part.test, len(split)))
-        for part in split
-    ]
-    kept = models[0]
-    if len(split) > 1:
-        everything = [replace(judgement, split="train") for judgement in mine]
-        kept = _trained(ws, row, config, _data(ws, row, everything, votes, frozen.artifact))
+    shelf = _Shelf(ws, votes, ws.get(row.inputs["data"]), frozen.artifact)
+    whole = len(split) == 1
+    models = [_trained(ws, row, config, shelf.data(part.train, part.test, others=whole)) for part in split]
+    heldout = [judgement for judgement in mine if judgement.split == "heldout"]
+    kept = models[0] if whole else _trained(ws, row, config, shelf.data(mine, heldout))
     tested = [judgement for part in split for judgement in part.test]
     after = [point for part, model in zip(split, models, strict=True) for point in _points(ws, model, part.test)]
     if name:
         ws.set_name(name, kept)
+    noted = {"artifact": kept.id, "votes": votes, "judges": whose, "reward": before.id, "frozen": frozen.artifact.id}
+    audit.note(ws.database, time.time(), "", "retrained", about.id, **noted)
     return {
         "model": kept.id,
         "name": name,
         "votes": votes,
+        "judges": whose,
         "judgements": len(mine),
         "people": frozen.people,
         "trained_on": _counted(wiring.read_judgements(ws.get(kept.parents["data"]))),
         "left_out": dict(frozen.left_out),
         "steps": config.steps,
-        "models_trained": len(models) + (len(split) > 1),
-        "agreement": compared(_points(ws, before, tested), after, how),
-        "known_before": _known(ws, row, tested),
+        "models_trained": len(models) + (not whole),
+        "agreement": compared(_points(ws, before, tested), after, how, whose),
+        "known_before": sum(judgement.prompt.id in shelf.learnt_before for judgement in tested),
     }
 
 
-def _known(ws: Workspace, row: RunRow, tested: Sequence[Judgement]) -> int:
-    """Tested judgements about prompts of which the model before had learnt what others said: it had the easier test."""
-    old = {each.prompt.id for each in wiring.read_judgements(ws.get(row.inputs["data"])) if each.split == "train"}
-    return sum(judgement.prompt.id in old for judgement in tested)
+def pseudonym(ws: Workspace, judge: str) -> str:
+    """`me` is whom the start link of `trueup label` signs in: the first owner."""
+    if judge != ME:
+        return judge
+    owners = [each for each in people.people(ws.database) if each.role == "owner" and each.active]
+    if not owners:
+        raise NotFoundError("nobody has judged here through `trueup label`", "name a pseudonym in place of 'me'")
+    return owners[0].judge
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """The judgements that the model before learnt from, and the set that was frozen of what people said."""
+
+    ws: Workspace
+    votes: Votes
+    old: Artifact
+    frozen: Artifact
+
+    @cached_property
+    def before(self) -> list[Judgement]:
+        return wiring.read_judgements(self.old)
+
+    @cached_property
+    def learnt_before(self) -> set[str]:
+        """Prompts of which the model before knew what others had said: it has the easier test."""
+        return {judgement.prompt.id for judgement in self.before if judgement.split == "train"}
+
+    def data(self, mine: Sequence[Judgement], closed: Sequence[Judgement], *, others: bool = True) -> Artifact:
+        """What to learn from: nothing about the prompts of `closed`, whoever judged them, and nothing held out about
+        prompts that are learnt from. A model that is only there to be tested needs nothing that `others` hold out."""
+        rows = [judgement.to_json() for judgement in mine]
+        if self.votes == "only-mine":
+            parents: dict[str, Artifact] = {"judgements": self.frozen}
+            return wiring.put_records(self.ws, "preferences", rows, parents=parents, source="people's judgements")
+        shut = {judgement.prompt.id for judgement in closed}
+        learnt = {judgement.prompt.id for judgement in mine if judgement.split == "train"}
+        train = [each for each in self.before if each.split == "train" and each.prompt.id not in shut]
+        heldout = [each for each in self.before if each.split == "heldout" and each.prompt.id not in learnt]
+        kept = [each.to_json() for each in (*train, *heldout[: MOST_HELDOUT if others else 0])]
+        parents = {"judgements": self.old, "added": self.frozen}
+        return wiring.put_records(
+            self.ws, "preferences", [*kept, *rows], parents=parents, source="judgements, some added"
+        )
 
 
 def _maker(ws: Workspace, model: Artifact) -> RunRow:
@@ -109,33 +163,6 @@ def _trained(ws: Workspace, row: RunRow, config: RewardConfig, data: Artifact) -
     return wiring.execute(run, config)
 
 
-def _data(
-    ws: Workspace,
-    row: RunRow,
-    mine: Sequence[Judgement],
-    votes: Votes,
-    frozen: Artifact,
-    tested: Sequence[Judgement] = (),
-    parts: int = 1,
-) -> Artifact:
-    """What to learn from: nothing about the prompts it is tested on, whoever judged them.
-
-    A model that is only there to be tested needs no held-out judgements of others.
-    """
-    rows = [judgement.to_json() for judgement in mine]
-    if votes == "only-mine":
-        return wiring.put_records(ws, "preferences", rows, parents={"judgements": frozen}, source="people's judgements")
-    old = ws.get(row.inputs["data"])
-    closed = {judgement.prompt.id for judgement in tested}
-    before = [
-        each.to_json()
-        for each in wiring.read_judgements(old)
-        if (each.split == "train" and each.prompt.id not in closed) or (each.split == "heldout" and parts == 1)
-    ]
-    parents = {"judgements": old, "added": frozen}
-    return wiring.put_records(ws, "preferences", [*before, *rows], parents=parents, source="judgements, some added")
-
-
 def _points(ws: Workspace, model: Artifact, judgements: Sequence[Judgement]) -> list[float]:
     from .engines.reward_scorer import RewardScorer
     from .models.load import load_reward
@@ -148,8 +175,4 @@ def _points(ws: Workspace, model: Artifact, judgements: Sequence[Judgement]) -> 
 
 def _counted(judgements: Sequence[Judgement]) -> Mapping[str, int]:
     """Judgements to learn from, by source."""
-    counts: dict[str, int] = {}
-    for judgement in judgements:
-        if judgement.split == "train":
-            counts[judgement.source] = counts.get(judgement.source, 0) + 1
-    return counts
+    return dict(Counter(judgement.source for judgement in judgements if judgement.split == "train"))

@@ -290,11 +290,28 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
     apart = {prompt.id for prompt in held}
     train = [prompt for prompt in prompts if prompt.id not in apart]
     _say_if_none_held_out(run, held)
+    _note_audit(run, inputs["reward"])
     watched: dict[str, Scorer] = {"gold": GoldScorer()} if _in_world(prompts) else {}
     best = rl(run, config, policy, reference, Sampler(policy), scorer, train, held, watched)
     if scorer.cut_short:
         run.tell("cut", f"{scorer.cut_short} completions were longer than the reward model reads and scored in part")
     return _finish_model(run, policy, config, best, dropped)
+
+
+def _note_audit(run: Run, reward: Artifact) -> None:
+    """Whether anybody looked at what is about to be climbed, and what they let pass, is part of the record."""
+    from .auditing import latest_audit
+
+    if run.resume_folder is not None:
+        return
+    found = latest_audit(run.workspace, reward)
+    if found is None:
+        run.event("gate", "the reward model was not audited: trueup eval reward", audit="")
+        return
+    gate = found["gate"]
+    said = "passed" if not gate["failed"] else f"failed {', '.join(gate['failed'])}"
+    said += f", with {', '.join(gate['overridden'])} overridden" if gate["overridden"] else ""
+    run.event("gate", f"the audit {said}", audit=found["evaluation"], **{k: gate[k] for k in ("failed", "overridden")})
 
 
 def _winrate(run: Run, config: WinrateConfig) -> Artifact:

@@ -98,6 +98,7 @@ def _open(
     heldout: int = 0,
     name: str,
     guideline: str = "",
+    models: bool = False,
     **settings: Any,
 ) -> Crowd:
     config = CollectionConfig(overlap=overlap, calibration_share=0.0, gold_every=5 if golds else 0, **settings)
@@ -114,6 +115,7 @@ def _open(
             texts(i, k),
             drafts.id,
             (True,) * k,
+            tuple(f"m{(i + j) % k}" for j in range(k)) if models else (),
             role="gold" if i >= items else "main",
             overlap=crowd if i >= items else overlap,
             key={"ranks": list(best_first(texts(i, k)))} if i >= items else None,

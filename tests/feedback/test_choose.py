@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, DataError
 from trueup.feedback.choose import Candidate, choose, disagreement, entropy
 from trueup.records import Prompt
 
@@ -147,7 +147,7 @@ def test_chosen_pairs_enter_the_queue_with_why_and_never_twice(workspace, drafts
     from crowd import open_collection, texts
 
     from trueup import asking
-    from trueup.store import queue
+    from trueup.store import audit, queue
 
     crowd = open_collection(workspace, items=6, overlap=2, crowd=1)
     found = asking.choose(workspace, "votes", completions=["drafts"], n=20, strategy="diversity", heldout=0.3)
@@ -156,7 +156,11 @@ def test_chosen_pairs_enter_the_queue_with_why_and_never_twice(workspace, drafts
     assert found["candidates"] == 72 - sum(tuple(sorted(item.texts)) in drafted for item in crowd.items) < 72
     items = [item for item in queue.items(workspace.database, crowd.id) if "strategy" in item.why]
     assert len(items) == 20 and all(0 < item.why["probability"] <= 1 and item.overlap == 2 for item in items)
+    assert {item.why["batch"] for item in items} == {found["batch"]} and not any("rewards" in i.why for i in items)
     assert {item.split for item in items if item.why["strategy"] == "diversity"} == {"train"}
+    last = audit.entries(workspace.database)[-1]
+    assert (last["action"], last["person"], last["about"]) == ("chose items", "", crowd.id)
+    assert last["details"]["artifact"] == items[0].completions and last["details"]["batch"] == found["batch"]
     before = crowd.desk.next(crowd.people[0].id)
     crowd.desk.postpone(crowd.people[0].id, before.assignment)
     asking.choose(workspace, "votes", completions=["drafts"], n=1, first=True, seed=5)
@@ -185,8 +189,115 @@ def test_several_reward_models_score_the_candidates(workspace, drafts, checkpoin
         workspace, "votes", completions=["drafts"], n=10, strategy="disagreement", rewards=["reward-0", "reward-1"]
     )
     assert found["added"] == 10
-    why = [item.why["strategy"] for item in queue.items(workspace.database, crowd.id) if "strategy" in item.why]
-    assert set(why) == {"random", "disagreement"}
+    why = [item.why for item in queue.items(workspace.database, crowd.id) if "strategy" in item.why]
+    assert {each["strategy"] for each in why} == {"random", "disagreement"}
+    scorers = [workspace.get(f"reward-{seed}").id for seed in (0, 1)]
+    assert all(each["rewards"] == scorers and each["batch"] == found["batch"] for each in why)
+
+
+def test_what_is_drawn_at_random_has_its_share_of_calibration_items(workspace, drafts):
+    """Agreement on what a strategy picked would be that on the hardest pairs."""
+    from crowd import prompts
+
+    from trueup import asking
+    from trueup.config import load
+    from trueup.feedback.collect import collect
+    from trueup.store import queue
+    from trueup.wiring import put_records
+
+    def completions(number):
+        return [
+            {"prompt": p.to_json(), "completions": [{"text": f"{number} {j}"} for j in range(3)]} for p in prompts(80)
+        ]
+
+    first, more = (put_records(workspace, "completions", completions(number)) for number in (1, 2))
+    settings = load("collection", sets=["calibration_share=0.4", "overlap=2"])
+    collect(workspace, "c", settings, [first], now=0.0)
+    asking.choose(workspace, "c", completions=[more], n=100, strategy="diversity", random_share=0.6)
+    found = queue.items(workspace.database, queue.collection(workspace.database, "c").id, limit=999)
+    items = [item for item in found if "batch" in item.why]
+    roles = Counter((item.why["strategy"], item.role, item.overlap) for item in items)
+    assert set(roles) == {("diversity", "main", 2), ("random", "main", 2), ("random", "calibration", 3)}
+    assert 12 < roles["random", "calibration", 3] < 40
+
+
+def test_a_chosen_prompt_is_on_the_side_it_is_on_in_another_collection(workspace, drafts):
+    from crowd import open_collection
+
+    from trueup import asking
+    from trueup.store import queue
+
+    open_collection(workspace, items=12, overlap=1, crowd=1, heldout=5, name="before")
+    crowd = open_collection(workspace, items=1, overlap=1, crowd=1, heldout=1, name="now")
+    asking.choose(workspace, "now", completions=["drafts"], n=1000, heldout=0.9)
+    sides = {item.prompt.text.split()[1]: item.split for item in queue.items(workspace.database, crowd.id)}
+    assert sides == {str(i): "heldout" if i < 5 else "train" for i in range(12)}
+
+
+# Another order for what waits
+
+
+def test_what_waits_is_brought_forward_by_a_strategy_with_its_random_share(workspace):
+    from crowd import open_collection, reader
+
+    from trueup import asking
+    from trueup.store import audit, queue
+
+    crowd = open_collection(workspace, items=40, overlap=1, crowd=2, heldout=8, repeat_share=0)
+    crowd.work([reader()], most=6)
+    ada, bea = (person.id for person in crowd.people)
+    desk = crowd.desk
+    held = desk.next(ada)
+    found = asking.reorder(workspace, "votes", n=20, strategy="diversity", random_share=0.3, seed=4)
+    items = {item.id: item for item in queue.items(workspace.database, crowd.id, limit=99)}
+    moved = {item.id: item for item in items.values() if "reordered" in item.why}
+    assert found["candidates"] == 34 and found["chosen"] == 20 and found["moved"] == len(moved) >= 19
+    assert {item.priority for item in moved.values()} == {1} and all(item.done == 0 for item in moved.values())
+    why = [item.why["reordered"] for item in moved.values()]
+    assert all(0 < each["probability"] <= 1 and each["batch"] == found["batch"] for each in why)
+    assert found["random"] >= 6 and {each["strategy"] for each in why} == {"random", "diversity"}
+    assert not any(i.split == "heldout" for i in moved.values() if i.why["reordered"]["strategy"] == "diversity")
+    assert audit.entries(workspace.database)[-1]["details"]["batch"] == found["batch"]
+
+    assert desk.view(held.assignment, ada).prompt == held.prompt, "what somebody holds stays theirs"
+    desk.answer(ada, held.assignment, "k", {"choice": 1})
+    came = []
+    while (view := desk.next(bea)) is not None:
+        desk.answer(bea, view.assignment, "k", {"choice": 1})
+        came.append(view.prompt[0]["content"])
+    first = {item.prompt.text for item in moved.values()}
+    assert set(came[: len(first)]) == first and len(came) == 33, "they come first, and none is lost or comes twice"
+    with pytest.raises(DataError, match="nothing waits"):
+        asking.reorder(workspace, "votes", n=1)
+
+
+def test_what_is_reordered_later_comes_before_what_was_reordered_first(workspace):
+    from crowd import open_collection
+
+    from trueup import asking
+    from trueup.store import queue
+
+    crowd = open_collection(workspace, items=30, overlap=1, crowd=1)
+    for seed in (1, 2):
+        found = asking.reorder(workspace, "votes", n=3, seed=seed)
+    texts = {
+        item.prompt.text
+        for item in queue.items(workspace.database, crowd.id)
+        if item.why.get("reordered", {}).get("batch") == found["batch"]
+    }
+    desk, who = crowd.desk, crowd.people[0].id
+    came = []
+    for _ in range(3):
+        view = desk.next(who)
+        came.append(view.prompt[0]["content"])
+        desk.answer(who, view.assignment, "k", {"choice": 1})
+    assert set(came) == texts
+
+
+def test_single_completions_have_nothing_that_a_score_could_be_unsure_of():
+    candidates = [Candidate(Prompt.user(f"p {i}"), ("alone",)) for i in range(4)]
+    with pytest.raises(ConfigError, match="compares completions"):
+        choose(candidates, 2, "uncertainty", scores=[[[1.0]] * 4])
 
 
 # Gain over random

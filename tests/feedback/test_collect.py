@@ -163,6 +163,14 @@ def test_a_collection_is_not_changed_under_people(workspace, candidates):
     assert [each["text"] for each in queue.guidelines(workspace.database, found.id)] == ["# One", "# Two"]
 
 
+def test_a_collection_from_before_a_setting_existed_has_its_default(workspace, candidates):
+    older = {key: value for key, value in config().model_dump(mode="json").items() if key != "per_day"}
+    queue.create_collection(workspace.database, "c", older, "", NOW)
+    assert add(workspace, "c", candidates()).added == 10
+    with pytest.raises(WorkspaceError, match="with another per_day"):
+        add(workspace, "c", candidates(), config("per_day=5"))
+
+
 def test_what_cannot_be_asked_is_refused_before_anything_is_made(workspace, candidates):
     prompts = workspace.put("prompts", {"rows.jsonl": b"{}\n"})
     with pytest.raises(TrueupError, match="kind 'prompts', not 'completions'"):
@@ -211,8 +219,43 @@ def test_a_prompt_stays_on_its_side_with_more_completions_and_in_every_collectio
     assert len({side for _, side in first}) == 2
     add(workspace, "c", candidates(60, 2, model="n"), filling=Filling(heldout=0.8, seed=1))
     assert sides("c") == first and len(all_items(workspace, "c")) == 120
-    add(workspace, "d", candidates(60, 2, model="n"), filling=Filling(heldout=0.3, seed=1))
-    assert sides("d") == first
+    for share in (0.0, 0.1, 0.9):
+        name = f"d{share:g}"
+        add(workspace, name, candidates(80, 2, model="n"), filling=Filling(heldout=share, seed=1))
+        assert sides(name) >= first, "whatever share is held out here"
+    assert {prompt for prompt, _ in sides("d0.1")} == {prompt for prompt, _ in sides("d0.9")}
+    assert sides("d0") == sides("d0.1") == sides("d0.9"), "the other prompts were decided by the first of the three"
+
+
+def test_a_group_of_prompts_is_on_one_side_in_every_collection(workspace):
+    def source(model):
+        rows = [
+            {
+                "prompt": Prompt.user(f"question {i}", group=f"g{i // 4}").to_json(),
+                "completions": [{"text": f"{model} {j}"} for j in range(2)],
+            }
+            for i in range(80)
+        ]
+        content = "\n".join(map(json.dumps, rows)).encode()
+        return workspace.put("completions", {"rows.jsonl": content})
+
+    add(workspace, "c", source("one"), filling=Filling(heldout=0.3, limit=20))
+    add(workspace, "d", source("two"), filling=Filling(heldout=0.6))
+    sides = {}
+    for item in [*all_items(workspace, "c"), *all_items(workspace, "d")]:
+        sides.setdefault(item.prompt.meta["group"], set()).add(item.split)
+    assert len(sides) == 20 and all(len(side) == 1 for side in sides.values())
+
+
+def test_filling_is_noted_when_something_came_of_it(workspace, candidates):
+    from trueup.store import audit
+
+    source = candidates(5, 2)
+    for _ in range(2):
+        add(workspace, "c", source)
+    made, filled = audit.entries(workspace.database)
+    assert (made["action"], filled["action"]) == ("made a collection", "filled a collection")
+    assert filled["details"] == {"artifact": source.id, "added": 5, "checks": 0} and filled["person"] == ""
 
 
 # Golds

@@ -12,6 +12,7 @@ from trueup.config import load
 from trueup.errors import DataError, NotFoundError
 from trueup.feedback.collect import MANY
 from trueup.feedback.desk import Desk, Progress
+from trueup.feedback.welfare import covered
 from trueup.records import Prompt
 from trueup.store import people, queue
 
@@ -349,6 +350,46 @@ def test_the_daily_limit_ends_the_day_and_not_the_next(make, person, clock):
     assert len(work(desk, person)) == 2
 
 
+def test_what_was_put_aside_neither_slips_past_the_daily_limit_nor_is_lost(make, person, clock):
+    desk = make("per_day=2", "repeat_share=0", main=4)
+    late = desk.next(person)
+    desk.postpone(person, late.assignment)
+    answered = desk.next(person)
+    desk.answer(person, answered.assignment, "a", PAIR)
+    held = desk.next(person)
+    with pytest.raises(DataError, match="in a day"):  # the last place of the day is taken by what is being judged
+        desk.answer(person, late.assignment, "b", {"choice": 3, "rationale": "half a thought"})
+    desk.answer(person, held.assignment, "c", PAIR)
+    assert desk.next(person) is None and desk.progress(person).today == 2
+    with pytest.raises(DataError, match="in a day") as refused:
+        desk.answer(person, late.assignment, "b", {"choice": 3, "rationale": "half a thought"})
+    assert "after midnight" in refused.value.hint and desk.progress(person).today == 2
+    clock.now += 86_400
+    desk.answer(person, desk.next(person).assignment, "d", PAIR)
+    again = desk.next(person)
+    assert again.assignment == late.assignment and again.draft["rationale"] == "half a thought"
+    assert desk.answer(person, late.assignment, "e", PAIR).done_today == 2
+
+
+def test_the_daily_limit_keeps_nobody_from_revising_and_a_revision_is_work_of_its_day(make, person, clock):
+    desk = make("per_day=2", "repeat_share=0", main=6)
+    work(desk, person)
+    view = desk.undo(person)
+    assert desk.next(person).assignment == view.assignment
+    desk.answer(person, view.assignment, "again", {"choice": 3})
+    assert desk.progress(person).today == 2 and desk.next(person) is None
+    clock.now += 86_400
+    desk.answer(person, desk.undo(person).assignment, "the day after", {"choice": 1})
+    assert desk.progress(person).today == 1 and len(work(desk, person)) == 1
+
+
+def test_what_was_taken_back_and_put_aside_at_the_limit_still_stands(make, person):
+    desk = make("per_day=1", main=2)
+    work(desk, person)
+    desk.postpone(person, desk.undo(person).assignment)
+    assert desk.next(person) is None and len(list(queue.current_judgements(desk.db, desk.id))) == 1
+
+
 def test_personal_data_sets_the_item_aside(make, person):
     desk = make(main=2)
     view = desk.next(person)
@@ -406,6 +447,43 @@ def test_renew_says_whether_the_item_is_still_theirs(make, workspace, person, cl
     assert desk.answer(person, view.assignment, "late", PAIR).surplus
 
 
+# What is covered
+
+
+def test_sensitive_texts_are_covered_in_the_order_of_display_and_in_own_work(make, person):
+    desk = make("sensitive=['BAD']", main=1)
+    view = desk.next(person)
+    assert view.covered == (False, *(text.startswith("bad") for text in view.completions))
+    assert sum(view.covered) == 1
+    desk.answer(person, view.assignment, "a", PAIR)
+    assert desk.history(person)[0].covered
+
+
+def test_without_sensitive_words_nothing_is_covered(make, person):
+    desk = make(main=1)
+    view = desk.next(person)
+    assert view.covered == (False, False, False)
+    desk.answer(person, view.assignment, "a", PAIR)
+    assert not desk.history(person)[0].covered
+
+
+@pytest.mark.parametrize(
+    ("words", "meta", "expected"),
+    [
+        (("blood",), {}, (False, True, False)),  # in any case
+        (("blo",), {}, (False, False, False)),  # whole words only
+        (("the weather",), {}, (True, True, True)),  # in the prompt: what answers it is about it
+        (("harm",), {"category": "Harm"}, (True, True, True)),  # the tag of the prompt
+        (("harm",), {"category": ["news", "harm"]}, (True, True, True)),
+        (("harm",), {"category": 7}, (False, False, False)),
+        ((" ", ""), {"category": ""}, (False, False, False)),
+        (("c++", "(odd)"), {}, (False, False, True)),  # words are no patterns
+    ],
+)
+def test_what_is_sensitive(words, meta, expected):
+    assert covered(words, Prompt.user("About the weather?", **meta), ("Blood!", "It is (odd).")) == expected
+
+
 # Whose work it is
 
 
@@ -442,6 +520,18 @@ def test_history_shows_what_was_seen_and_said(make, person):
     assert [p.assignment for p in desk.history(person, 1, before=desk.history(person)[1].assignment)] == [
         first.assignment
     ]
+
+
+def test_an_edit_after_a_ranking_stands_above_everything(make, person):
+    """Edited > chosen > rejected, whatever the order of display."""
+    desk = make("task=edit", "repeat_share=0", main=3)
+    while (view := desk.next(person)) is not None:
+        ranks = [1 if text.startswith("good") else 2 for text in view.completions]
+        answer = {"edited": ranks.index(1), "text": "best of all", "ranks": ranks}
+        receipt = desk.answer(person, view.assignment, "a", answer)
+        (said,) = desk.workspace.judgements([receipt.judgement])
+        ordered = [text.split()[0] for _, text in sorted(zip(said.ranks, said.completions, strict=True))]
+        assert ordered == ["best", "good", "bad"] and said.meta["edit"]["of"] == 0
 
 
 @pytest.mark.parametrize("task", ["ranking", "rating", "thumbs", "edit"])

@@ -157,11 +157,11 @@ def test_to_be_forgotten_is_to_have_said_nothing_about_oneself(trueup, workspace
     for name in ("Ada", "Bea"):
         person = people.add_person(workspace.database, name, "annotator", 0)
         people.set_demographics(workspace.database, secret, person.id, {"age": "30-39"})
-    assert people.demographics(workspace.database, 1) == {"age": {"30-39": 2}}
+    assert people.demographics(workspace.database, 1) == {"age": people.Told({"30-39": 2}, False)}
     assert trueup("feedback people deactivate Ada")[0] == 0
-    assert people.demographics(workspace.database, 1) == {"age": {"30-39": 2}}
+    assert people.demographics(workspace.database, 1) == {"age": people.Told({"30-39": 2}, False)}
     assert trueup("feedback people deactivate Bea --anonymise")[0] == 0
-    assert people.demographics(workspace.database, 1) == {"age": {"30-39": 1}}
+    assert people.demographics(workspace.database, 1) == {"age": people.Told({"30-39": 1}, False)}
 
 
 def test_the_command_line_leaves_its_traces_in_the_audit_log(trueup, workspace):
@@ -170,7 +170,8 @@ def test_the_command_line_leaves_its_traces_in_the_audit_log(trueup, workspace):
     trueup("feedback collect --name c --completions drafts")
     trueup("feedback close c")
     trueup("feedback invite")
-    assert [each["action"] for each in audit.entries(workspace.database)] == ["made a collection", "closed", "invited"]
+    actions = [each["action"] for each in audit.entries(workspace.database)]
+    assert actions == ["made a collection", "filled a collection", "closed", "invited"]
     assert audit.verify(workspace.database) == []
 
 

@@ -79,8 +79,10 @@ def test_the_same_votes_give_the_same_artifact(judged, rule):
         return
     votes = [row["id"] for row in read_jsonl(first.artifact.path / "votes.jsonl")]
     rows = rows_of(first)
-    assert len(rows) == 24 and {row["source"] for row in rows} == {"rule"}
-    assert [vote for row in rows for vote in row["meta"]["votes"]] == votes and len(set(votes)) == 72
+    assert len(rows) == (24 if rule != "helpsteer" else first.rows) and {row["source"] for row in rows} == {"rule"}
+    behind = [vote for row in rows for vote in row["meta"]["votes"]]
+    assert behind == [vote for vote in votes if vote in set(behind)] and len(set(votes)) == 72
+    assert len(behind) + sum(n for why, n in first.left_out.items() if "similar" in why) == 72
 
 
 def test_one_more_vote_is_another_artifact(tmp_path):
@@ -141,7 +143,34 @@ def test_a_prompt_is_on_one_side_and_a_new_share_moves_whole_prompts(judged):
             sides.setdefault(row.prompt.id, set()).add(row.split)
         assert all(len(side) == 1 for side in sides.values())
         if choice.heldout is not None:
-            assert all(side == {split_by_prompt(prompt, 0.4, 3)} for prompt, side in sides.items())
+            more = {prompt for prompt in sides if split_by_prompt(prompt, 0.4, 3) == "heldout"}
+            there = {item.prompt.id for item in judged.items if item.split == "heldout"}
+            assert there - more and {prompt for prompt, side in sides.items() if side == {"heldout"}} == more | there
+
+
+def test_a_prompt_is_held_out_of_every_set_of_the_workspace(tmp_path):
+    """Two collections of a workspace that was filled before there was one side for all."""
+    with Workspace.create(tmp_path / "workspace") as workspace:
+        crowds = [open_collection(workspace, name=n, items=8, overlap=1, heldout=h) for n, h in (("a", 2), ("b", 5))]
+        for crowd in crowds:
+            crowd.work([reader()])
+        for choice in (Choice(), Choice(heldout=0.0), Choice(heldout=0.3, seed=7), Choice(rule="soft")):
+            found = [wiring.read_judgements(freeze(workspace, name, choice).artifact) for name in "ab"]
+            sides = [{row.prompt.id: row.split for row in rows} for rows in found]
+            assert sides[0] == sides[1]
+            assert [sides[0][item.prompt.id] for item in crowds[1].items[:5]] == ["heldout"] * 5
+
+
+def test_only_what_some_people_said(judged):
+    one, two = (person.judge for person in judged.people[:2])
+    frozen = freeze(judged.workspace, "votes", Choice(judges=(one,)))
+    theirs = [judgement for judgement in standing(judged) if judgement.judge == one]
+    assert {row["id"] for row in rows_of(frozen)} == {judgement.id for judgement in theirs}
+    assert frozen.people == 1 and frozen.artifact.meta["judges"] == [one] and frozen.left_out["by somebody else"] > 0
+    both = freeze(judged.workspace, "votes", Choice(judges=(one, two), rule="soft"))
+    assert set(both.artifact.meta["people"]) == {one, two}
+    with pytest.raises(DataError, match="judged nothing in this collection"):
+        freeze(judged.workspace, "votes", Choice(judges=("human:nobody",)))
 
 
 def test_a_held_out_judge_only_evaluates(judged):
@@ -172,6 +201,27 @@ def test_personal_data_is_out_until_somebody_has_looked(tmp_path):
         assert not any("question 2" in row["prompt"]["messages"][0]["content"] for row in rows_of(frozen))
         queue.clear(workspace.database, crowd.items[2].id, crowd.clock())
         assert freeze(workspace, "votes", Choice()).rows == 4
+
+
+def test_what_else_is_asked_about_a_flagged_prompt_stays_in_too(tmp_path):
+    """Another pair of the same prompt has the same personal data in it."""
+    with Workspace.create(tmp_path / "workspace") as workspace:
+        crowd = open_collection(workspace, items=3, overlap=1, crowd=1)
+        shared = crowd.items[0].prompt
+        other = NewItem(shared, ("answer 0 worth 2 ", "answer 0 worth 6 "), crowd.items[0].completions, (True, True))
+        queue.add_items(workspace.database, crowd.id, [other], crowd.clock())
+        crowd.work([reader()])
+        assert freeze(workspace, "votes", Choice()).rows == 4
+        queue.quarantine(workspace.database, crowd.items[0].id, "flagged: personal data", crowd.clock())
+        frozen = freeze(workspace, "votes", Choice())
+        assert frozen.left_out == {
+            "quarantined: flagged: personal data": 1,
+            "its prompt is in quarantine: personal data": 1,
+        }
+        assert shared.id not in {row.prompt.id for row in wiring.read_judgements(frozen.artifact)}
+        queue.clear(workspace.database, crowd.items[0].id, crowd.clock())
+        queue.quarantine(workspace.database, crowd.items[0].id, "skipped: too long", crowd.clock())
+        assert freeze(workspace, "votes", Choice()).rows == 3, "what is too long for some says nothing of the others"
 
 
 def test_surplus_and_both_bad_are_counted_and_left_out(tmp_path):
@@ -351,6 +401,30 @@ def test_edits_are_demonstrations_and_pairs(tmp_path):
             assert pair.pairs() == [(0, 1, 0.0)], "what was rewritten is better than what it was made from"
 
 
+def test_an_edit_after_a_ranking_is_above_the_chosen_one_above_the_rejected(tmp_path):
+    def editor(view, chance):
+        places = best_first(view.completions)
+        best = places.index(1)
+        return {"edited": best, "text": view.completions[best] + " and more", "ranks": list(places)}
+
+    with Workspace.create(tmp_path / "workspace") as workspace:
+        crowd = open_collection(workspace, items=3, overlap=1, crowd=1, task="edit")
+        crowd.work([editor])
+        demos = rows_of(freeze(workspace, "votes", Choice(kind="demonstrations")))
+        judged = wiring.read_judgements(freeze(workspace, "votes", Choice()).artifact)
+        for said, demo in zip(judged, demos, strict=True):
+            chosen, rejected = sorted(said.completions[:2], key=worth, reverse=True)
+            better = [
+                (said.completions[i], said.completions[j])
+                if target == 1
+                else (said.completions[j], said.completions[i])
+                for i, j, target in said.pairs()
+            ]
+            edited = chosen + " and more"
+            assert sorted(better) == sorted([(edited, chosen), (edited, rejected), (chosen, rejected)])
+            assert demo["id"] == said.id and demo["completion"] == edited, "the pairs and the demonstration are linked"
+
+
 # Adjudication
 
 
@@ -381,6 +455,20 @@ def test_decisions_stand_beside_the_votes(tmp_path):
         decided = {each.item.id: each.decision for each in adjudicate.disputed(workspace, "votes")}
         assert decided[accepted.id] == "accept" and decided[unclear.id] == "ambiguous"
         assert adjudicate.decisions(workspace, crowd.id)[accepted.id].cause == "misread"
+
+
+def test_what_somebody_else_decided_is_not_what_a_person_said(tmp_path):
+    with Workspace.create(tmp_path / "workspace") as workspace:
+        crowd = open_collection(workspace, items=3, overlap=1, crowd=1)
+        crowd.work([reader()])
+        item, judge = crowd.items[0], crowd.people[0].judge
+        theirs = best_first(item.texts)
+        adjudicate.decide(workspace, "votes", item.id, "accept", now=1.0, ranks=theirs[::-1])
+        for judges, who, places in (((), adjudicate.COMMAND_LINE, theirs[::-1]), ((judge,), judge, theirs)):
+            rows = rows_of(freeze(workspace, "votes", Choice(judges=judges)))
+            assert len(rows) == 3
+            (row,) = [row for row in rows if row["meta"]["item"] == item.id]
+            assert (row["judge"], tuple(row["ranks"])) == (who, places)
 
 
 def test_a_decision_does_not_let_personal_data_out(tmp_path):

@@ -91,6 +91,8 @@ def test_each_fault_shows_where_it_should():
     keys = work(sticking=0.8).took_first
     assert (keys[1:] == keys[:-1]).mean() == pytest.approx(0.9, abs=0.02)
     assert len(set(work(sticking=1).took_first.tolist())) == 1
+    assert work(skipping=0.2).skipped[0] == pytest.approx(1000, rel=0.15)
+    assert work().skipped.mean() == pytest.approx(4000 * 0.03 / 0.97, rel=0.1)
     assert np.median(work(speed=20).words / work(speed=20).seconds) == pytest.approx(20, abs=0.5)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 from small import add_small_data
 
 from trueup import api, retraining, wiring
-from trueup.errors import ConfigError, DataError, TrueupError
+from trueup.cli.main import run
+from trueup.errors import ConfigError, DataError, NotFoundError, TrueupError
 from trueup.feedback import relabel
 from trueup.feedback.desk import Desk
 from trueup.feedback.relabel import ENOUGH, FEWEST, compared, parts, points
 from trueup.records import Judgement, Prompt
-from trueup.store import people
+from trueup.store import audit, people
 
 
 def said(i: int, ranks=(1, 2), split: str = "train") -> Judgement:
@@ -45,7 +47,7 @@ def test_with_a_hundred_held_out_those_are_the_test():
 
 
 def test_too_few_to_train_on_is_an_error_that_counts_only_what_prefers_something():
-    with pytest.raises(DataError, match=f"{FEWEST - 1} judgements that prefer something"):
+    with pytest.raises(DataError, match=f"{FEWEST - 1} prompts that prefer something"):
         parts([said(i) for i in range(FEWEST - 1)] + [said(99, (1, 1))])
 
 
@@ -55,15 +57,27 @@ def test_points_are_one_for_agreement_a_half_for_equal_scores_and_none_for_ties(
     assert points([said(4, (1, 1))], [(1, 2)]) == []
 
 
-def test_a_comparison_has_n_intervals_and_plain_words():
-    few = compared([0.0] * 10, [1.0] * 10, "each half in turn")
-    assert few["n"] == 10 and not few["enough"] and "too few" in few["verdict"] and "72% to 100%" in few["verdict"]
+def test_the_pairs_of_a_ranking_and_the_votes_on_a_prompt_are_one_point():
+    """Three rankings of nine have 108 pairs, and are three prompts for all that."""
+    ranking = Judgement(Prompt.user("r"), ("a", "b", "c"), (1, 2, 3), "human:abc234", "human")
+    assert points([ranking], [(3, 2, 1)]) == [1] and points([ranking], [(2, 3, 1)]) == [pytest.approx(2 / 3)]
+    assert points([said(1), said(1, (2, 1)), said(2)], [(2, 1)] * 3) == [0.5, 1]
+    nine = Judgement(Prompt.user("n"), tuple("abcdefghi"), tuple(range(1, 10)), "human:abc234", "human")
+    with pytest.raises(DataError, match="judgements of 1 prompts that prefer"):
+        parts([nine] * 40)
+
+
+def test_a_comparison_says_whose_with_n_intervals_and_plain_words():
+    me = ["human:abc234"]
+    few = compared([0.0] * 10, [1.0] * 10, "each half in turn", me)
+    assert few["n"] == 10 and not few["enough"] and few["with"] == me
+    assert few["verdict"].startswith("Too small to matter: n = 10") and "72% to 100%" in few["verdict"]
     assert few["after"] == {"value": 1.0, "ci": [pytest.approx(0.7225, abs=1e-3), 1.0], "n": 10}
-    same = compared([1.0, 0.0] * 60, [0.0, 1.0] * 60, "held out")
+    same = compared([1.0, 0.0] * 60, [0.0, 1.0] * 60, "held out", me)
     assert (same["gained"], same["lost"]) == (60, 60) and "chance" in same["verdict"] and same["enough"]
-    more = compared([0.0] * 60 + [1.0] * 60, [1.0] * 120, "held out")
+    more = compared([0.0] * 60 + [1.0] * 60, [1.0] * 120, "held out", me)
     assert more["verdict"] == "The model agrees more than before (+50.0%)."
-    assert "less" in compared([1.0] * 120, [0.0] * 120, "held out")["verdict"]
+    assert "less" in compared([1.0] * 120, [0.0] * 120, "held out", me)["verdict"]
 
 
 # The whole of it, on models of a few weights
@@ -86,13 +100,18 @@ def judged(workspace, checkpoint):
     api.reward(
         workspace, base=base, data="preferences", name="reward", steps=2, run={"threads": 1, "tensorboard": False}
     )
+    relabel.start(workspace, 10**9)
+    return judge_some(workspace, people.add_person(workspace.database, "Ada", "owner", 0), 12, longer=True)
+
+
+def judge_some(workspace, person, n: int, *, longer: bool) -> str:
     clock = iter(range(10**9, 10**9 + 10**6))
-    desk = Desk(workspace, relabel.start(workspace, 10**9), lambda: float(next(clock)))
-    person = people.add_person(workspace.database, "Ada", "owner", 0)
-    for _ in range(12):
+    desk = Desk(workspace, relabel.COLLECTION, lambda: float(next(clock)))
+    desk.config = desk.config.model_copy(update={"repeat_share": 0.0})  # a repeat comes at random, and is no vote
+    for _ in range(n):
         view = desk.next(person.id)
         first, second = map(len, view.completions)
-        desk.answer(person.id, view.assignment, "k", {"choice": -1 if first > second else 1})
+        desk.answer(person.id, view.assignment, "k", {"choice": -1 if (first > second) == longer else 1})
     return person.judge
 
 
@@ -108,29 +127,78 @@ def test_a_model_learns_nothing_about_the_prompts_it_is_tested_on(workspace, jud
     found = api.retrain(workspace, relabel.COLLECTION, votes="add", steps=1)
     asked = {j.prompt.id for j in workspace.judgements() if j.source == "human"}
     first, second, kept = learnt
-    assert not first & second & asked and asked <= kept, "of what people said, each half is closed to one of the two"
+    assert not first & second & asked, "of what people said, each half is closed to one of the two"
     assert len(asked - first) + len(asked - second) == len(asked)
     assert found["known_before"] > 0, "and it says that the model before had the easier test"
+    held = {j.prompt.id for j in workspace.judgements() if j.source == "human" and j.split == "heldout"}
+    assert held and not held & kept and asked - held <= kept, "the model that stays learns nothing that is held out"
+    rows = wiring.read_judgements(workspace.get(workspace.get(found["model"]).parents["data"]))
+    assert not kept & {j.prompt.id for j in rows if j.split == "heldout"}, "no prompt is on both sides"
 
 
 def test_retraining_keeps_people_apart_and_tells_how_much_it_knows(workspace, judged):
     added = api.retrain(workspace, relabel.COLLECTION, votes="add", steps=1, name="with-mine")
-    assert added["trained_on"]["human"] == added["judgements"] == 12 and added["people"] == 1
-    assert added["trained_on"]["imported"] > 12 and added["models_trained"] == 3
+    mine = [j for j in workspace.judgements() if j.source == "human"]
+    train = sum(j.split == "train" for j in mine)
+    assert 8 <= added["trained_on"]["human"] == train < added["judgements"] == 12 and added["people"] == 1
+    assert added["trained_on"]["imported"] > 9 and added["models_trained"] == 3
     agreement = added["agreement"]
     assert agreement["n"] == 12 == agreement["before"]["n"] and agreement["tested_on"] == "each half in turn"
-    assert not agreement["enough"] and "12 judgements are too few" in agreement["verdict"]
+    assert agreement["with"] == added["judges"] == [judged]
+    assert not agreement["enough"] and agreement["verdict"].startswith("Too small to matter: n = 12 prompts")
     model = workspace.get("with-mine")
     assert model.id == added["model"] and model.kind == "reward"
     lineage = workspace.lineage(model)
     counts = {(e["source"], e["judge"]): e["count"] for e in lineage.nodes[model.parents["data"]].judgements}
-    assert counts[("human", judged)] == 12 and sum(n for (source, _), n in counts.items() if source == "imported") == 24
+    assert counts[("human", judged)] == 12
     assert f"judgements, human: 12 ({judged} 12)" in lineage.text()
 
     alone = api.retrain(workspace, relabel.COLLECTION, votes="only-mine", steps=1)
-    assert alone["trained_on"] == {"human": 12} and alone["model"] != added["model"]
+    assert alone["trained_on"] == {"human": train} and alone["model"] != added["model"]
     assert alone["agreement"]["before"] == agreement["before"]
     json.dumps(alone)
+
+
+def test_whose_votes_is_said_in_text_and_json_and_noted(workspace, judged, capsys):
+    """Ada is the owner, so `me`; Bea, who likes short answers, judged some as well."""
+    bea = people.add_person(workspace.database, "Bea", "annotator", 1)
+    judge_some(workspace, bea, 9, longer=False)
+    command = ["--workspace", str(workspace.path), "feedback", "retrain", relabel.COLLECTION, "--steps", "1"]
+    assert run([*command, "--votes", "only-mine", "--judge", "me", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["judges"] == found["agreement"]["with"] == [judged]
+    assert found["judgements"] == found["agreement"]["n"] == 12 and found["left_out"] == {"by somebody else": 9}
+    assert run([*command, "--judge", bea.judge]) == 0
+    text = capsys.readouterr().out
+    assert f"agreement with {bea.judge} before" in text and f"agreement with {bea.judge} after" in text
+    assert "n = 9 prompts" in text and "Too small to matter" in text and judged not in text
+    said = audit.entries(workspace.database)[-1]
+    assert (said["action"], said["person"]) == ("retrained", "")
+    assert said["details"]["judges"] == [bea.judge] and workspace.get(said["details"]["artifact"]).kind == "reward"
+    assert workspace.get(said["details"]["frozen"]).meta["judges"] == [bea.judge]
+    assert run([*command, "--judge", "human:nobody"]) == 1
+    assert "'human:nobody' has judged nothing in this collection" in capsys.readouterr().err
+
+
+def test_me_is_somebody_only_where_somebody_owns_the_workspace(workspace):
+    with pytest.raises(NotFoundError, match="nobody has judged here"):
+        retraining.pseudonym(workspace, "me")
+    people.add_person(workspace.database, "Bea", "annotator", 0)
+    owner = people.add_person(workspace.database, "Ada", "owner", 1)
+    assert retraining.pseudonym(workspace, "me") == owner.judge
+    assert retraining.pseudonym(workspace, "human:abc234") == "human:abc234"
+
+
+def test_what_label_says_when_it_ends_works_when_it_is_pasted(workspace, judged, capsys):
+    from trueup.cli.label import _what_next
+
+    said = _what_next(workspace)
+    assert said.startswith("12 judged. Train the reward model again")
+    commands = [shlex.split(line) for line in said.splitlines()[1:]]
+    assert [command[0] for command in commands] == ["trueup", "trueup"]
+    for command in commands:
+        assert run([*command[1:], "--steps", "1", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["votes"] == command[-1]
 
 
 def test_training_again_takes_half_the_steps_and_less_for_few_judgements(workspace, judged):

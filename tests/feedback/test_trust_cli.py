@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 from crowd import always_left, open_collection, prompts, reader
@@ -81,9 +82,48 @@ def test_freeze_says_what_it_left_out_and_is_noted(say, folder):
     assert "has no vote to freeze" in say("feedback", "freeze", "votes", "--as", "unpaired", code=1)
 
 
-def test_choose_fills_the_collection(say):
+def test_an_export_of_what_people_said_is_noted(say, folder, tmp_path):
+    made = json.loads(say("feedback", "freeze", "votes", "--rule", "majority", "--json"))["id"]
+    say("data", "export", made, str(tmp_path / "votes.jsonl"), "--format", "trl-preference")
+    with Workspace.open(folder) as workspace:
+        last = audit.entries(workspace.database)[-1]
+        assert (last["action"], last["person"]) == ("exported", "")
+        assert last["about"] == queue.collection(workspace.database, "votes").id
+        assert last["details"] == {"artifact": made, "format": "trl-preference"}, "no text, no path"
+        assert audit.verify(workspace.database) == []
+    say("data", "export", "asked", str(tmp_path / "asked.jsonl"))
+    with Workspace.open(folder) as workspace:
+        assert audit.entries(workspace.database)[-1] == last, "prompts are nobody's judgement"
+
+
+def test_freeze_takes_the_votes_of_those_who_were_named(say, folder):
+    with Workspace.open(folder) as workspace:
+        said = Counter(judgement.judge for judgement in workspace.judgements() if judgement.source == "human")
+    (one, _), *_ = said.most_common()
+    found = json.loads(say("feedback", "freeze", "votes", "--judge", one, "--json"))
+    assert found["people"] == 1 and found["left_out"]["by somebody else"] > 0
+    assert "did you mean" in say("feedback", "freeze", "votes", "--judge", one[:-1], code=1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--n", "4"),
+        ("--n", "4", "--reorder", "--completions", "drafts"),
+        ("--n", "4", "--reorder", "--first"),
+        ("--n", "4", "--reorder", "--heldout", "0.1"),
+        ("--n", "4", "--completions", "drafts", "--strategy", "diverse"),
+    ],
+)
+def test_choosing_says_what_it_needs(say, words):
+    assert say("feedback", "choose", "votes", *words, code=2).startswith("error:")
+
+
+def test_choose_fills_the_collection_and_puts_it_into_another_order(say):
     text = say("feedback", "choose", "votes", "--completions", "drafts", "--n", "4", "--strategy", "diversity")
     assert "4 items added of 15 candidates" in text
+    text = say("feedback", "choose", "votes", "--reorder", "--n", "2", "--random-share", "0.5")
+    assert "2 items of 4 that wait come first: 2 at random" in text
     wrong = say(
         "feedback", "choose", "votes", "--completions", "drafts", "--n", "4", "--strategy", "uncertainty", code=1
     )

@@ -9,13 +9,24 @@ import choix
 import numpy as np
 import pandas as pd
 import pytest
-from crowdkit.aggregation import MACE, DawidSkene, MajorityVote, OneCoinDawidSkene
+from crowdkit.aggregation import MACE, DawidSkene, MajorityVote, NoisyBradleyTerry, OneCoinDawidSkene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
 from trueup.records import Judgement, Prompt
-from trueup.stats import Votes, bradley_terry, dawid_skene, majority, one_coin, plackett_luce, soft_target
+from trueup.stats import (
+    Votes,
+    bradley_terry,
+    crowd_bradley_terry,
+    dawid_skene,
+    mace,
+    majority,
+    one_coin,
+    plackett_luce,
+    soft_target,
+    three_most_similar,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.PandasChangeWarning")  # crowd-kit is older than pandas 3
 few = settings(max_examples=40, deadline=None)
@@ -81,6 +92,24 @@ def test_soft_targets():
 def test_a_soft_target_and_its_mirror_sum_to_one(wins, ties, losses, a):
     n = wins + ties + losses
     assert soft_target(wins, ties, n, a) + soft_target(losses, ties, n, a) == pytest.approx(1)
+
+
+def test_three_most_similar_by_hand():
+    """The rule of HelpSteer's data: three closest, their mean; too far apart, or too few, is no answer."""
+    assert three_most_similar([3, 3, 2, -3, 0]) == pytest.approx(8 / 3)
+    assert three_most_similar([1, 1, -3]) is None and three_most_similar([1, -1, 0]) == 0
+    assert three_most_similar([2, 2]) is None and three_most_similar([]) is None
+    assert three_most_similar([0, 1, 2, 3]) == 1.5, "two threes are as close: neither is preferred"
+
+
+@given(st.lists(st.integers(-3, 3), max_size=6), st.randoms())
+def test_three_most_similar_knows_no_order_and_no_side(values, random):
+    found = three_most_similar(values)
+    shuffled = random.sample(values, len(values))
+    mirrored = three_most_similar([-value for value in shuffled])
+    assert mirrored is None if found is None else mirrored == pytest.approx(-found)
+    closest = min((max(three) - min(three) for three in combinations(values, 3)), default=9)
+    assert (found is None) == (closest > 2)
 
 
 # Strengths
@@ -302,3 +331,150 @@ def test_three_hundred_thousand_votes_of_thirty_judges():
     value = np.where(random.random(300_000) < 0.8, truth[item], 1 - truth[item])
     found = one_coin(Votes.of(item, judge, value), 2)
     assert found.converged and found.reliability == pytest.approx(np.full(30, 0.8), abs=0.02)
+
+
+# Habits, and judges of comparisons
+
+
+class StartedFrom(MACE):
+    """crowd-kit's, from a given start instead of the best of random ones. It takes labels and workers in the order in
+    which they come in one place and sorted in another, so they have to come sorted."""
+
+    def _initialize(self, n_workers, n_labels):
+        self.spamming_, self.thetas_ = start
+
+
+start: tuple[np.ndarray, np.ndarray]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_where_mace_arrives_crowd_kits_stays(seed):
+    global start
+    votes, _ = crowd(seed, [0.95, 0.85, 0.75, 0.65, 0.5], items=200, seen=0.9)
+    found = mace(votes, 2, smoothing=0.01, tolerance=1e-12, steps=20_000)  # theirs is smoothed by 0.01
+    knows = found.confusion[:, 1, 1] - found.confusion[:, 0, 1]
+    habit = np.stack([found.confusion[:, 1, 0], found.confusion[:, 0, 1]], axis=1) / (1 - knows[:, None])
+    start = np.stack([1 - knows, knows], axis=1), habit
+    table = frame(votes).sort_values(["label", "worker", "task"])
+    theirs = StartedFrom(n_restarts=1, n_iter=5, method="em").fit(table)
+    assert found.posterior == pytest.approx(theirs.probas_.sort_index()[[0, 1]].to_numpy(), abs=1e-6)
+    assert theirs.spamming_[:, 1] == pytest.approx(knows, abs=1e-6)
+    start = np.full((5, 2), 0.5), np.full((5, 2), 0.5)
+    from_the_middle = StartedFrom(n_restarts=1, n_iter=150, method="em").fit(table)
+    assert np.argsort(from_the_middle.spamming_[:, 1]).tolist() == np.argsort(knows).tolist()
+
+
+def test_mace_finds_who_presses_a_key_and_which():
+    random = np.random.default_rng(5)
+    truth = random.integers(0, 3, 1500)
+    knows, habits = [0.9, 0.6, 0.0], [[0.2, 0.3, 0.5], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]
+    said = [
+        np.where(random.random(1500) < know, truth, random.choice(3, 1500, p=habit))
+        for know, habit in zip([*knows, 0.7, 0.7], [*habits, habits[0], habits[0]], strict=True)
+    ]
+    votes = Votes.of(np.tile(np.arange(1500), 5), np.repeat(np.arange(5), 1500), np.concatenate(said))
+    found = mace(votes, 3)
+    assert found.converged and (found.answer == truth).mean() > 0.9 and found.prior.tolist() == [1 / 3] * 3
+    for judge in range(3):
+        expected = knows[judge] * np.eye(3) + (1 - knows[judge]) * np.array(habits[judge])
+        assert found.confusion[judge] == pytest.approx(expected, abs=0.06)
+
+
+def comparisons(seed, meant, n_items=12, votes=400, ties=0.0):
+    """Rows of `crowd_bradley_terry`: judge k says what the strengths say with chance `meant[k]`, else the opposite."""
+    random = np.random.default_rng(seed)
+    strength = random.normal(0, 1.2, n_items)
+    rows = []
+    for judge, right in enumerate(meant):
+        for _ in range(votes):
+            i, j = random.choice(n_items, 2, replace=False).tolist()
+            first = random.random() < 1 / (1 + np.exp(strength[j] - strength[i]))
+            target = 0.5 if random.random() < ties else float(first == (random.random() < right))
+            rows.append((i, j, target, judge))
+    return rows, strength - strength.mean()
+
+
+def test_crowd_bradley_terry_finds_strengths_and_who_means_them():
+    meant = [0.98, 0.9, 0.9, 0.5, 0.15]
+    rows, strength = comparisons(3, meant, votes=1500)
+    found = crowd_bradley_terry(rows, 12)
+    assert found.converged and found.judge.tolist() == [0, 1, 2, 3, 4]
+    assert found.reliability == pytest.approx(meant, abs=0.05)
+    assert found.strengths.value == pytest.approx(strength, abs=0.3)
+    plain = bradley_terry([row[:3] for row in rows], 12)
+    assert np.abs(found.strengths.value - strength).max() < np.abs(plain.value - strength).max() / 2
+
+
+@pytest.mark.parametrize("ties", [0.0, 0.3])
+def test_crowd_bradley_terry_is_the_maximum_of_its_posterior(ties):
+    """The likelihood written out with the prior, and SciPy's optimiser on it."""
+    rows, _ = comparisons(4, [0.95, 0.8, 0.6], n_items=5, votes=60, ties=ties)
+    i, j, target, judge = (np.array(column) for column in zip(*rows, strict=True))
+
+    def loss(at):
+        strength, right = at[:5], 1 / (1 + np.exp(-at[5:]))
+        first = 1 / (1 + np.exp(strength[j] - strength[i]))
+        one = right[judge] * first + (1 - right[judge]) * (1 - first)
+        votes = target * np.log(one) + (1 - target) * np.log(1 - one)
+        return -votes.sum() + 0.05 * (strength**2).sum() - (4 * np.log(right) + np.log(1 - right)).sum()
+
+    best = optimize.minimize(loss, np.r_[np.zeros(5), np.ones(3)], tol=1e-12).x
+    found = crowd_bradley_terry(rows, 5, tolerance=1e-9, steps=50_000)
+    assert found.strengths.value == pytest.approx(best[:5] - best[:5].mean(), abs=1e-3)
+    assert found.reliability == pytest.approx(1 / (1 + np.exp(-best[5:])), abs=1e-3)
+
+
+def test_crowd_kits_noisy_bradley_terry_likes_our_answer():
+    """Its model is the same where nobody has a side (bias 0) and nobody means the opposite: `reliability` r is its
+    skill 2r - 1. Its own likelihood of our strengths is as good as that of its own."""
+    rows, _ = comparisons(6, [0.97, 0.9, 0.75], n_items=8, votes=500)
+    table = pd.DataFrame(
+        [(f"w{k}", f"i{i}", f"i{j}", f"i{i if target else j}") for i, j, target, k in rows],
+        columns=["worker", "left", "right", "label"],
+    )
+    theirs = NoisyBradleyTerry(n_iter=200).fit(table)
+    found = crowd_bradley_terry(rows, 8, prior=1e-3, honest=(4e-3, 1e-3))
+    i, j, target, judge = (np.array(column) for column in zip(*rows, strict=True))
+    data = np.stack([i, j, np.where(target == 1, i, j)], axis=1) + 1
+
+    def likelihood(strength, skill):
+        x = np.r_[0.0, strength, np.zeros(3), np.log(skill / (1 - skill))]
+        return -NoisyBradleyTerry._compute_log_likelihood(x, data, judge, 8, 3, 0.0)
+
+    ours = likelihood(found.strengths.value, 2 * found.reliability - 1)
+    score = np.array([theirs.scores_[f"i{item}"] for item in range(8)])
+    skills = np.array([theirs.skills_[f"w{k}"] for k in range(3)]).clip(1e-6, 1 - 1e-6)
+    assert ours >= likelihood(np.log(score / (1 - score)), skills) - 0.5
+    assert np.corrcoef(score, 1 / (1 + np.exp(-found.strengths.value)))[0, 1] > 0.95
+
+
+def test_judges_are_shared_by_components_and_components_are_said():
+    """Two prompts that nothing joins: what a judge is worth on one counts on the other."""
+    rows, _ = comparisons(7, [0.95, 0.9, 0.9, 0.15], n_items=6, votes=400)
+    apart = [(6, 7, 1.0, 0), (6, 7, 1.0, 1), (6, 7, 0.0, 3)]
+    found = crowd_bradley_terry([*rows, *apart], 9)
+    assert found.strengths.components == (tuple(range(6)), (6, 7), (8,))
+    assert found.strengths.value[8] == 0 and found.strengths.value[6] == -found.strengths.value[7]
+    alone = crowd_bradley_terry([*rows, *apart[:2]], 9)
+    assert found.strengths.value[6] > alone.strengths.value[6], "who is mostly wrong speaks for the first"
+
+
+def test_many_small_comparisons_are_quick():
+    random = np.random.default_rng(0)
+    item = np.repeat(np.arange(20_000), 3)
+    first = random.random(20_000)[item] < 0.5
+    judge = random.integers(0, 20, 60_000)
+    target = np.where(random.random(60_000) < 0.85, first, ~first).astype(float)
+    found = crowd_bradley_terry(zip(2 * item, 2 * item + 1, target, judge, strict=True), 40_000)
+    assert found.converged and len(found.strengths.components) == 20_000
+    assert np.ptp(found.reliability) < 0.06
+
+
+@few
+@given(st.integers(0, 10_000), st.permutations(range(3)), st.permutations(range(5)))
+def test_renaming_changes_nothing_for_mace(seed, classes, judges):
+    votes, _ = crowd(seed, [0.9, 0.8, 0.7, 0.6, 0.8], items=60, classes=3)
+    renamed = Votes(votes.item, np.array(judges)[votes.judge], np.array(classes, dtype=float)[votes.value.astype(int)])
+    found, other = mace(votes, 3), mace(renamed, 3)
+    assert other.posterior[:, list(classes)] == pytest.approx(found.posterior, abs=1e-6)
+    assert other.reliability[list(judges)] == pytest.approx(found.reliability, abs=1e-6)

@@ -26,7 +26,10 @@ from trueup.stats import (
     gwet_ac1,
     kendall_tau_b,
     krippendorff_alpha,
+    mace,
+    mean_by_item,
     percent_agreement,
+    quadratic_kappa,
     ranking_votes,
 )
 
@@ -364,6 +367,53 @@ def test_a_million_votes_take_about_a_second():
     assert found.n_items == items and found.high - found.low < 0.01
 
 
+# Degrees, and means
+
+
+@few
+@given(st.integers(0, 10_000), st.integers(2, 7))
+def test_quadratic_kappa_of_two_is_scikit_learns(seed, values):
+    grid = grid_of(seed, judges=2, values=values, missing=0.2)
+    both = grid[~np.isnan(grid).any(1)]
+    expected = cohen_kappa_score(*both.T, weights="quadratic", labels=range(values)) if len(both) else np.nan
+    found = point(quadratic_kappa, votes_of(grid))
+    assert found is None if np.isnan(expected) else found == pytest.approx(expected, abs=1e-9)
+
+
+@few
+@given(st.integers(0, 10_000))
+def test_quadratic_kappa_of_several_is_pooled_over_each_two(seed):
+    """Written out: each two judges on what they share, chance from the habits of each on all they share."""
+    grid = grid_of(seed, judges=4)
+    grid = grid[(~np.isnan(grid)).sum(1) > 1]
+    seen, chance = [], []
+    for a, b in combinations(range(4), 2):
+        x, y = grid[:, a], grid[:, b]
+        both = ~np.isnan(x) & ~np.isnan(y)
+        seen += ((x - y) ** 2)[both].tolist()
+        x, y = x[~np.isnan(x)], y[~np.isnan(y)]
+        chance += [np.mean((x[:, None] - y[None]) ** 2)] * int(both.sum())
+    assert point(quadratic_kappa, votes_of(grid)) == pytest.approx(1 - np.mean(seen) / np.mean(chance), abs=1e-9)
+
+
+def test_quadratic_kappa_has_an_interval_and_is_undefined_where_cohens_is():
+    found = quadratic_kappa(votes_of(grid_of(0, items=200, judges=2)))
+    cohens = cohen_kappa(votes_of(grid_of(0, items=200, judges=2)), "quadratic")
+    assert (found.low, found.high) == pytest.approx((cohens.low, cohens.high), abs=0.03)
+    assert quadratic_kappa(votes_of(np.full((5, 2), 3.0))).why == "all answers equal"
+    assert quadratic_kappa(votes_of(np.eye(3))).value is not None
+    assert quadratic_kappa(Votes.of([0, 1], [0, 1], [1, 2])).why == "no item has answers from two judges"
+
+
+def test_a_mean_redraws_items_and_one_value_each_is_enough():
+    items, per_item = 400, np.random.default_rng(0).integers(0, 2, 400)
+    item, value = np.repeat(np.arange(items), 5), np.repeat(per_item, 5)  # the five of an item are one and the same
+    found = mean_by_item(item, value)
+    assert found.value == pytest.approx(value.mean()) and found.n_items == items
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.15), "not that of 2,000 values"
+    assert mean_by_item([], []).why == "no answers" and mean_by_item([1], [2]).value == 2
+
+
 # Real people
 
 
@@ -383,4 +433,14 @@ def test_two_real_annotators():
     for level in ("nominal", "ordinal", "interval"):
         expected = krippendorff.alpha(reliability_data=grid.T, level_of_measurement=level)
         assert krippendorff_alpha(votes, level, draws=0).value == pytest.approx(expected, abs=1e-9)
+    quadratic = cohen_kappa_score(*grid.T, weights="quadratic")
+    assert cohen_kappa(votes, "quadratic", draws=0).value == pytest.approx(quadratic, abs=1e-12)
+    assert quadratic_kappa(votes, draws=0).value == pytest.approx(quadratic, abs=1e-12)
+    share = np.array([(grid == value).mean() for value in np.unique(grid)])
+    by_chance = (share * (1 - share)).sum() / (len(share) - 1)
+    assert point(gwet_ac1, votes) == pytest.approx((431 / 450 - by_chance) / (1 - by_chance))
     assert agreed.low < agreed.value < agreed.high and agreed.n_items == 450 and agreed.n_judges == 2
+    decided = np.array([float(row["final_label"].split("_")[0]) for row in rows])
+    alike = grid[:, 0] == grid[:, 1]
+    found = mace(Votes.of(votes.item, votes.judge, np.searchsorted(np.unique(grid), votes.value)), 3)
+    assert (np.unique(grid)[found.answer] == decided)[alike].all() and found.reliability.min() > 0.9

@@ -23,6 +23,7 @@ from trueup.stats import (
     self_consistency,
     sequential_decision,
     sequential_gold_test,
+    skip_rate,
     speed,
 )
 
@@ -227,3 +228,24 @@ def test_drift_is_seeded_and_does_not_depend_on_block_size(monkeypatch):
     monkeypatch.setattr("trueup.stats.judges._CELLS", 700)
     assert [drift(hits, seed=1) for hits in rows] == whole
     assert len({found.warn for found in whole}) == 2
+
+
+@few
+@given(st.integers(0, 30), st.integers(0, 60), st.integers(0, 40), st.integers(1, 200))
+def test_skips_are_fishers_exact_test(skipped, judged, others_skipped, others_judged):
+    found = skip_rate(skipped, judged, others_skipped, others_judged)
+    if skipped + judged == 0:
+        assert found.value is None and not found.warn
+        return
+    table = [[skipped, judged], [others_skipped, others_judged]]
+    chance = oracle.fisher_exact(table, alternative="greater").pvalue
+    n, others = skipped + judged, others_skipped / (others_skipped + others_judged)
+    assert found.value == skipped / n and found.n == n
+    assert found.warn == (chance < 0.01 and skipped / n - others >= 0.05)
+
+
+def test_skips_of_one_judge_alone_and_a_difference_that_is_sure_but_small():
+    assert skip_rate(5, 5, 0, 0).value == 0.5 and not skip_rate(50, 0, 0, 0).warn
+    assert not skip_rate(400, 9600, 0, 10_000).warn, "four points are not worth a warning, however sure"
+    assert skip_rate(30, 70, 20, 980).warn and not skip_rate(2, 98, 20, 980).warn
+    assert "skipped 30 of 100 (30%), the others 2%" in skip_rate(30, 70, 20, 980).message

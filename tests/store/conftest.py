@@ -3,80 +3,47 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.clusters import Cluster, NoPostgres, temporary_cluster
 from trueup.store import Workspace
 
-PLACES = (Path("/usr/lib/postgresql"), Path("/usr/local/pgsql"), Path("/opt/homebrew/opt"))
-INSTALL = "install PostgreSQL (Debian: apt-get install postgresql) to run the tests on it"
-# Nothing here outlives the tests, so nothing needs to reach the disk; durability is tested where it is the point.
-QUICK = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=200"
-
-
-def program(name: str) -> str | None:
-    """Debian keeps the server's programs out of the PATH."""
-    found = shutil.which(name)
-    for place in PLACES:
-        found = found or next((str(path) for path in sorted(place.glob(f"*/bin/{name}"), reverse=True)), None)
-    return found
-
-
-def as_postgres(command: list[str]) -> None:
-    """PostgreSQL refuses to run as root: then the user that its package made runs it."""
-    demote = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    done = subprocess.run(demote + command, cwd="/", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of a server with an empty `postgres` database, on a unix socket in a temporary folder."""
-    initdb, control = program("initdb"), program("pg_ctl")
+def cluster() -> Iterator[Cluster]:
+    """One server for all tests; what is in it need not outlive them."""
+    yield from running_cluster(durable=False)
+
+
+@pytest.fixture
+def durable_cluster() -> Iterator[Cluster]:
+    """A server that writes as PostgreSQL does by default, for tests that kill it."""
+    yield from running_cluster(durable=True)
+
+
+def running_cluster(durable: bool) -> Iterator[Cluster]:
     try:
-        import psycopg  # noqa: F401
-    except ImportError:
-        initdb = None
-    if initdb is None or control is None:
+        with temporary_cluster(durable) as made:
+            yield made
+    except NoPostgres as missing:
         if os.environ.get("CI"):
-            pytest.fail(INSTALL + " and `pip install 'trueup[postgres]'`; in CI these tests may not be skipped")
-        pytest.skip(INSTALL)
-    folder = Path(tempfile.mkdtemp(prefix="trueup-pg-", dir="/tmp"))  # a socket's path must be short
-    try:
-        folder.chmod(0o755)
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres")
-        data = str(folder / "data")
-        as_postgres([initdb, "-D", data, "-U", "trueup", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C.UTF-8"])
-        options = f"{QUICK} -k {folder} -c listen_addresses=''"
-        as_postgres([control, "-D", data, "-w", "-s", "-l", str(folder / "log"), "-o", options, "start"])
-        try:
-            yield f"postgresql://trueup@/postgres?host={folder}"
-        finally:
-            as_postgres([control, "-D", data, "-w", "-s", "-m", "immediate", "stop"])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            pytest.fail(f"{missing}; in CI the tests on PostgreSQL may not be skipped")
+        pytest.skip(f"{missing}, to run the tests on it")
 
 
 @pytest.fixture(scope="session")
-def new_postgres(postgres):
+def postgres(cluster) -> str:
+    """The URL of a server with an empty `postgres` database, on a unix socket in a temporary folder."""
+    return cluster.url()
+
+
+@pytest.fixture(scope="session")
+def new_postgres(cluster):
     """`new_postgres()`: the URL of another empty database on that server."""
-    import psycopg
-
-    def create() -> str:
-        name = f"t{secrets.token_hex(6)}"
-        with psycopg.connect(postgres, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return postgres.replace("/postgres?", f"/{name}?")
-
-    return create
+    return cluster.new_database
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -137,11 +138,34 @@ def test_tokens_have_one_purpose_and_an_end(db):
     ann = people.add_person(db, "ann", "owner", 0.0)
     token = people.new_token(db, ann.id, "export", 0.0, 100.0)
     assert people.token(db, token, "export", 99.0) == ann
-    assert people.token(db, token, "judge", 99.0) is None and people.token(db, token, "export", 100.0) is None
-    (listed,) = people.tokens(db, ann.id)
-    assert listed == {"id": listed["id"], "scope": "export", "expires": 100.0}
+    assert people.token(db, token, "status", 99.0) is None and people.token(db, token, "export", 100.0) is None
+    assert people.token(db, token.upper(), "export", 99.0) is None and people.token(db, "\ud800", "export", 1.0) is None
+    (listed,) = people.tokens(db)
+    assert listed == {"id": listed["id"], "person": ann.id, "scope": "export", "collection": "", "expires": 100.0}
     people.revoke_token(db, listed["id"])
-    assert people.token(db, token, "export", 1.0) is None
+    assert people.token(db, token, "export", 1.0) is None and people.tokens(db) == []
+    with pytest.raises(NotFoundError):
+        people.revoke_token(db, listed["id"])
+
+
+def test_a_token_may_be_for_one_collection_and_ends_with_its_person(db):
+    people.add_person(db, "boss", "owner", 0.0)
+    ann = people.add_person(db, "ann", "owner", 0.0)
+    token = people.new_token(db, ann.id, "status", 0.0, 100.0, "c1")
+    assert people.token(db, token, "status", 1.0) == replace(ann, collection="c1")
+    assert people.token(db, token, "export", 1.0) is None and people.token(db, token, "status:c1", 1.0) is None
+    assert [(each["scope"], each["collection"]) for each in people.tokens(db)] == [("status", "c1")]
+    people.deactivate(db, ann.id)
+    assert people.token(db, token, "status", 1.0) is None and people.tokens(db) == []
+
+
+def test_a_name_has_one_spelling(db):
+    zoe = people.add_person(db, "Zoe\u0308", "annotator", 0.0, "hash")
+    assert zoe.name == "Zo\u00eb"
+    for typed in ("Zoe\u0308", "Zo\u00eb"):
+        assert people.password_hash(db, typed) == (zoe, "hash")
+        with pytest.raises(DataError, match="already"):
+            people.add_person(db, typed, "annotator", 0.0)
 
 
 def test_a_copy_of_the_database_lets_nobody_in(db):
@@ -174,20 +198,36 @@ def test_who_is_deactivated_lets_go_and_who_is_anonymised_is_forgotten(ws, db):
 
 
 def test_demographics_are_counts_or_nothing(ws, db):
-    for n in range(7):
-        people.set_demographics(db, b"secret", f"p{n}", {"age": "30-39" if n < 5 else "60-69", "region": ""})
+    def told(min_cell=people.MIN_CELL):
+        found = people.demographics(db, min_cell)
+        return {field: (dict(each.counts), each.others) for field, each in found.items()}
+
+    ages = ["30-39"] * 6 + ["40-49"] * 7 + ["60-69"] * 5
+    for n, age in enumerate(ages):
+        people.set_demographics(db, b"secret", f"p{n}", {"age": age, "region": "North" if n < 4 else ""})
     people.set_demographics(db, b"secret", "p0", {"age": "30-39", "region": "North"})
-    assert people.demographics(db) == {
-        "age": {"30-39": 5, "60-69": "fewer than 5"},
-        "region": {"North": "fewer than 5"},
-    }
-    people.forget_demographics(db, b"secret", "p0")
-    assert people.demographics(db) == {"age": {"30-39": "fewer than 5", "60-69": "fewer than 5"}}
-    assert people.demographics(db, min_cell=2)["age"] == {"30-39": 4, "60-69": 2}
+    assert told() == {"age": ({"30-39": 6, "40-49": 7, "60-69": 5}, False), "region": ({}, True)}
+    people.forget_demographics(db, b"secret", f"p{len(ages) - 1}")
+    assert told()["age"] == ({"40-49": 7}, True), "with the 6 shown, the 4 would be what is missing to the total"
+    assert told(min_cell=2)["age"] == ({"30-39": 6, "40-49": 7, "60-69": 4}, False)
     people.forget_demographics(db, b"another secret", "p1")
-    assert people.demographics(db, min_cell=1)["age"]["30-39"] == 4, "only the secret leads to a person's answers"
+    assert told(1)["age"][0]["30-39"] == 6, "only the secret leads to a person's answers"
     with db.read() as connection:
         rows = connection.execute(sa.select(schema.demographic)).all()
-    assert not any(f"p{n}" in repr(row) for n in range(7) for row in rows)
+    assert not any(f"p{n}" in repr(row) for n in range(len(ages)) for row in rows)
     with pytest.raises(DataError):
         people.set_demographics(db, b"secret", "p0", {"age": "a\0b"})
+
+
+@pytest.mark.parametrize("answers", range(1, 5))
+def test_what_is_kept_back_cannot_be_worked_out_from_the_total(answers):
+    """Every way in which up to ten people each may have answered, and what the total less what is shown gives away."""
+    for given in itertools.product(range(1, 11), repeat=answers):
+        counts = dict(zip("abcd", given, strict=False))
+        told = people._told(counts, 5)
+        hidden = {value: n for value, n in counts.items() if value not in told.counts}
+        assert all(n >= 5 and counts[value] == n for value, n in told.counts.items())
+        assert told.others == bool(hidden)
+        if hidden and told.counts:
+            assert len(hidden) >= 2 and sum(hidden.values()) >= 5, counts
+        assert bool(hidden) == (min(given) < 5), "nothing is kept back without need"

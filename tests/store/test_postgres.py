@@ -15,7 +15,6 @@ import pytest
 import sqlalchemy as sa
 from people_at_work import collect, give, positions, take
 from test_store import (  # noqa: F401
-    tables_of,
     test_a_crash_in_put_registers_nothing_and_can_be_repeated,
     test_a_staged_folder_moves_and_another_is_copied,
     test_an_ambiguous_prefix_is_an_error,
@@ -26,13 +25,14 @@ from test_store import (  # noqa: F401
     test_lineage_of_a_policy_reaches_the_judges_and_the_data,
     test_meta_must_be_json,
     test_names_move_and_win_over_prefixes,
-    test_newer_is_refused_even_when_it_becomes_newer_while_open,
     test_staging_is_removed_on_failure,
     test_two_writers_lose_nothing,
     test_unused_is_what_nothing_needs,
     test_verify_names_what_differs,
 )
+from test_workspace import tables_of, test_newer_is_refused_even_when_it_becomes_newer_while_open  # noqa: F401
 
+from benchmarks import clusters
 from trueup.cli.main import run
 from trueup.errors import WorkspaceError
 from trueup.store import RunRow, Workspace, database, migrations, queue, schema
@@ -272,3 +272,22 @@ def test_the_fixture_runs_on_a_socket_that_only_tests_know(postgres):
         assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
         assert connection.execute("SELECT split_part(version(), ' ', 1)").fetchone() == ("PostgreSQL",)
     assert stat.S_ISDIR(os.stat(folder).st_mode)
+
+
+def test_a_cluster_that_was_killed_comes_back_with_what_was_committed_and_leaves_nothing_behind(cluster):
+    with clusters.temporary_cluster() as made:
+        url = made.new_database()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
+        made.kill()
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT n FROM kept").fetchone() == (7,)
+            assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+    assert not made.folder.exists()
+
+
+def test_what_is_missing_is_said_with_how_to_get_it(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(clusters, "PLACES", ())
+    with pytest.raises(clusters.NoPostgres, match="apt-get install postgresql"), clusters.temporary_cluster():
+        raise AssertionError("there is no initdb")

@@ -1,19 +1,20 @@
 """The judging page in a real browser under its strict policy: what people do with keys, mouse and finger is what is
-stored, and nothing they did is lost. `conftest.py` holds every page to a clean console and to this server alone."""
+stored. `conftest.py` holds every page to a clean console and to this server alone.
+
+That nothing is lost: test_saving.py. The texts themselves: test_texts.py. The whole way: test_whole_way.py.
+"""
 
 from __future__ import annotations
 
-import random
 import re
-import threading
 import time
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sites import START_TOKEN, Site, new_items, playwright
+from judging import answer, current, drag, is_done, is_saved, keys, work
+from sites import new_items, playwright
 
-from trueup.records import Judgement
 from trueup.store import queue, schema
 
 expect: Any = playwright().expect
@@ -25,60 +26,15 @@ AXES = [
 ]
 
 
-def current(site: Site) -> list[Judgement]:
-    return [judgement for judgement, _ in queue.current_judgements(site.db, site.collection)]
-
-
-def answer(judgement: Judgement) -> dict[str, Any]:
-    """What the browser sent, without times and client."""
-    sent = dict(judgement.meta["answer"])
-    return {name: value for name, value in sent.items() if name not in ("active_ms", "opened_ms", "client")}
-
-
-def work(open_page: Any, site: Site, name: str = "ada", **options: Any) -> Any:
-    """The judging page of somebody who has read the guideline."""
-    page = open_page(site, site.ready(site.person(name)), **options)
-    page.goto(f"{site.url}/c/{site.collection}")
-    expect(page.locator("#judging, #nothing").locator("visible=true")).to_have_count(1)
-    return page
-
-
-def keys(page: Any, *pressed: str) -> None:
-    for key in pressed:
-        page.keyboard.press(key)
-
-
-def is_saved(page: Any) -> None:
-    expect(page.locator("#spoken")).to_contain_text("Saved")
-
-
-def is_done(page: Any) -> None:
-    expect(page.get_by_role("heading", name="Nothing to judge right now")).to_be_visible()
-
-
 # Each task
-
-
-def test_ten_pairs_by_keyboard_alone(serve, open_page):
-    site = serve(texts=[(f"one {i}", f"two {i}") for i in range(10)], repeat_share=0.0)
-    page = work(open_page, site)
-    wanted: dict[str, int | str] = {}
-    for number, key in enumerate("1234567b14"):
-        expect(page.locator("#progress")).to_have_text(f"{number} done, about {10 - number} left")
-        wanted[page.locator("#prompt .said").inner_text()] = "both bad" if key == "b" else int(key) - 4
-        keys(page, key, "Enter")
-    is_done(page)
-    stored = current(site)
-    assert {each.prompt.text: each.meta["answer"]["choice"] for each in stored} == wanted
-    assert all(0 < each.meta["active_seconds"] <= each.meta["seconds"] for each in stored)
 
 
 def test_arrows_move_along_the_scale(serve, open_page):
     page = work(open_page, serve(texts=[("a", "b")]))
     keys(page, "ArrowRight", "ArrowRight")
-    expect(page.get_by_role("radio", name="B is better")).to_be_checked()
+    expect(page.get_by_role("radio", name="B better", exact=True)).to_be_checked()
     keys(page, "ArrowLeft", "ArrowLeft", "ArrowLeft")
-    expect(page.get_by_role("radio", name="A is slightly better")).to_be_checked()
+    expect(page.get_by_role("radio", name="A slightly better", exact=True)).to_be_checked()
 
 
 def test_a_pair_without_strength_ties_and_both_bad_offers_two_answers(serve, open_page):
@@ -130,19 +86,6 @@ def test_a_ranking_by_dragging(serve, open_page, width):
     assert answer(current(site)[0])["ranks"] == [2, 1, 2]
 
 
-def drag(page: Any, letter: str, place: int) -> None:
-    chip = page.get_by_role("group", name=re.compile(f"^{letter}: "))
-    slot = page.get_by_role("listitem", name=f"Place {place}")
-    slot.scroll_into_view_if_needed()
-    chip.scroll_into_view_if_needed()
-    start, end = chip.bounding_box(), slot.bounding_box()
-    page.mouse.move(start["x"] + 15, start["y"] + 15)
-    page.mouse.down()
-    page.mouse.move(end["x"] + 60, end["y"] + end["height"] / 2, steps=4)
-    page.mouse.up()
-    expect(slot.get_by_role("group", name=re.compile(f"^{letter}: place {place}"))).to_be_visible()
-
-
 def test_the_order_of_display_as_a_ranking_has_to_be_meant(serve, open_page):
     site = serve(task="ranking", texts=[FOUR[:2]])
     page = work(open_page, site)
@@ -181,13 +124,112 @@ def test_an_edit_shows_its_differences_and_has_to_change_something(serve, open_p
     site = serve(task="edit", texts=[("The cat sat on the mat.",)])
     page = work(open_page, site)
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#state")).to_have_text("You have not changed anything yet.")
+    expect(page.locator("#state")).to_have_text("You have not changed anything yet: change the text, or skip it.")
     page.get_by_label("Your version of A").fill("The dog sat on a new mat.")
     expect(page.locator(".changes del")).to_have_text(["cat", "the"])
     expect(page.locator(".changes ins")).to_have_text(["dog", "a new"])
+    expect(page.locator("#change-count")).to_have_text("Edit distance 5: 2 words out, 3 in.")
     page.keyboard.press("Control+Enter")
     is_done(page)
     assert answer(current(site)[0]) == {"edited": 0, "text": "The dog sat on a new mat."}
+
+
+def test_an_edit_with_the_order_of_the_originals_by_keys_alone(serve, open_page):
+    """Rank, then rewrite: the version stands above the originals, and those in the order that was given."""
+    site = serve(task="edit", texts=[("The cat sat.", "A dog lay down.")])
+    page = work(open_page, site)
+    order = page.locator("#order")
+    expect(order).to_have_text("Your version will stand above the text it was made from.")
+    keys(page, "2", "e")
+    expect(page.get_by_label("Your version of A")).to_be_focused()
+    keys(page, "End", "!", "2", "Control+Enter")  # digits are text in here
+    expect(page.locator("#state")).to_have_text("Give every original a place or none; not placed: B.")
+    page.locator("#question").focus()
+    keys(page, "ArrowRight", "1", "e")
+    expect(page.get_by_label("Your version of B")).to_be_focused()
+    expect(page.get_by_role("button", name="Rewrite B")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#spoken")).to_have_text("Best first: your version, then B, then A.")
+    keys(page, "Control+End", "!")
+    expect(order).to_have_text("Best first: your version, then B, then A.")
+    expect(page.locator("#state")).to_have_text("Draft saved")
+    page.reload()
+    expect(order).to_have_text("Best first: your version, then B, then A.")
+    rewritten = page.get_by_label("Your version of B").input_value()
+    keys(page, "Enter")
+    is_done(page)
+    (judgement,) = current(site)
+    assert answer(judgement) == {"edited": 1, "text": rewritten, "ranks": [2, 1]}
+    ranked = [text for _, text in sorted(zip(judgement.ranks, judgement.completions, strict=True))]
+    assert ranked[0] == ranked[1] + "!" == rewritten and judgement.ranks[-1] == 1
+
+
+def test_the_order_of_the_originals_can_be_taken_back(serve, open_page):
+    site = serve(task="edit", texts=[("a text", "another text", "a third text")])
+    page = work(open_page, site)
+    keys(page, "1", "ArrowRight", "1", "ArrowRight", "ArrowDown", "ArrowDown")
+    expect(page.locator("#order")).to_have_text("Best first: your version, then A and B, then C.")
+    keys(page, "Backspace")
+    expect(page.locator("#order")).to_have_text("Not placed yet: C.")
+    page.get_by_role("button", name="No order").click()
+    page.get_by_label("Your version of A").fill("mine")
+    page.keyboard.press("Control+Enter")
+    is_done(page)
+    assert answer(current(site)[0]) == {"edited": 0, "text": "mine"}
+
+
+# What is covered
+
+
+def test_what_is_sensitive_is_not_in_the_page_before_somebody_asks_for_it(serve, open_page):
+    site = serve(texts=[("A gory tale.", "A mild tale.")], sensitive=("gory",))
+    page = work(open_page, site)
+    place = "AB"[
+        page.locator(".text .cover").evaluate(
+            "e => [...document.querySelectorAll('.text')].indexOf(e.closest('.text'))"
+        )
+    ]
+    expect(page.locator("#spoken")).to_have_text(f"Covered: {place}.")
+    expect(page.locator("#judging")).not_to_contain_text("gory")
+    expect(page.locator("#judging")).to_contain_text("A mild tale.")
+    keys(page, "1", "Enter")
+    expect(page.locator("#state")).to_have_text(f"Covered: {place}. Show it before you answer, or skip it.")
+    keys(page, "d")
+    expect(page.locator("ins, del")).to_have_count(0)
+    keys(page, "v")
+    expect(page.locator("#spoken")).to_have_text(f"Shown: {place}")
+    expect(page.locator(".text", has_text="A gory tale.")).to_be_focused()
+    expect(page.locator("#state")).to_have_text("Draft saved")
+    page.reload()
+    expect(page.locator("#judging")).to_contain_text("A gory tale.")
+    keys(page, "Enter")
+    is_done(page)
+    assert answer(current(site)[0]) == {"choice": -3}
+    page.get_by_role("link", name="My work").click()
+    expect(page.get_by_text("A gory tale.")).to_be_hidden()
+    page.get_by_text("Covered, it may be upsetting: show it").click()
+    expect(page.get_by_text("A gory tale.")).to_be_visible()
+
+
+@pytest.mark.parametrize("task", ["edit", "ranking"])
+def test_nothing_around_a_covered_text_gives_it_away(serve, open_page, task):
+    site = serve(
+        task=task,
+        texts=[("a gory one", "a gory two", "a gory three")],
+        prompts=["Write gory ones."],
+        sensitive=("gory",),
+    )
+    page = work(open_page, site)
+    said = page.get_by_text("gory")
+    assert [each for each in said.all() if each.is_visible()] == []
+    expect(page.locator("#rewritten")).to_have_count(int(task == "edit"))
+    expect(page.locator("#rewritten")).not_to_be_visible()
+    for part in ("the prompt", "B"):
+        page.get_by_role("button", name=f"Show {part}").click()
+    expect(page.locator("#state")).to_have_text("Covered: A, C.")
+    assert len([each for each in said.all() if each.is_visible()]) == 2
+    keys(page, "s", "Enter")  # nobody has to look
+    is_done(page)
+    assert current(site) == []
 
 
 # Reason, flags, skip, undo
@@ -227,6 +269,17 @@ def test_skipping_asks_why_and_later_does_not(serve, open_page):
     assert len(current(site)) == 1
 
 
+def test_what_was_typed_waits_with_what_is_put_off(serve, open_page):
+    page = work(open_page, serve(texts=[("a", "b"), ("c", "d")], repeat_share=0.0))
+    first = page.locator("#texts").inner_text()
+    page.locator("#reason").fill("half a thought")
+    page.get_by_role("button", name="Later").click()  # before the draft was sent
+    expect(page.locator("#reason")).to_have_value("")
+    keys(page, "p")
+    expect(page.locator("#texts")).to_have_text(first, use_inner_text=True)
+    expect(page.locator("#reason")).to_have_value("half a thought")
+
+
 def test_undo_brings_the_last_answer_back_and_supersedes_it(serve, open_page):
     site = serve(texts=[("a", "b"), ("c", "d")], repeat_share=0.0)
     page = work(open_page, site)
@@ -235,7 +288,7 @@ def test_undo_brings_the_last_answer_back_and_supersedes_it(serve, open_page):
     keys(page, "2", "Enter")
     expect(page.locator("#progress")).to_contain_text("1 done")
     keys(page, "u")
-    expect(page.get_by_role("radio", name="A is better")).to_be_checked()
+    expect(page.get_by_role("radio", name="A better", exact=True)).to_be_checked()
     expect(page.locator("#reason")).to_have_value("because")
     keys(page, "6", "Enter")
     is_saved(page)
@@ -254,136 +307,10 @@ def test_revising_from_the_page_of_own_work(serve, open_page):
     page.get_by_role("link", name="My work").click()
     page.get_by_role("button", name="Change this judgement").click()
     expect(page.locator("#judging")).to_be_visible()
-    expect(page.get_by_role("radio", name="A is much better")).to_be_checked()
+    expect(page.get_by_role("radio", name="A much better", exact=True)).to_be_checked()
     keys(page, "4", "Enter")
     is_done(page)
     assert [each.meta["answer"]["choice"] for each in current(site)] == [0]
-
-
-# Nothing is lost
-
-
-def test_a_draft_survives_a_reload_and_another_browser(serve, open_page):
-    site = serve(texts=[("a", "b")])
-    ada = site.ready(site.person("ada"))
-    page = open_page(site, ada)
-    page.goto(f"{site.url}/c/{site.collection}")
-    page.keyboard.press("6")
-    page.locator("#reason").fill("half a sen")
-    page.reload()  # at once: the browser's own copy
-    expect(page.locator("#reason")).to_have_value("half a sen")
-    page.locator("#reason").fill("half a sentence")
-    expect(page.locator("#state")).to_have_text("Draft saved")
-    other = open_page(site, ada)
-    other.goto(f"{site.url}/c/{site.collection}")
-    expect(other.locator("#reason")).to_have_value("half a sentence")
-    expect(other.get_by_role("radio", name="B is better")).to_be_checked()
-
-
-@pytest.fixture
-def restartable(serve):
-    """`restartable(**seed)`: a site whose server can be taken away and brought back on the same port."""
-    from trueup.web import create_app
-    from trueup.web.serve import Binding, Server
-
-    class Restartable:
-        def __init__(self, **seed: Any) -> None:
-            self.site = serve(**seed)
-            self.port, self.running = 0, None
-            self.start()
-            self.site.url = self.running[0].url
-
-        def start(self) -> None:
-            server = Server(create_app(self.site.workspace, token=START_TOKEN), Binding(port=self.port))
-            thread = threading.Thread(target=server.run, daemon=True)
-            thread.start()
-            self.port, self.running = server.port, (server, thread)
-
-        def stop(self) -> None:
-            server, thread = self.running
-            server.stop()
-            thread.join(10)
-
-    made: list[Restartable] = []
-    yield lambda **seed: made.append(Restartable(**seed)) or made[0]
-    for each in made:
-        each.stop()
-
-
-def test_an_answer_outlives_a_dead_server_and_a_closed_page(restartable, open_page):
-    server = restartable(texts=[("a", "b")])
-    site = server.site
-    page = work(open_page, site)
-    page.locator("#reason").fill("typed before the crash")
-    server.stop()
-    page.locator("#question").focus()
-    keys(page, "7", "Enter")
-    expect(page.locator("#state")).to_contain_text("Not saved yet")
-    expect(page.locator("#state")).to_contain_text("next try in")
-    page.goto("about:blank")
-    server.start()
-    page.goto(f"{site.url}/c/{site.collection}")  # the answer that was on its way goes by itself
-    is_done(page)
-    assert [answer(each) for each in current(site)] == [{"choice": 3, "rationale": "typed before the crash"}]
-    page.watched.console.clear()  # the browser itself reports the requests that nobody answered
-
-
-def test_a_server_that_comes_back_takes_the_answer_without_anybody_doing_anything(restartable, open_page):
-    server = restartable(texts=[("a", "b")])
-    page = work(open_page, server.site)
-    server.stop()
-    keys(page, "1", "Enter")
-    expect(page.locator("#state")).to_contain_text("Not saved yet")
-    server.start()
-    is_done(page)
-    assert len(current(server.site)) == 1
-    page.watched.console.clear()
-
-
-def test_offline_and_back(serve, open_page):
-    site = serve(texts=[("a", "b")])
-    page = work(open_page, site)
-    page.context.set_offline(True)
-    keys(page, "2")
-    expect(page.locator("#state")).to_contain_text("Draft not saved on the server yet")
-    keys(page, "Enter")
-    expect(page.locator("#state")).to_contain_text("Not saved yet")
-    page.context.set_offline(False)
-    is_done(page)
-    assert [answer(each) for each in current(site)] == [{"choice": -2}]
-    page.watched.console.clear()
-
-
-def test_a_lost_receipt_and_a_double_press_make_one_judgement(serve, open_page):
-    site = serve(texts=[("a", "b"), ("c", "d")], repeat_share=0.0)
-    page = work(open_page, site)
-    lost = []
-
-    def lose_the_first(route: Any) -> None:
-        if not lost:
-            lost.append(route.fetch().status)  # the server has it, the page never hears
-            return route.abort()
-        return route.continue_()
-
-    page.route("**/answer", lose_the_first)
-    keys(page, "1", "Enter", "Enter", "Enter")
-    page.get_by_role("button", name="Submit").click(force=True)
-    expect(page.locator("#progress")).to_contain_text("1 done")
-    assert lost == [200] and len(current(site)) == 1
-    page.watched.console.clear()
-
-
-def test_a_refused_answer_can_be_corrected(serve, open_page):
-    site = serve(texts=[("a", "b")])
-    page = work(open_page, site)
-    page.locator("#reason").fill("x" * 20_001)
-    page.locator("#question").focus()
-    keys(page, "1", "Enter")
-    expect(page.locator("#state")).to_contain_text("rationale is too long")
-    page.locator("#reason").fill("short")
-    page.keyboard.press("Control+Enter")
-    is_done(page)
-    page.watched.console.clear()
 
 
 # Keys
@@ -397,7 +324,7 @@ def test_keys_can_be_changed_and_stay_changed(serve, open_page):
     page.get_by_label("The choices, from left to right").fill("asdfghjkl")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("alert")).to_contain_text("would do two things")  # d and f have their own work
-    page.get_by_label("The choices, from left to right").fill("qweaozjkl")
+    page.get_by_label("The choices, from left to right").fill("qwyaozjkl")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("button", name="Skip")).to_have_text(re.compile(r"Skip\s+x"))
     page.reload()
@@ -405,7 +332,7 @@ def test_keys_can_be_changed_and_stay_changed(serve, open_page):
     expect(page.get_by_role("radio", checked=True)).to_have_count(0)
     expect(page.get_by_role("dialog")).to_have_count(0)
     keys(page, "w")
-    expect(page.get_by_role("radio", name="A is better")).to_be_checked()
+    expect(page.get_by_role("radio", name="A better", exact=True)).to_be_checked()
     keys(page, "x")
     expect(page.get_by_role("dialog", name="Skip")).to_be_visible()
 
@@ -440,95 +367,7 @@ def test_keys_of_an_input_method_and_held_keys_do_nothing(serve, open_page):
     page.keyboard.up("Enter")
 
 
-# Texts, guideline
-
-
-def test_hostile_text_is_text(serve, open_page):
-    bad = "<img src=x onerror=alert(1)><script>alert(2)</script> \u202eback\u202c [a](javascript:alert(3)) ![i](http://x.test/i.png)"
-    page = work(open_page, serve(texts=[(bad, "**bold**")], prompts=["</script><script>alert(4)</script>"]))
-    for _ in ("formatted", "as typed", "compared"):
-        expect(page.locator("#texts img, #texts script, #texts a, #prompt script")).to_have_count(0)
-        expect(page.locator("#texts .hidden-mark")).to_have_text(["U+202E", "U+202C"])
-        expect(page.locator("#texts")).to_contain_text("<script>alert(2)</script>")
-        keys(page, "t" if page.locator("#texts strong").count() else "d")
-    expect(page.locator("#prompt")).to_contain_text("<script>alert(4)</script>")
-
-
-def test_differences_by_word(serve, open_page):
-    page = work(open_page, serve(texts=[("It rains in Spain today.", "It rains in Rome today, again.")]))
-    keys(page, "d")
-    marked = page.locator("#texts ins, #texts del")
-    assert sorted(marked.all_inner_texts()) == [", again", "Rome", "Spain"]
-    keys(page, "d")
-    expect(marked).to_have_count(0)
-
-
-@pytest.fixture
-def modules(site, open_page):
-    """A page of this server without a policy, so that a test can call the functions of our modules."""
-    page = open_page(site)
-    page.route(
-        "**/modules", lambda route: route.fulfill(content_type="text/html", body="<!doctype html><title>t</title>")
-    )
-    page.goto(f"{site.url}/modules")
-    page.watched.console.clear()
-    return page
-
-
-def test_what_differs_is_as_little_as_can_be(modules):
-    draw = random.Random(7)
-    texts = [" ".join(draw.choices("abcd", k=draw.randrange(14))) for _ in range(400)]
-    pairs = list(zip(texts[::2], texts[1::2], strict=True))
-    compare = """async (pairs) => {
-      const { differences } = await import("/static/text.js");
-      return pairs.map(([a, b]) => differences(a, b));
-    }"""
-    for (a, b), found in zip(pairs, modules.evaluate(compare, pairs), strict=True):
-        assert ["".join(run for run, _ in found[side]) for side in ("left", "right")] == [a, b]
-        kept = [
-            [word for run, changed in found[side] if not changed for word in run.split()] for side in ("left", "right")
-        ]
-        assert kept[0] == kept[1] and len(kept[0]) == longest_common(a.split(), b.split())
-
-
-def longest_common(a: list[str], b: list[str]) -> int:
-    row = [0] * (len(b) + 1)
-    for word in a:
-        before = row
-        row = [0]
-        for j, other in enumerate(b):
-            row.append(before[j] + 1 if word == other else max(before[j + 1], row[j]))
-    return row[-1]
-
-
-PLACED = [  # places, who, where to, whether ties are allowed, places after
-    ([None, 1, 2], 0, 1, True, [1, 1, 2]),  # beside the one that is there
-    ([3, 1, 2], 0, 1, False, [1, 3, 2]),  # they change places
-    ([None, 1, 2], 0, 1, False, [1, 2, 3]),  # those below move down
-    ([None, 1, 3], 0, 1, False, [1, 2, 3]),  # as far as there is a gap
-    ([None, 3, 2], 0, 2, False, [2, None, 3]),  # or out, at the end
-    ([1, 2, 3], 1, None, False, [1, None, 3]),
-]
-
-
-def test_where_texts_go_when_one_is_placed(modules):
-    put = "async (all) => { const m = await import('/static/ranking.js'); return all.map((each) => m.put(...each)); }"
-    assert modules.evaluate(put, [list(case[:4]) for case in PLACED]) == [case[4] for case in PLACED]
-
-
-def test_two_long_texts_are_compared_at_once_and_shown_whole(serve, open_page):
-    words = [f"word{i % 700}" for i in range(2000)]
-    other = [*words[:900], "inserted", *words[901:], "end"]
-    page = work(open_page, serve(texts=[(" ".join(words), " ".join(other))]))
-    keys(page, "d")
-    assert sorted(page.locator("#texts ins, #texts del").all_inner_texts()) == ["end", "inserted", "word200"]
-    assert sorted(len(each.split()) for each in page.locator(".text .said").all_inner_texts()) == [2000, 2001]
-    page.keyboard.press("d")
-    far = work(open_page, serve(name="far", texts=[("a " * 9000, "b " * 9000)]), name="bo")
-    started = time.monotonic()
-    keys(far, "d")
-    expect(far.locator("#state")).to_contain_text("too little in common")
-    assert time.monotonic() - started < 5
+# Guideline, time, what there is to do
 
 
 def test_a_new_guideline_is_read_before_the_next_item(serve, open_page):

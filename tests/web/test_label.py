@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from sites import PASSWORD, new_collection
+from sites import PASSWORD, Clock, Site, new_collection, playwright
 
 from trueup.store import Workspace, people
 from trueup.web import auth
@@ -104,6 +104,34 @@ def test_other_hosts_need_accounts(workspace, start):
 def test_mistakes_are_said_in_words(workspace, start, options, message):
     process, said = start(*options)
     assert process.wait(timeout=30) == 1 and f"error: {message}" in said and "hint:" in said
+
+
+def test_a_draft_survives_a_killed_server_and_a_reload(workspace, start, open_page):
+    """Killed, not stopped: once with the draft on the server, once with it nowhere but in the browser."""
+    expect: Any = playwright().expect
+    collection = new_collection(workspace, "titles", texts=[("a", "b")])
+    process, said = start("--no-browser")
+    page = open_page(Site(workspace, None, address_in(said).partition("/start")[0], collection, Clock()))
+    page.goto(address_in(said))
+    reason, state = page.locator("#reason"), page.locator("#state")
+    reason.fill("half a sen")
+    expect(state).to_have_text("Draft saved")
+    port = re.search(r":(\d+)/", page.url).group(1)  # type: ignore[union-attr]
+    process.kill()
+    process.wait()
+    reason.fill("half a sentence, typed while nobody listened")
+    expect(state).to_contain_text("this browser keeps it")
+    for step in ("the browser's own", "the server's"):
+        process, _ = start("--no-browser", "--port", port)
+        page.reload()
+        expect(reason).to_have_value("half a sentence, typed while nobody listened")
+        if step == "the browser's own":
+            page.get_by_role("radio", name="B much better").check()  # any change sends it all
+            expect(state).to_have_text("Draft saved")
+            page.evaluate("localStorage.clear()")
+        process.kill()
+        process.wait()
+    page.watched.console.clear()  # the browser itself reports the requests that nobody answered
 
 
 def test_who_judged_a_demo_is_told_how_to_train_with_it(serve_app):

@@ -58,6 +58,19 @@ class World:
         (new,) = {each["id"] for each in people.invites(self.site.db)} - before
         return new
 
+    def token(self, collection: str) -> str:
+        """The id of a new one for programs."""
+        before = {each["id"] for each in people.tokens(self.site.db)}
+        people.new_token(self.site.db, self.person("owner").id, "status", time.time(), 3600, collection)
+        (new,) = {each["id"] for each in people.tokens(self.site.db)} - before
+        return new
+
+    def item(self, collection: str) -> str:
+        """One that nobody is handed, so that there is something to decide about it."""
+        item = queue.items(self.site.db, collection, limit=1)[0]
+        queue.quarantine(self.site.db, item.id, "skipped: unreadable", time.time())
+        return item.id
+
     def objects(self, person: people.Person | None, collection: str, *, judged: bool) -> dict[str, str]:
         """What stands in a path: own objects for somebody of `collection`."""
         someone = self.person("annotator", collection)
@@ -65,19 +78,22 @@ class World:
         return {
             "collection": collection,
             "assignment": self.assignment(person if judges and person else someone, collection, judged=judged),
+            "item": self.item(collection),
             "person": someone.id,
             "invite": self.invite(collection),
+            "token_id": self.token(collection),
             "token": people.new_invite(self.site.db, "annotator", "", time.time(), 3600),
         }
 
 
 @dataclass(frozen=True)
 class Case:
-    """Who may, and what is sent. `json`: by our script, else by a form."""
+    """Who may, and what is sent. `json`: by our script, else by a form; `scope`: by a program."""
 
     who: str
     fields: dict[str, Any] = field(default_factory=dict)
     json: bool = False
+    scope: str = ""  # asked for by a program, whose token is for this
     judged: bool = False  # needs an assignment that was answered
     ok: tuple[int, ...] = (200, 204, 303)
 
@@ -103,8 +119,20 @@ CASES = {
     "GET /c/{collection}/quality": Case(LOOKS),
     "POST /c/{collection}/guideline": Case(LEADS, {"text": "Be fair."}),
     "POST /c/{collection}/status": Case(LEADS, {"status": "open"}),
+    "GET /c/{collection}/disputed": Case(LEADS),
+    "POST /c/{collection}/items/{item}/decide": Case(
+        LEADS, {"decision": "requeue", "more": "1", "cause": "", "words": ""}
+    ),
+    "GET /c/{collection}/quarantined": Case(LEADS),
+    "POST /c/{collection}/items/{item}/let-back": Case(LEADS),
+    "POST /c/{collection}/items/{item}/keep-out": Case(LEADS, {"from": "leaks"}),
+    "GET /c/{collection}/leaks": Case(LEADS),
     "GET /c/{collection}/export": Case(LEADS),
     "POST /c/{collection}/export": Case(LEADS, {"kind": "preferences", "rule": "raw", "format": "raw"}),
+    "GET /api/export/{collection}": Case(LEADS, scope="export"),
+    "GET /api/status/{collection}": Case(LOOKS, scope="status"),
+    "POST /tokens": Case("O", {"scope": "export", "collection": "", "days": "1"}),
+    "POST /tokens/{token_id}/revoke": Case("O"),
     "GET /people": Case(LEADS),
     "POST /invites": Case(LEADS, {"role": "viewer", "collection": "", "days": "1", "uses": "1"}),
     "POST /invites/{invite}/revoke": Case(LEADS),
@@ -127,7 +155,7 @@ CASES = {
     "POST /account/demographics": Case(SIGNED, NO_ANSWERS),
     "POST /account/demographics/forget": Case(SIGNED),
 }
-OBJECTS = ("{collection}", "{assignment}", "{person}", "{invite}")
+OBJECTS = ("{collection}", "{assignment}", "{item}", "{person}", "{invite}", "{token_id}")
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +174,11 @@ def world(tmp_path_factory) -> Iterator[World]:
 
 def send(world: World, person: people.Person | None, key: str, case: Case, objects: dict[str, str]) -> Any:
     method, pattern = key.split()
-    client, path = world.site.client(person), pattern.format(**objects)
+    client, path = world.site.client(None if case.scope else person), pattern.format(**objects)
     fields = {name: f"new {next(world.numbers)}" if value == "<new>" else value for name, value in case.fields.items()}
+    if case.scope:
+        token = people.new_token(world.site.db, person.id, case.scope, time.time(), 60) if person else "trueup_guessed"
+        return client.get(path, headers={"authorization": f"Bearer {token}"})
     if method == "GET":
         return client.get(path)
     if case.json:
@@ -186,7 +217,7 @@ def test_each_role_gets_what_is_its_own(world, key):
         elif role is None:
             assert turned_away(answer), answer.status_code
         else:
-            assert answer.status_code in (403, 404), (role, answer.status_code)
+            assert answer.status_code in ((401,) if case.scope else (403, 404)), (role, answer.status_code)
 
 
 @pytest.mark.parametrize("key", [key for key in CASES if any(each in key for each in OBJECTS)])
@@ -209,7 +240,7 @@ def test_nobody_gets_what_is_another_tenants(world, key):
 @pytest.mark.parametrize("wild", ["0" * 16, "'", "%00", "..", "x" * 300, "%F0%9F%92%A9", "1 OR 1=1", "__proto__"])
 def test_ids_that_nobody_has_are_not_found(world, key, wild):
     case = CASES[key]
-    objects = dict.fromkeys(("collection", "assignment", "person", "invite"), wild)
+    objects = dict.fromkeys(("collection", "assignment", "item", "person", "invite", "token_id"), wild)
     answer = send(world, world.person("owner"), key, case, objects)
     # A path of dots is resolved by the client before it is sent; where it leads is again a page of ours.
     assert answer.status_code in (404, 405) or (wild == ".." and answer.status_code < 500), answer.status_code
@@ -225,6 +256,15 @@ def test_a_foreign_thing_and_no_thing_are_told_apart_by_nothing(world):
     said = [client.json(f"/a/{id}/renew").text.replace(id, "") for id in (theirs, "0" * 16)]
     assert said[0] == said[1]
     assert "two" not in client.get("/").text
+
+
+@pytest.mark.parametrize("key", [key for key in CASES if "{item}" in key])
+def test_an_item_of_another_collection_is_not_found_under_ones_own(world, key):
+    """Both belong to the owner, who would have the right; the item is still none of that collection."""
+    objects = {"collection": world.site.collection, "item": world.item(world.other)}
+    answer = send(world, world.person("owner"), key, CASES[key], objects)
+    assert answer.status_code == 404
+    assert queue.items(world.site.db, world.other, limit=1)[0].state == "quarantined", "nothing was done to it"
 
 
 def test_own_work_cannot_be_paged_into_somebody_elses(world):
@@ -293,7 +333,7 @@ def test_no_answer_of_the_server_names_a_model_or_a_gold(site_of_app):
         view = answer.json()
         assert set(view) == {
             *("assignment", "kind", "question", "criteria", "axes", "ties", "both_bad", "strength", "rationale"),
-            *("prompt", "completions", "flags", "guideline", "draft", "warning", "mine", "rendered"),
+            *("prompt", "completions", "covered", "flags", "guideline", "draft", "warning", "mine", "rendered"),
         }
         texts.append(client.json(f"/a/{view['assignment']}/answer", key=str(turn), answer={"choice": 1}).text)
     texts += [client.get(f"/c/{collection}/mine").text, client.json(f"/c/{collection}/undo").text]
@@ -411,9 +451,15 @@ def test_progress_counts_and_names_people_only_to_those_who_lead(seated, site_of
     path = f"/c/{site_of_app.collection}/progress"
     manager, viewer = (site_of_app.client(site_of_app.person(role, role)) for role in ("manager", "viewer"))
     page = manager.get(path).text
-    assert "<dt>Judgements</dt><dd>1</dd>" in page and seated.person.judge in page and seated.person.name in page
+    assert (
+        "<dt>Judgements</dt><dd>1</dd>" in page
+        and "Time left" in page
+        and seated.person.judge in page
+        and seated.person.name in page
+    )
     page = viewer.get(path).text
     assert seated.person.judge in page and seated.person.name not in page and "Close" not in page
+    assert "disputed" not in page and "quarantined" not in page, "whoever only looks is shown no way to decide"
     assert manager.form(f"/c/{site_of_app.collection}/status", status="closed").status_code == 303
     held = seated.get(f"/c/{site_of_app.collection}/next").json()["assignment"]
     answer = seated.json(f"/a/{held}/answer", key="2", answer={"choice": 0})

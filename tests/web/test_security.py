@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import re
+import secrets
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -20,7 +21,7 @@ from starlette.testclient import TestClient
 from trueup.errors import ConfigError, WorkspaceError
 from trueup.store import people, queue
 from trueup.web import auth, create_app, security
-from trueup.web.limits import Limit, Limits, Meter
+from trueup.web.limits import Limit, Limits, Meter, network_of
 from trueup.web.security import BODY_LIMIT, SECRET_FILE, Refused, read_secret
 from trueup.web.serve import Binding, Server, check_binding, prepare
 
@@ -359,7 +360,7 @@ def test_a_key_of_a_window_is_short(site_of_app):
     client = site_of_app.client(None)
     client.sign_in("x" * 500_000, "some long password")
     meter = site_of_app.app.state.site.meter
-    assert max(len(who) for _, who in meter._windows) <= people.LONGEST_NAME
+    assert max(map(len, meter.known())) <= people.LONGEST_NAME
 
 
 def test_passwords_cannot_be_tried_in_bursts(app, site_of_app):
@@ -398,10 +399,93 @@ def test_windows_end_and_are_forgotten():
         now[0] += 60
     for index in range(1000):
         meter.count("look", f"10.0.0.{index}", Limit(3, 60))
-    assert len(meter._windows) <= 10
+    assert len(meter.known()) <= 10
+    meter.count("export", "an hour", Limit(3, 3600))
     now[0] += 60
-    meter.count("look", "last", Limit(3, 60))
-    assert len(meter._windows) == 1, "an address lives no longer than its window"
+    meter.count("act", "last", Limit(3, 60))
+    assert meter.known() == {"an hour", "last"}, "an address lives no longer than its window"
+
+
+def test_ever_new_addresses_do_not_make_wrong_passwords_forgotten():
+    meter = Meter(lambda: 0.0, most=10)
+    meter.count("sign in as", "ada", Limit(1, 60))
+    for index in range(1000):
+        meter.count("sign in", f"10.0.0.{index}", Limit(1, 60))
+    with pytest.raises(Refused):
+        meter.count("sign in as", "ada", Limit(1, 60))
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_address_counts_with_its_network(address, counted):
+    assert network_of(address) == counted
+
+
+def test_a_change_of_the_ipv6_address_is_no_new_start(serve_app):
+    small = serve_app(Limits(sign_in_address=Limit(3, 60)))
+
+    def start_from(address):
+        client = TestClient(small.app, base_url="http://127.0.0.1", client=(address, 5))
+        return client.get("/start?token=wrong").status_code
+
+    assert [start_from(f"2001:db8:1:2::{index}") for index in range(5)] == [403] * 3 + [429] * 2
+    assert start_from("2001:db8:1:3::1") == 403, "a neighbour is somebody else"
+
+
+def burst_of_sign_ins(site):
+    client = site.client(None)
+    return lambda: client.sign_in(f"name {secrets.token_hex(4)}", "wrong")
+
+
+def burst_of_acceptances(site):
+    client = site.client(None)
+    client.get("/login")
+    path = f"/invite/{secrets.token_urlsafe(32)}"
+    return lambda: client.form(path, name="Mallory", password="a guess at a good password")
+
+
+def burst_of_exports(site):
+    client = site.client(site.person("boss", "manager"))
+    fields = {"kind": "preferences", "rule": "raw", "format": "raw"}
+    return lambda: client.form(f"/c/{site.collection}/export", **fields)
+
+
+def burst_of_answers(site):
+    client = site.client(site.ready(site.person("judge")))
+    assignment = client.get(f"/c/{site.collection}/next").json()["assignment"]
+    return lambda: client.json(f"/a/{assignment}/answer", key="one", answer={"choice": 1})
+
+
+@pytest.mark.parametrize(
+    ("burst", "limit", "taken"),
+    [
+        (burst_of_sign_ins, "sign_in_address", 403),
+        (burst_of_acceptances, "sign_in_address", 400),
+        (burst_of_exports, "export", 400),  # nothing to export yet
+        (burst_of_answers, "act", 200),
+    ],
+)
+def test_a_burst_reaches_its_limit_and_recovers_when_the_window_ends(serve_app, burst, limit, taken):
+    site = serve_app(Limits(**{limit: Limit(3, 60)}))
+    now = [1000.0]
+    site.app.state.site.meter.now = lambda: now[0]
+    send = burst(site)
+    assert [send().status_code for _ in range(5)] == [taken] * 3 + [429] * 2
+    now[0] += 59
+    assert "wait 1 s" in send().text.replace("wait 2 s", "wait 1 s")
+    now[0] += 1
+    assert [send().status_code for _ in range(4)] == [taken] * 3 + [429]
 
 
 def test_a_forwarded_address_is_believed_only_from_the_proxy():
@@ -410,6 +494,23 @@ def test_a_forwarded_address_is_believed_only_from_the_proxy():
     assert behind._server.config.proxy_headers and behind._server.config.forwarded_allow_ips == "10.0.0.1"
     for server in (plain, behind):
         server._socket.close()
+
+
+@pytest.mark.parametrize(
+    ("proxy", "sender", "counted"),
+    [
+        ("", "127.0.0.1", "127.0.0.1"),
+        ("10.0.0.1", "10.0.0.1", "203.0.113.7"),  # the last one that the proxy itself did not make up
+        ("10.0.0.1", "10.0.0.2", "10.0.0.2"),
+    ],
+)
+def test_a_burst_cannot_hide_behind_a_header(app, proxy, sender, counted):
+    server = Server(app, Binding(proxy=proxy))
+    server._socket.close()
+    server._server.config.load()
+    client = TestClient(server._server.config.loaded_app, base_url="http://127.0.0.1", client=(sender, 5))
+    client.get("/start?token=wrong", headers={"x-forwarded-for": "198.51.100.1, 203.0.113.7"})
+    assert app.state.site.meter.known() == {counted}
 
 
 # What it says when something breaks

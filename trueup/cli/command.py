@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import TrueupError
+
 if TYPE_CHECKING:
     from ..store import Workspace
 
@@ -17,11 +19,12 @@ _JSON = "trueup.json"
 
 @dataclass(frozen=True)
 class Result:
-    """What a command found: `data` for `--json`, `text` for people."""
+    """What a command found: `data` for `--json`, `text` for people. With `refused` it is printed, and the exit is 1."""
 
     data: Any
     text: str
     as_json: bool = False
+    refused: TrueupError | None = None
 
 
 class Command(click.Command):
@@ -71,6 +74,11 @@ def write_examples(examples: str, formatter: click.HelpFormatter) -> None:
     with formatter.section("Examples"):
         for line in examples.strip().splitlines():
             formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+
+
+def lines_instead() -> bool:
+    """Whether `--json` was given, to a command that then prints JSON lines itself as they come."""
+    return bool(click.get_current_context().meta.pop(_JSON, False))
 
 
 @contextmanager

@@ -165,6 +165,30 @@ def export(ref: str, file: str, view: str, conversational: bool, split: str | No
 
 
 @data.command(
+    "join",
+    examples="""
+    trueup data join helpful=votes1 harmless=votes2 --name both
+    trueup data join monday tuesday --name week
+    """,
+)
+@click.argument("sets", metavar="[OBJECTIVE=]ID...", nargs=-1, required=True)
+@click.option("--name", default="", help="A name for the joined set, to use in place of its id.")
+def join(sets: tuple[str, ...], name: str) -> Result:
+    """Make one set of several sets of judgements, each marked as made on an objective if you name one.
+
+    A prompt that is held out in one of them is held out in the joined set.
+    """
+    from .. import api
+
+    named = [
+        (objective, ref) if equals else given for given in sets for objective, equals, ref in [given.partition("=")]
+    ]
+    with workspace() as ws:
+        artifact = api.join_data(ws, named, name=name)
+        return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
+
+
+@data.command(
     "show",
     examples="""
     trueup data show demos

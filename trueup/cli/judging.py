@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from .quality import ASKING
 from .settings import stage_settings
 from .team import TEAM, read_text
 from .text import artifact_data, artifact_line, named, table
+from .tokens import token
 
 if TYPE_CHECKING:
     from ..feedback.status import Status
@@ -152,7 +154,8 @@ def status(collection: str | None) -> Result:
     "retrain",
     examples="""
     trueup feedback retrain relabel --votes add --name reward-mine
-    trueup feedback retrain relabel --votes only-mine --steps 40
+    trueup feedback retrain relabel --votes only-mine --judge me
+    trueup feedback retrain titles --judge human:abc234 --steps 40
     """,
 )
 @click.argument("collection", metavar="NAME")
@@ -163,12 +166,15 @@ def status(collection: str | None) -> Result:
     show_default=True,
     help="Add people's judgements to those the model learnt from, or learn from theirs alone.",
 )
+@click.option(
+    "--judge", default="", metavar="JUDGE", help="One person's votes: a pseudonym, or 'me' [default: all people]"
+)
 @click.option("--reward", default="reward", show_default=True, metavar="ID", help="The reward model to train again.")
 @click.option(
     "--steps", type=click.IntRange(min=0), default=0, help="Optimizer steps [default: half of the first time]"
 )
 @click.option("--name", default="", help="A name for the new reward model.")
-def retrain(collection: str, votes: str, reward: str, steps: int, name: str) -> Result:
+def retrain(collection: str, **settings: Any) -> Result:
     """Train a reward model again with what people said, and see whether it agrees with them more than before.
 
     Agreement is measured on judgements that it did not learn from: held-out ones where there are a hundred, else each
@@ -177,22 +183,28 @@ def retrain(collection: str, votes: str, reward: str, steps: int, name: str) -> 
     from .. import api
 
     with workspace() as ws:
-        found = api.retrain(ws, collection, votes=votes, reward=reward, steps=steps, name=name)  # type: ignore[arg-type]
+        found = api.retrain(ws, collection, **settings)
     agreement = found["agreement"]
+    whose = _whose(agreement["with"])
     lines = [
-        named({key: value for key, value in found.items() if key != "agreement"}),
+        named({key: value for key, value in found.items() if key not in ("agreement", "judges")}),
         "",
-        *(_share(when, agreement[when]) for when in ("before", "after")),
-        f"tested on {agreement['tested_on']}; {agreement['gained']} pairs gained, {agreement['lost']} lost",
+        *(_share(whose, when, agreement[when]) for when in ("before", "after")),
+        f"tested on {agreement['tested_on']}: n = {agreement['n']} prompts, {agreement['gained']} gained, "
+        f"{agreement['lost']} lost",
         f"of {found['known_before']} tested judgements the model before knew what others said about the prompt",
         agreement["verdict"],
     ]
     return Result(found, "\n".join(lines))
 
 
-def _share(when: str, found: dict[str, Any]) -> str:
+def _whose(judges: Sequence[str]) -> str:
+    return judges[0] if len(judges) == 1 else f"{len(judges)} people"
+
+
+def _share(whose: str, when: str, found: dict[str, Any]) -> str:
     low, high = found["ci"]
-    return f"agreement {when:<6}  {found['value']:.3f} [{low:.3f}, {high:.3f}], n={found['n']}"
+    return f"agreement with {whose} {when:<6}  {found['value']:.3f} [{low:.3f}, {high:.3f}], n={found['n']}"
 
 
 def _status_text(found: Status) -> str:
@@ -213,6 +225,8 @@ def _status_text(found: Status) -> str:
         ),
         f"time left: {left} ({found.assumption})",
     ]
+    if found.warning:
+        parts.append(f"warning: {found.warning}")
     if found.leaks:
         parts.append(
             f"{found.leaks} items have a completion that names a model or its maker: look at them (see --json)"
@@ -253,7 +267,7 @@ def simulate(completions: str, seed: int, pairs_per_prompt: int, heldout: float,
         return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
 
 
-for command in (*ASKING, *TEAM):
+for command in (*ASKING, *TEAM, token):
     feedback.add_command(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -84,8 +85,14 @@ def _what_next(ws: Workspace) -> str:
     judged = queue.counts(ws.database, made[0].id)["judgements"] if made else 0
     if not judged:
         return ""
-    retrain = f"trueup --workspace {ws.path} feedback retrain {relabel.COLLECTION} --votes"
-    return f"{judged} judged. Train the reward model again with them:\n  {retrain} add\n  {retrain} only-mine"
+    trueup = f"trueup --workspace {shlex.quote(str(ws.path))}"
+    retrain = f"{trueup} feedback retrain {relabel.COLLECTION} --votes"
+    few = f" At least {relabel.FEWEST} that prefer something are needed; go on with\n  {trueup} label\n"
+    then = "Then train" if judged < relabel.FEWEST else " Train"
+    return (
+        f"{judged} judged.{few if judged < relabel.FEWEST else ''}{then} the reward model again with them:\n"
+        f"  {retrain} add\n  {retrain} only-mine"
+    )
 
 
 def _first_page(ws: Workspace, collection: str | None) -> str:

@@ -24,6 +24,8 @@ from .demo import demo
 from .judging import evaluate, feedback
 from .label import label
 from .models import ensemble, env, export, sample
+from .rewards import reward as audit
+from .rewards import rewards, score
 from .runs import runs
 from .text import to_json
 from .train import train
@@ -52,7 +54,9 @@ def root(workspace: str | None) -> None:
     """Tune language models on people's preferences: data, training, judging and evaluation in one workspace."""
 
 
-_WORK = (init, data, train, sample, label, feedback, evaluate)
+evaluate.add_command(audit)
+evaluate.add_command(rewards)
+_WORK = (init, data, train, sample, score, label, feedback, evaluate)
 _LOOK = (runs, artifacts, lineage, ensemble, export, gc, env, upgrade, demo)
 for command in (*_WORK, *_LOOK):
     root.add_command(command)

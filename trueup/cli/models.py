@@ -34,7 +34,7 @@ def sample(model: str, prompts: str, name: str, config: SampleConfig) -> Result:
     cls=Command,
     examples="""
     trueup ensemble judge1 judge2 judge3 judge4 --name jury
-    trueup train rl --policy sft --reward jury --prompts posts --set scoring.ensemble=min
+    trueup ensemble monday tuesday
     """,
 )
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import click
@@ -14,6 +15,22 @@ from .settings import stage_settings
 from .text import artifact_line, counted, printable, table
 
 SHOWN_WARNINGS = 20
+
+
+class _Words(click.Choice[str]):
+    """The words that a module of `feedback` knows, read when somebody needs them: to load NumPy takes a while."""
+
+    def __init__(self, module: str, name: str) -> None:
+        super().__init__(())
+        self.module, self.name_of_words = module, name
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return tuple(getattr(import_module(f"trueup.feedback.{self.module}"), self.name_of_words))
+
+    @choices.setter
+    def choices(self, words: tuple[str, ...]) -> None:
+        assert not words, "they come from their module"
 
 
 @click.command(
@@ -77,33 +94,50 @@ def quality(collection: str, stored: bool, seed: int) -> Result:
     examples="""
     trueup feedback choose helpfulness --completions drafts --n 200
     trueup feedback choose helpfulness --completions drafts --n 200 --strategy disagreement --reward a --reward b
+    trueup feedback choose helpfulness --reorder --n 50 --strategy uncertainty --reward a
     """,
 )
 @click.argument("collection")
-@click.option("--completions", multiple=True, required=True, metavar="ID", help="Completion set; may be repeated.")
-@click.option("--n", type=click.IntRange(min=1), required=True, help="How many items to add.")
+@click.option("--completions", multiple=True, metavar="ID", help="Completion set to choose from; may be repeated.")
+@click.option("--reorder", is_flag=True, help="Instead: which of the items that wait, unjudged, come first.")
+@click.option("--n", type=click.IntRange(min=1), required=True, help="How many items.")
 @click.option(
     "--strategy",
-    type=click.Choice(["random", "uncertainty", "disagreement", "diversity"]),
+    type=_Words("choose", "STRATEGIES"),
     default="random",
     show_default=True,
-    help="uncertainty: scores that nearly tie; disagreement: of several reward models; diversity: prompts far apart.",
+    help="uncertainty: scores that nearly tie; disagreement: of reward models, or inside an ensemble; "
+    "diversity: prompts far apart.",
 )
 @click.option("--reward", "rewards", multiple=True, metavar="ID", help="Reward model that scores; may be repeated.")
 @click.option("--random-share", type=float, default=0.2, show_default=True, help="Share drawn at random, 0.2 at least.")
 @click.option("--heldout", type=float, default=0.1, show_default=True, help="Share of new prompts kept for evaluation.")
 @click.option("--first", is_flag=True, help="Ask about these before everything that waits already.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides what is drawn.")
-def choose(collection: str, completions: tuple[str, ...], rewards: tuple[str, ...], **settings: Any) -> Result:
-    """Put the candidates most worth asking about into a collection, each with the probability it was chosen by."""
+def choose(
+    collection: str, completions: tuple[str, ...], reorder: bool, heldout: float, first: bool, **settings: Any
+) -> Result:
+    """Put the candidates most worth asking about into a collection, each with the probability it was chosen by.
+
+    With --reorder nothing is put in: of what waits there, unjudged, so many come first.
+    """
+    if reorder == bool(completions):
+        raise click.UsageError("choose from --completions, or --reorder what waits already")
+    source = click.get_current_context().get_parameter_source("heldout")
+    if reorder and (first or source is click.core.ParameterSource.COMMANDLINE):
+        raise click.UsageError("--first and --heldout have no meaning with --reorder: nothing is put in")
     from .. import asking
 
     with workspace() as ws:
-        found = asking.choose(ws, collection, completions=completions, rewards=rewards, **settings)
+        if reorder:
+            found = asking.reorder(ws, collection, **settings)
+            what = f"{counted(found['moved'], 'item')} of {found['candidates']:,} that wait come first"
+        else:
+            found = asking.choose(ws, collection, completions=completions, heldout=heldout, first=first, **settings)
+            what = f"{counted(found['added'], 'item')} added of {found['candidates']:,} candidates"
     text = (
-        f"{counted(found['added'], 'item')} added of {found['candidates']:,} candidates: "
-        f"{found['random']:,} at random, {found['chosen'] - found['random']:,} by {found['strategy']}; "
-        f"{found['heldout']:,} are held out"
+        f"{what}: {found['random']:,} at random, {found['chosen'] - found['random']:,} by {found['strategy']}; "
+        f"{found['heldout']:,} are held out; batch {found['batch']}"
     )
     return Result(found, text)
 
@@ -121,14 +155,14 @@ def choose(collection: str, completions: tuple[str, ...], rewards: tuple[str, ..
 @click.option(
     "--as",
     "kind",
-    type=click.Choice(["preferences", "unpaired", "demonstrations"]),
+    type=_Words("freeze", "KINDS"),
     default="preferences",
     show_default=True,
     help="What each row is: a judgement, a completion with its thumb, a prompt with what somebody wrote.",
 )
 @click.option(
     "--rule",
-    type=click.Choice(["raw", "soft", "majority", "bradley-terry", "dawid-skene"]),
+    type=_Words("pooling", "RULES"),
     default="raw",
     show_default=True,
     help="raw: one row a vote; the others make one row of the votes on an item.",
@@ -136,9 +170,10 @@ def choose(collection: str, completions: tuple[str, ...], rewards: tuple[str, ..
 @click.option(
     "--heldout",
     type=click.FloatRange(0, 1, max_open=True),
-    help="Share of prompts to hold out, anew. [default: as collected]",
+    help="Share of prompts to hold out, beside those that are already. [default: as collected]",
 )
 @click.option("--heldout-judge", "heldout_judges", multiple=True, metavar="JUDGE", help="Somebody only to evaluate by.")
+@click.option("--judge", "judges", multiple=True, metavar="JUDGE", help="Only this person's votes; may be repeated.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which prompts those are."
 )
@@ -258,18 +293,81 @@ def _planned(found: Mapping[str, Any]) -> str:
 
 
 def _quality_text(found: Mapping[str, Any]) -> str:
+    """Figures that were stored by an earlier version lack what is newer: such tables are left out."""
     value = found["value"]
     counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in value["counts"].items() if count)
-    lines = [f"{value['n']:,} judgements ({counts}), measured on {value['measured_on']}"]
+    lines = [f"{value['n']:,} judgements ({counts}), measured on {printable(value['measured_on'])}"]
     lines.append(f"computed {_ago(found['age'])}; {found['since']:,} judgements came since")
-    rows = [[name.replace("_", " "), *_interval(each)] for name, each in value["agreement"].items()]
-    lines += ["", table(["agreement", "value", "95% interval", "items"], rows)]
+    lines += ["", table(["agreement", "value", "95% interval", "items"], [*_agreement_rows(value)])]
     if value["cohen"]:
-        pairs = [[" and ".join(each["judges"]), *_interval(each)] for each in value["cohen"][:10]]
-        lines += ["", table(["Cohen's kappa", "value", "95% interval", "items"], pairs)]
+        lines += ["", *_cohen_lines(value["cohen"])]
     if value["slices"]:
         slices = [[each["slice"], each["value"], *_interval(each["percent"])] for each in value["slices"]]
         lines += ["", table(["slice", "", "agree", "95% interval", "items"], slices)]
+    if value.get("undecided"):
+        tenths = [[f"{each['first']:,} to {each['last']:,}", *_interval(each)] for each in value["undecided"]]
+        lines += ["", table(["judgements, in time", "nobody clearly better", "95% interval", "items"], tenths)]
+    if value.get("leaderboard"):
+        lines += ["", *_leaderboard_lines(value["leaderboard"])]
+    lines += ["", *_people_lines(value["judges"])]
+    warnings = value["warnings"]
+    lines += ["", *(f"warning: {warning}" for warning in warnings[:SHOWN_WARNINGS])] if warnings else []
+    if len(warnings) > SHOWN_WARNINGS:
+        lines.append(f"and {len(warnings) - SHOWN_WARNINGS:,} more (--json lists them all)")
+    return "\n".join(lines)
+
+
+def _agreement_rows(value: Mapping[str, Any]) -> Iterator[list[Any]]:
+    for name, each in value["agreement"].items():
+        yield [name.replace("_", " "), *_interval(each)]
+    if strength := value["strength"]:
+        yield ["how much better, alpha", *_interval(strength)]
+        if "quadratic" in strength:
+            yield ["how much better, quadratic kappa", *_interval(strength["quadratic"])]
+    if value.get("rankings"):
+        yield ["rankings, Kendall's tau-b", *_interval(value["rankings"])]
+    for flag, each in value.get("flags", {}).items():
+        if each["raised"]:
+            yield [f"flag '{flag}', Gwet's AC1", *_interval(each)]
+    if edits := value.get("edits"):
+        yield ["words changed by edits", *_interval(edits)]
+
+
+def _cohen_lines(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """With quadratic weights too where strength was asked for."""
+    head, rows = ["Cohen's kappa", "value", "95% interval", "items"], []
+    degrees = any("quadratic" in each for each in pairs)
+    for each in pairs[:10]:
+        degree = each.get("quadratic", {}).get("value")
+        rows.append([" and ".join(each["judges"]), *_interval(each), *([degree] if degrees else [])])
+    return [table(head + ["how much, quadratic"] * degrees, rows)]
+
+
+def _leaderboard_lines(found: Mapping[str, Any]) -> list[str]:
+    equal = {each["model"]: each for each in found["equal_length"]}
+    rows = []
+    for each in found["models"]:
+        alike = equal[each["model"]]
+        rows.append([each["component"] + 1, each["rank"], each["model"], *_rating(each), *_rating(alike), each["n"]])
+    head = ["group", "rank", "model", "rating", "95% interval", "at equal length", "95% interval", "votes"]
+    lines = [table(head, rows)]
+    lines.append(
+        f"{found['votes']:,} votes of {counted(found['judges'], 'judge')} on {counted(found['prompts'], 'prompt')}; "
+        "400 points are odds of ten to one, and the mean is 1,000"
+    )
+    if found["components"] > 1:
+        lines.append(f"{found['components']} groups of models never met one another: compare within a group only")
+    if found["capped"]:
+        lines.append(f"{found['capped']:,} votes beyond {found['most_a_day']} judgements of one person a day left out")
+    return lines
+
+
+def _rating(each: Mapping[str, Any]) -> list[Any]:
+    interval = None if each["low"] is None else f"{each['low']:,.0f} to {each['high']:,.0f}"
+    return [f"{each['value']:,.0f}", interval]
+
+
+def _people_lines(judges: Sequence[Mapping[str, Any]]) -> list[str]:
     shown = {
         "gold": "golds",
         "consensus": "as others",
@@ -277,14 +375,10 @@ def _quality_text(found: Mapping[str, Any]) -> str:
         "position": "first shown",
         "speed": "words/s",
         "consistency": "same again",
+        "skips": "skipped",
     }
-    people = [[p["judge"], p["n"], *((p.get(name) or {}).get("value") for name in shown)] for p in value["judges"]]
-    lines += ["", table(["judge", "judgements", *shown.values()], people)]
-    warnings = value["warnings"]
-    lines += ["", *(f"warning: {warning}" for warning in warnings[:SHOWN_WARNINGS])] if warnings else []
-    if len(warnings) > SHOWN_WARNINGS:
-        lines.append(f"and {len(warnings) - SHOWN_WARNINGS:,} more (--json lists them all)")
-    return "\n".join(lines)
+    people = [[p["judge"], p["n"], *((p.get(name) or {}).get("value") for name in shown)] for p in judges]
+    return [table(["judge", "judgements", *shown.values()], people)]
 
 
 def _interval(found: Mapping[str, Any]) -> list[Any]:

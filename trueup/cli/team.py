@@ -170,9 +170,11 @@ def guideline(collection: str, file: Path | None) -> Result:
     with workspace() as ws:
         found = queue.collection(ws.database, collection)
         if file is not None:
-            version = queue.add_guideline(ws.database, found.id, read_text(file), time.time())
-            if version != found.guideline:
-                audit.note(ws.database, time.time(), "", "changed the guideline", found.id, version=version)
+            text, now = read_text(file), time.time()
+            with ws.database.write() as connection:
+                version = queue.add_guideline(connection, found.id, text, now)
+                if version != found.guideline:
+                    audit.note_within(connection, now, "", "changed the guideline", found.id, version=version)
             found = queue.collection(ws.database, found.id)
         versions = queue.guidelines(ws.database, found.id)
     current = next(each for each in versions if each["id"] == found.guideline)
@@ -196,8 +198,9 @@ def close(collection: str, reopen: bool) -> Result:
 
     with workspace() as ws:
         found = queue.collection(ws.database, collection)
-        queue.set_status(ws.database, found.id, "open" if reopen else "closed")
-        audit.note(ws.database, time.time(), "", "opened" if reopen else "closed", found.id)
+        with ws.database.write() as connection:
+            queue.set_status(connection, found.id, "open" if reopen else "closed")
+            audit.note_within(connection, time.time(), "", "opened" if reopen else "closed", found.id)
     state = "open" if reopen else "closed"
     return Result({"collection": found.id, "state": state}, f"{found.name} is {state}")
 
@@ -326,17 +329,11 @@ def _quarantined(ws: Workspace, collection: str, limit: int) -> Result:
 
 
 def _cleared(ws: Workspace, collection: str, item: str) -> Result:
-    from ..store import audit, queue
+    from ..feedback.adjudicate import let_back
+    from ..store import queue
 
-    id, after = queue.collection(ws.database, collection).id, -1
-    while page := queue.items(ws.database, id, after, state="quarantined"):
-        for each in page:
-            if each.id == item:
-                queue.clear(ws.database, item, time.time())
-                audit.note(ws.database, time.time(), "", "cleared a quarantine", item, reason=each.reason)
-                return Result({"item": item, "was": each.reason}, f"{item} is handed out again; it was {each.reason}")
-        after = page[-1].position
-    raise NotFoundError(f"item '{item}' is not in quarantine", "--quarantined lists what is")
+    was = let_back(ws, queue.collection(ws.database, collection).id, item, now=time.time())
+    return Result({"item": item, "was": was}, f"{item} is handed out again; it was {was}")
 
 
 def _places(text: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Typed settings: the only place one is declared (`schema`) and the way one is read (`load`)."""
 
+from .audit import AuditConfig
 from .collection import CONFIGS, Axis, CollectionConfig, TaskKind
 from .describe import as_toml, reference
 from .keys import flat
@@ -28,6 +29,7 @@ __all__ = [
     "CONFIGS",
     "STAGES",
     "Architecture",
+    "AuditConfig",
     "Axis",
     "CollectionConfig",
     "ModelSettings",

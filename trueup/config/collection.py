@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from .audit import AuditConfig
 from .schema import STAGES, Count, Fraction, Table
 
 TaskKind = Literal["pair", "ranking", "rating", "thumbs", "edit"]
@@ -55,6 +56,9 @@ class CollectionConfig(Table):
     repeat_share: Fraction = Field(0.02, description="share of own items shown again later with sides swapped")
     quarantine_after: Count = Field(3, description="people who have to skip an item before nobody gets it any more")
     warning: str = Field("", description="content warning, shown before the work begins")
+    sensitive: tuple[str, ...] = Field(
+        (), description="words and categories of prompts; what has one stays covered until the person asks to see it"
+    )
     per_day: NonNegative = Field(0, description="most judgements of a person in a day (UTC); 0: no limit")
 
     @property
@@ -67,7 +71,9 @@ class CollectionConfig(Table):
         return max(self.overlap, min(SHARED, self.max_overlap))
 
 
-CONFIGS: dict[str, type[Table]] = {**STAGES, CollectionConfig.stage: CollectionConfig}
+CONFIGS: dict[str, type[Table]] = {
+    **STAGES, AuditConfig.stage: AuditConfig, CollectionConfig.stage: CollectionConfig,
+}  # fmt: skip
 
 
 def sound_axes(config: CollectionConfig) -> bool:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from .audit import AuditConfig
 from .collection import Axis, CollectionConfig
 from .keys import NONE, Setting, settings, tables, value
 from .rules import RULES, applies, idle
-from .schema import STAGES, Table
+from .schema import STAGES, Objective, Table
 
 
 def as_toml(config: Table) -> str:
@@ -52,9 +53,11 @@ def _key(key: object) -> str:
 
 def reference() -> str:
     """Markdown tables of every setting of every stage, with the rules that join them."""
-    parts = [_stage(name, cls) for name, cls in STAGES.items()]
-    shared = {name: cls for stage in STAGES.values() for name, cls in tables(stage).items()}
+    stages = STAGES | {AuditConfig.stage: AuditConfig}
+    parts = [_stage(name, cls) for name, cls in stages.items()]
+    shared = {name: cls for stage in stages.values() for name, cls in tables(stage).items()}
     parts += [_shared(name, cls) for name, cls in shared.items()]
+    parts += [_listed("scoring.objectives", Objective)]
     parts += [_collection()]
     return "\n\n".join(parts) + "\n"
 
@@ -88,8 +91,12 @@ def _collection() -> str:
     """Not a stage: nothing runs. People answer."""
     lines = ["## Collections", "", _sentence(CollectionConfig), "", *_rows(settings(CollectionConfig).values())]
     lines += _rules(CollectionConfig)
-    lines += ["", "### Table `[[axes]]`", "", _sentence(Axis), "", *_rows(settings(Axis).values())]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _listed("axes", Axis)])
+
+
+def _listed(key: str, cls: type[Table]) -> str:
+    """A table of which there may be several, in a list."""
+    return "\n".join([f"### Table `[[{key}]]`", "", _sentence(cls), "", *_rows(settings(cls).values())])
 
 
 def _rows(found: Iterable[Setting]) -> list[str]:

@@ -14,6 +14,7 @@ from .collection import MOST_LEVELS, THUMB, CollectionConfig, sound_axes
 from .schema import Table
 
 _COLLECTION = (CollectionConfig.stage,)
+_SCORES = ("rl", "winrate", "audit")
 _ALL = ("pretrain", "sft", "sample", "reward", "rl", "winrate")
 
 
@@ -67,7 +68,7 @@ RULES: tuple[Rule, ...] = (
         ("model.adapter", "model.lora_rank", "model.lora_alpha"),
         lambda c: True,
         "has no meaning here: nothing is trained",
-        ("sample", "winrate"),
+        ("sample", "winrate", "audit"),
     ),
     Rule(
         ("run.checkpoint_every", "run.evaluate_every", "run.micro_batch", "run.max_skipped", "run.tensorboard"),
@@ -106,13 +107,13 @@ RULES: tuple[Rule, ...] = (
             or (len(c.scoring.objectives) > 0 and all(each.weight == 0 for each in c.scoring.objectives))
         ),
         "must name each objective once and leave one with a weight",
-        ("rl", "winrate"),
+        _SCORES,
     ),
     Rule(
         ("scoring.penalty",),
         lambda c: c.scoring.ensemble != "penalised",
         "has a meaning only with scoring.ensemble = 'penalised'",
-        ("rl", "winrate"),
+        _SCORES,
     ),
     Rule(
         ("heldout",),

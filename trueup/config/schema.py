@@ -69,9 +69,9 @@ class Sampling(Table):
 class Objective(Table):
     """One head of a reward model, as it counts in the whole score."""
 
-    name: str
-    weight: float = 1.0
-    at_least: float | None = None  # a floor: each unit below it costs ten
+    name: str = Field(description="as the reward model calls it")
+    weight: float = Field(1.0, description="what it counts in the sum; 0 where only its floor counts")
+    at_least: float | None = Field(None, description="a floor to keep: each unit below it costs ten")
 
 
 class Scoring(Table):

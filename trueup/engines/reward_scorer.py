@@ -40,7 +40,12 @@ class RewardScorer:
         raw = self.raw(completions)
         if self.model.outputs == 1:
             return [Score(float(value)) for value in self.model.normalised(raw)[:, 0]]
-        return self._combined(self.model.by_objective(self.model.normalised(raw) if self.scoring.normalise else raw))
+        return self._combined(raw)
+
+    @torch.no_grad()
+    def by_member(self, completions: Sequence[Completion]) -> torch.Tensor:
+        """(completions, members): the whole score by each member alone, which is what they may disagree on."""
+        return self._whole(self.raw(completions))
 
     @torch.no_grad()
     def raw(self, completions: Sequence[Completion]) -> torch.Tensor:
@@ -55,12 +60,11 @@ class RewardScorer:
         ]
         return torch.cat(parts).float().cpu() if parts else torch.zeros(0, self.model.outputs)
 
-    def _combined(self, scores_com: torch.Tensor) -> list[Score]:
+    def _combined(self, raw: torch.Tensor) -> list[Score]:
         """Members are combined last, each a whole reward model of its own: what they disagree on is the whole score."""
-        whole_cm = weigh(scores_com, self._chosen)
-        value_c = of_members(whole_cm, self.scoring)
-        means_co = scores_com.mean(2)
-        spread_c = whole_cm.std(1, correction=0)
+        whole_cm = self._whole(raw)
+        value_c, spread_c = of_members(whole_cm, self.scoring), whole_cm.std(1, correction=0)
+        means_co = self.model.by_objective(self._scaled(raw)).mean(2)
         return [
             Score(
                 float(value_c[c]),
@@ -69,6 +73,12 @@ class RewardScorer:
             )
             for c in range(len(value_c))
         ]
+
+    def _whole(self, raw: torch.Tensor) -> torch.Tensor:
+        return weigh(self.model.by_objective(self._scaled(raw)), self._chosen)
+
+    def _scaled(self, raw: torch.Tensor) -> torch.Tensor:
+        return self.model.normalised(raw) if self.scoring.normalise else raw
 
     def _tokens(self, group: Sequence[Completion]) -> Group:
         """Encoded here, by the reward model's own tokenizer, from text: the policy's tokens mean nothing to it."""

@@ -65,6 +65,8 @@ def choose(
     that whoever stops early has a fair share of both.
     """
     _check(strategy, random_share, len(scores), n)
+    if strategy in ("uncertainty", "disagreement") and any(len(c.texts) < 2 for c in candidates):
+        raise ConfigError(f"{strategy} compares completions, and some candidates have only one", "random or diversity")
     heldout = np.array([c.heldout for c in candidates], dtype=bool)
     aside, training = np.flatnonzero(heldout), np.flatnonzero(~heldout)
     n = min(n, len(candidates))
@@ -97,7 +99,9 @@ def _check(strategy: str, random_share: float, scorers: int, n: int) -> None:
     if strategy == "uncertainty" and scorers < 1:
         raise ConfigError("uncertainty needs a reward model", "name one with --reward")
     if strategy == "disagreement" and scorers < 2:
-        raise ConfigError(f"disagreement needs several reward models, and was given {scorers}", "--reward for each")
+        raise ConfigError(
+            f"disagreement needs several reward models, and was given {scorers}", "--reward for each, or an ensemble"
+        )
     if n < 1:
         raise ConfigError(f"cannot choose {n} candidates", "ask for at least one")
 

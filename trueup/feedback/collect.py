@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from random import Random
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from ..config import CollectionConfig, check
 from ..errors import ConfigError, DataError, TrueupError, WorkspaceError
@@ -20,17 +20,13 @@ from ..records import Completion, Prompt
 from ..runs.progress import track
 from ..store import Artifact, Workspace, audit, queue, read_jsonl, write_jsonl
 from ..store.artifacts import check_name
-from ..store.items import ORDINARY, NewItem, Role
-from ..text.formats import split_by_prompt
-from .adjudicate import every_item
-from .golds import MANY
+from ..store.items import NewItem, Role
+from .golds import MANY, too_few
 from .leaks import LeakFinder
+from .splits import Split, known_sides, side_of
 
 MOST = 9  # completions of an item: a digit key each
-SPLIT_SEED = 0  # not the filling's: a prompt is on the same side in every collection, so their sets can be joined
 ROWS = "rows.jsonl"
-
-Split: TypeAlias = Literal["train", "heldout"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,7 @@ class Collected:
     golds: int
     left_out: Mapping[str, int] = field(default_factory=dict)
     leaks: int = 0  # items with a completion that names a model
+    warning: str = ""  # what the settings will not do
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -65,7 +62,7 @@ class Collected:
             "golds": self.golds,
             "left_out": dict(self.left_out),
             "leaks": self.leaks,
-        }
+        } | ({"warning": self.warning} if self.warning else {})
 
 
 def collect(
@@ -84,7 +81,7 @@ def collect(
     source, candidates = merged(workspace, completions)
     collection = open_collection(workspace, name, config, guideline, now)
     left_out: Counter[str] = Counter()
-    sides = _sides(workspace, collection.id)
+    sides = known_sides(workspace)
     items = fill(candidates, source, config, filling, left_out, _model_names(workspace, candidates), sides)
     found = leaks = added = 0
     with track(min(filling.limit or len(candidates), len(candidates)), f"filling '{name}'") as advance:
@@ -94,8 +91,11 @@ def collect(
             added += queue.add_items(workspace.database, collection.id, page, now)
     if not found:
         raise DataError(f"no prompt can be asked about: {_told(left_out)}", "sample more completions a prompt")
-    queue.add_items(workspace.database, collection.id, golds, now)
-    return Collected(collection, found, added, len(golds), dict(left_out), leaks)
+    checks = queue.add_items(workspace.database, collection.id, golds, now)
+    if added or checks:
+        about = {"artifact": source.id, "added": added, "checks": checks}
+        audit.note(workspace.database, now, "", "filled a collection", collection.id, **about)
+    return Collected(collection, found, added, len(golds), dict(left_out), leaks, too_few(config))
 
 
 def check_question(
@@ -112,7 +112,8 @@ def check_question(
         raise ConfigError("items_per_prompt is at least 1, limit at least 0, heldout from 0 to below 1")
     before = _known(workspace, name)
     settings = config.model_dump(mode="json")
-    if before and (different := [key for key, value in settings.items() if before.config.get(key) != value]):
+    asked = CollectionConfig.model_validate(dict(before.config)).model_dump(mode="json") if before else settings
+    if different := [key for key, value in settings.items() if asked[key] != value]:
         raise WorkspaceError(
             f"there is a collection '{name}' already, with another {', '.join(different)}",
             "what people were asked cannot change under them: give the new one another name",
@@ -190,6 +191,14 @@ def fill(
         yield None
 
 
+def calibrated(prompt: str, config: CollectionConfig, seed: int) -> tuple[Role, int]:
+    """Whether an item about this prompt (an id) is of the share that several people get, and how many get it."""
+    shared = config.calibration_overlap > config.overlap
+    if shared and _digest(seed, "calibration", prompt) < config.calibration_share * 2**64:
+        return "calibration", config.calibration_overlap
+    return "main", config.overlap
+
+
 # Inside
 
 
@@ -231,7 +240,6 @@ def _item(
     sides: Mapping[str, Split],
 ) -> NewItem:
     prompt = group[0].prompt
-    whole = _whole(prompt)
     role, overlap = _role(prompt.id, config, filling.seed)
     why: dict[str, Any] = {"strategy": "random", "probability": round(probability, 8)}
     if found := [word for completion in group for word in find_leaks(completion.text)]:
@@ -245,29 +253,15 @@ def _item(
         role=role,
         overlap=overlap,
         why=why,
-        split=sides.get(whole) or split_by_prompt(whole, filling.heldout, SPLIT_SEED),
+        split=side_of(prompt, sides, filling.heldout),
     )
-
-
-def _whole(prompt: Prompt) -> str:
-    """What has to stay on one side of the split."""
-    return str(prompt.meta.get("group", prompt.id))
-
-
-def _sides(workspace: Workspace, collection: str) -> dict[str, Split]:
-    """Where the prompts of a collection are already. One that gets more completions stays there, whatever share is
-    held out now: else some judgements on it would be learnt from and others tested on."""
-    return {_whole(item.prompt): item.split for item in every_item(workspace, collection) if item.role in ORDINARY}
 
 
 def _role(prompt: str, config: CollectionConfig, seed: int) -> tuple[Role, int]:
     """What an item is for, and how many people it goes to. By the prompt's id, so that it never changes."""
     if config.control_every and _digest(seed, "control", prompt) < 2**64 / (config.control_every + 1):
         return "control", MANY
-    shared = config.calibration_overlap > config.overlap
-    if shared and _digest(seed, "calibration", prompt) < config.calibration_share * 2**64:
-        return "calibration", config.calibration_overlap
-    return "main", config.overlap
+    return calibrated(prompt, config, seed)
 
 
 def _digest(seed: int, purpose: str, value: str) -> int:

@@ -22,11 +22,13 @@ from ..store.queue import Assignment
 from .answers import FLAGS, Answer, agreement, read_answer, to_judgement
 from .order import display_order
 from .schedule import Schedule
+from .welfare import covered
 
 DAY = 86_400.0
 MOST_UNDONE = 20  # how far back undo goes
 LONGEST_REASON = 500
 PERSONAL = "personal data"
+LIMIT_REACHED = "you put this aside, and have reached the most that one person may judge in a day"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class View:
     rationale: str
     prompt: tuple[dict[str, str], ...]  # {role, content}
     completions: tuple[str, ...]  # in the order of display
+    covered: tuple[bool, ...]  # of the prompt, then of each completion: not shown before the person asks for it
     flags: tuple[str, ...]
     guideline: dict[str, Any]  # {id, number, seen}: unless seen, it has to be read before the answer counts
     draft: dict[str, Any] | None
@@ -76,6 +79,7 @@ class Past:
     assignment: str
     prompt: str
     completions: tuple[str, ...]  # in the order of display
+    covered: bool  # something of it was not shown before they asked for it
     answer: dict[str, Any]  # as they gave it, by places on the screen
     submitted: float
     editable: bool
@@ -112,8 +116,9 @@ class Desk:
     def next(self, person: str) -> View | None:
         """What the person holds, or the next thing for them; None when there is nothing now (`progress` says why)."""
         schedule = self._schedule(person)
-        if self._over_limit(schedule) and queue.holding(self.db, self.id, person, self.now()) is None:
-            return None
+        if self._over_limit(schedule):  # nothing new; what is being judged or revised may be finished
+            held = queue.holding(self.db, self.id, person, self.now())
+            return None if held is None else self._view(held, schedule)
         order, lease = self._order(person), self.config.lease_minutes * 60
         for turn in schedule.turns():
             found = queue.hand_out(
@@ -161,6 +166,7 @@ class Desk:
         record = to_judgement(answer, mine, self._judge(person), self.now())
         record = replace(record, meta={**record.meta, "key": key})
         if not retry:
+            self._check_limit(mine, payload)
             self._set_aside(mine.item, answer)
         stored = queue.submit(self.db, assignment, person, key=key, record=record, now=self.now())
         schedule = self._schedule(person)
@@ -230,6 +236,7 @@ class Desk:
 
     def _view(self, mine: Assignment, schedule: Schedule) -> View:
         config, item = self.config, mine.item
+        shown = tuple(item.texts[i] for i in mine.order)
         return View(
             assignment=mine.id,
             kind=config.task,
@@ -241,7 +248,8 @@ class Desk:
             strength=config.strength,
             rationale=config.rationale,
             prompt=tuple({"role": m.role, "content": m.content} for m in item.prompt.messages),
-            completions=tuple(item.texts[i] for i in mine.order),
+            completions=shown,
+            covered=covered(config.sensitive, item.prompt, shown),
             flags=FLAGS,
             guideline=self._guideline(mine, mine.person),
             draft=mine.draft,
@@ -252,8 +260,9 @@ class Desk:
     def _past(self, mine: Assignment, said: Judgement) -> Past:
         assert mine.submitted is not None
         shown = tuple(mine.item.texts[i] for i in mine.order)
-        editable = self._why_fixed(mine) == ""
-        return Past(mine.id, mine.item.prompt.text, shown, dict(said.meta["answer"]), mine.submitted, editable)
+        hidden = any(covered(self.config.sensitive, mine.item.prompt, shown))
+        answer, editable = dict(said.meta["answer"]), self._why_fixed(mine) == ""
+        return Past(mine.id, mine.item.prompt.text, shown, hidden, answer, mine.submitted, editable)
 
     def _schedule(self, person: str) -> Schedule:
         now = self.now()
@@ -336,6 +345,17 @@ class Desk:
     def _check_editable(self, mine: Assignment) -> None:
         if why := self._why_fixed(mine):
             raise DataError(why, "go on with the next one")
+
+    def _check_limit(self, mine: Assignment, payload: Mapping[str, Any]) -> None:
+        """What was put aside is no longer begun: else a day's limit would end where somebody puts all aside first and
+        answers it afterwards. What they said stays as the draft with which the item comes again."""
+        if not self.config.per_day or mine.judgement or mine.state not in ("postponed", "skipped"):
+            return
+        held = queue.holding(self.db, self.id, mine.person, self.now())
+        begun = held is not None and not held.judgement
+        if self._schedule(mine.person).standing.today + begun >= self.config.per_day:
+            queue.save_draft(self.db, mine.id, mine.person, payload, self.now())
+            raise DataError(LIMIT_REACHED, "what you said is kept as a draft; submit it after midnight UTC")
 
     def _is_retry(self, mine: Assignment, key: str) -> bool:
         """The browser did not hear that its answer arrived."""

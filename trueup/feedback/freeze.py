@@ -20,11 +20,12 @@ from ..errors import ConfigError, DataError, nearest
 from ..records import Judgement
 from ..store import Artifact, Workspace, queue, write_jsonl
 from ..store.items import ORDINARY
-from ..text.formats import split_by_prompt
 from . import pooling
 from .adjudicate import Decision, decisions, every_item
 from .answers import BOTH_BAD
-from .pooling import RULES, THUMB, Rule
+from .desk import PERSONAL
+from .pooling import OF_THUMBS, RULES, THUMB, Rule
+from .splits import Split, group_of, known_sides, side_of
 
 Kind = Literal["preferences", "unpaired", "demonstrations"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -33,13 +34,15 @@ ROWS, VOTES = "rows.jsonl", "votes.jsonl"
 
 @dataclass(frozen=True)
 class Choice:
-    """How to freeze. `heldout` None keeps the split that the collection gave its prompts."""
+    """How to freeze. `heldout` None keeps the split that the collection gave its prompts; another share may hold out
+    more of them, and never fewer. `judges` takes the votes of these people and of nobody else."""
 
     kind: Kind = "preferences"
     rule: Rule = "raw"
     heldout: float | None = None
     heldout_judges: tuple[str, ...] = ()
     seed: int = 0
+    judges: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -48,8 +51,8 @@ class Choice:
             raise ConfigError(f"unknown rule '{self.rule}'{nearest(self.rule, RULES)}", ", ".join(RULES))
         if self.kind == "demonstrations" and self.rule != "raw":
             raise ConfigError("demonstrations are what people wrote: there is nothing to aggregate", "use rule 'raw'")
-        if self.kind == "unpaired" and self.rule == "bradley-terry":
-            raise ConfigError("Bradley-Terry compares, and a thumb compares nothing", "soft, majority or dawid-skene")
+        if self.kind == "unpaired" and self.rule not in OF_THUMBS:
+            raise ConfigError(f"'{self.rule}' compares, and a thumb compares nothing", ", ".join(OF_THUMBS))
 
 
 @dataclass(frozen=True)
@@ -78,22 +81,22 @@ class Frozen:
 def freeze(workspace: Workspace, collection: str, choice: Choice, *, name: str = "") -> Frozen:
     """The votes that stand in a collection as an artifact. Judges in `heldout_judges` only ever evaluate."""
     found = queue.collection(workspace.database, collection)
-    notes = _notes(workspace, found.id)
+    notes, sides = _notes(workspace, found.id), known_sides(workspace)
     decided = decisions(workspace, found.id)
     left_out: Counter[str] = Counter()
     with Spool() as spool:
         for judgement, about in queue.current_judgements(workspace.database, found.id):
-            vote = _prepared(judgement, about["item"], notes, choice)
+            vote = _prepared(judgement, about["item"], notes, sides, choice)
             why = why_out(vote, about, notes[about["item"]], decided.get(about["item"]), choice)
             spool.add(vote, notes[about["item"]].position, why)
             left_out[why] += bool(why)
         for each in decided.values():
-            if each.judgement is not None and choice.kind == "preferences":
-                vote = _prepared(each.judgement, each.item, notes, choice)
+            if each.judgement is not None and _takes_decision(each, choice):
+                vote = _prepared(each.judgement, each.item, notes, sides, choice)
                 why = quarantined(notes[each.item])
                 spool.add(vote, notes[each.item].position, why)
                 left_out[why] += bool(why)
-        _check_judges(choice.heldout_judges, spool.judges)
+        _check_judges((*choice.heldout_judges, *choice.judges), spool.judges)
         if not len(spool):
             raise _nothing(found, choice, left_out)
         return _write(workspace, found, choice, spool, left_out, notes, name)
@@ -106,6 +109,7 @@ class Note:
     position: int
     state: str
     reason: str
+    flagged_beside: bool  # another item about the same prompt is set aside for personal data
     completions: str
     finished: tuple[bool, ...]
     models: tuple[str, ...]
@@ -114,6 +118,8 @@ class Note:
 
 def why_out(vote: Judgement, about: Mapping[str, Any], note: Note, decision: Decision | None, choice: Choice) -> str:
     """Why a vote takes no part, or an empty text."""
+    if choice.judges and vote.judge not in choice.judges:
+        return "by somebody else"
     if about["role"] not in ORDINARY:
         return f"a check ({about['role']})"
     if about["round"] > 0:
@@ -124,7 +130,7 @@ def why_out(vote: Judgement, about: Mapping[str, Any], note: Note, decision: Dec
         return why
     if decision is not None and decision.decision == "ambiguous":
         return "ambiguous by adjudication"
-    if decision is not None and decision.judgement is not None and choice.kind == "preferences":
+    if decision is not None and decision.judgement is not None and _takes_decision(decision, choice):
         return "replaced by adjudication"
     if vote.judge in choice.heldout_judges and vote.split == "train":
         return "a held-out judge on a training prompt"
@@ -134,8 +140,14 @@ def why_out(vote: Judgement, about: Mapping[str, Any], note: Note, decision: Dec
 def quarantined(note: Note) -> str:
     """Holds for what was decided about an item as for the votes on it."""
     if note.state != "quarantined":
-        return ""
+        return f"its prompt is in quarantine: {PERSONAL}" if note.flagged_beside else ""
     return f"quarantined: {note.reason}" if note.reason else "quarantined"
+
+
+def _takes_decision(decision: Decision, choice: Choice) -> bool:
+    """An accepted answer stands for the votes, unless it is asked what certain people said, and it is not theirs."""
+    said = decision.judgement
+    return said is not None and choice.kind == "preferences" and (not choice.judges or said.judge in choice.judges)
 
 
 def _no_use(vote: Judgement, kind: Kind) -> str:
@@ -150,12 +162,13 @@ def _no_use(vote: Judgement, kind: Kind) -> str:
     return "" if len(set(vote.completions)) > 1 else "nothing to compare"
 
 
-def _prepared(judgement: Judgement, item: str, notes: Mapping[str, Note], choice: Choice) -> Judgement:
+def _prepared(
+    judgement: Judgement, item: str, notes: Mapping[str, Note], sides: Mapping[str, Split], choice: Choice
+) -> Judgement:
     """A vote with its split, what is known of its completions, and how likely its item was chosen: to weight back."""
-    split = judgement.split
-    if choice.heldout is not None:
-        group = str(judgement.prompt.meta.get("group", judgement.prompt.id))
-        split = split_by_prompt(group, choice.heldout, choice.seed)
+    split = sides.get(group_of(judgement.prompt), judgement.split)
+    if split == "train" and choice.heldout is not None:
+        split = side_of(judgement.prompt, {}, choice.heldout, choice.seed)
     note = notes[item]
     finished, models = _finished(judgement, note), _models(judgement, note)
     known = {"finished": [] if all(finished) else finished, "models": models, "why": dict(note.why)}
@@ -211,6 +224,7 @@ def _write(
             "heldout_judges": sorted(choice.heldout_judges),
             "left_out": dict(sorted((why, count) for why, count in left_out.items() if why)),
         }
+        meta |= {"judges": sorted(choice.judges)} if choice.judges else {}
         sets = sorted({notes[item].completions for item in spool.items})
         parents = {"completions" + (f" {i}" if i > 1 else ""): each for i, each in enumerate(sets, 1)}
         artifact = workspace.put(choice.kind, folder, parents=parents, meta=meta, name=name)
@@ -224,14 +238,13 @@ def _rows(spool: Spool, choice: Choice, left_out: Counter[str]) -> Iterator[dict
         return
     thumbs = choice.kind == "unpaired"
     expand = _thumbs if thumbs else _one
-    known: pooling.Truth = {}
-    if choice.rule == "dawid-skene":
-        everything = (each for vote in spool.votes() for each in expand(vote))
-        known = pooling.truth((pooling.said_of_thumbs if thumbs else pooling.said)(everything), 2 if thumbs else 3)
+    everything = (each for vote in spool.votes() for each in expand(vote))
+    known = pooling.learnt(everything, choice.rule, thumbs=thumbs)
     for group in spool.by_prompt():
         votes = [each for vote in group for each in expand(vote)]
         if choice.rule != "raw":
-            votes = list((pooling.pool_thumbs if thumbs else pooling.pool)(votes, choice.rule, known))
+            pooled = pooling.pool_thumbs(votes, choice.rule, known)
+            votes = list(pooled if thumbs else pooling.pool(votes, choice.rule, known, left_out))
         for vote in votes:
             if thumbs and pooling.thumb(vote) == 0.5:
                 left_out["as many thumbs up as down"] += 1
@@ -284,10 +297,16 @@ def _versions(workspace: Workspace, collection: str, seen: Mapping[str, int]) ->
 
 
 def _notes(workspace: Workspace, collection: str) -> dict[str, Note]:
-    return {
-        item.id: Note(item.position, item.state, item.reason, item.completions, item.finished, item.models, item.why)
-        for item in every_item(workspace, collection)
-    }
+    found: dict[str, Note] = {}
+    prompts: dict[str, str] = {}
+    personal: set[str] = set()
+    for item in every_item(workspace, collection):
+        kept = (item.position, item.state, item.reason, False, item.completions, item.finished, item.models, item.why)
+        found[item.id], prompts[item.id] = Note(*kept), item.prompt.id
+        if item.state == "quarantined" and PERSONAL in item.reason:
+            personal.add(item.prompt.id)
+    beside = (item for item, prompt in prompts.items() if prompt in personal)
+    return found | {item: replace(found[item], flagged_beside=True) for item in beside}
 
 
 def _check_judges(asked: Sequence[str], known: Mapping[str, int]) -> None:

@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from ..config import CollectionConfig
 from ..errors import DataError
 from ..records import Message, Prompt
+from ..stats.judges import GOOD
+from ..stats.planning import gold_pass_rate
 from ..store import Artifact, Workspace, queue, write_jsonl
 from ..store.items import ORDINARY, NewItem
 from ..text.sources import read_rows
 
 MANY = 1_000_000  # votes that a check may get: everybody is to see it
 ENOUGH = 3  # people who have to agree before an item can check others
+TELLING = 20  # golds that tell somebody who reads from somebody who does not
+TELLING_RIGHT = 15  # of them, to pass
+DOUBTFUL = 0.7  # right answers of somebody whose work is worth little
 HINT = 'a row: {"prompt": ..., "completions": [...], "ranks": [1, 2], "why": "..."}, or chosen and rejected'
+
+
+def too_few(config: CollectionConfig) -> str:
+    """What a qualification of so few items is worth, in numbers; empty where there is none, or where it has enough."""
+    n = config.qualification
+    if not 0 < n < TELLING:
+        return ""
+    needed = ceil(config.qualification_pass * n - 1e-9)
+    coin, doubtful, good = _pass_rates(n, needed)
+    enough = _pass_rates(TELLING, TELLING_RIGHT)
+    return (
+        f"a qualification of {n} items, {needed} right to pass, cannot tell a good judge from a poor one: a coin "
+        f"passes {coin:.0%} of the time, somebody right {DOUBTFUL:.0%} of the time {doubtful:.0%}, somebody right "
+        f"{GOOD:.0%} of the time {good:.0%}; with {TELLING} items and {TELLING_RIGHT} right it would be "
+        f"{enough[0]:.0%}, {enough[1]:.0%} and {enough[2]:.0%}"
+    )
 
 
 def read_golds(workspace: Workspace, file: Path, config: CollectionConfig) -> list[NewItem]:
@@ -72,6 +94,10 @@ def with_roles(golds: Iterable[NewItem], config: CollectionConfig) -> list[NewIt
 
 
 # Inside
+
+
+def _pass_rates(golds: int, needed: int) -> list[float]:
+    return [gold_pass_rate(accuracy, golds, needed) for accuracy in (0.5, DOUBTFUL, GOOD)]
 
 
 def _with_role(item: NewItem, role: Any) -> NewItem:

@@ -29,4 +29,8 @@ class LeakFinder:
 
     def __call__(self, text: str) -> list[str]:
         """What was found, once each, in the order in which it comes."""
-        return list(dict.fromkeys(found.group(1).lower() for found in self._pattern.finditer(text)))
+        return list(dict.fromkeys(text[start:end].lower() for start, end in self.places(text)))
+
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where it stands, as (start, end)."""
+        return [found.span(1) for found in self._pattern.finditer(text)]

@@ -1,4 +1,4 @@
-"""Several votes made into one: soft targets, majority, Bradley-Terry, Dawid-Skene.
+"""Several votes made into one: soft targets, majority, HelpSteer's rule, Bradley-Terry, and what weighs judges.
 
 Every rule works in item-fixed coordinates: completion i against completion j as the item lists them, never as somebody
 saw them displayed. Otherwise it would learn who likes the left side.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, Literal, get_args
 
@@ -15,11 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Judgement, digest
-from ..stats.aggregation import bradley_terry, dawid_skene, soft_target
+from ..stats.aggregation import (
+    bradley_terry,
+    crowd_bradley_terry,
+    dawid_skene,
+    mace,
+    soft_target,
+    three_most_similar,
+)
 from ..stats.agreement import Votes
 
-Rule = Literal["raw", "soft", "majority", "bradley-terry", "dawid-skene"]
+Rule = Literal["raw", "soft", "majority", "helpsteer", "bradley-terry", "crowd-bradley-terry", "dawid-skene", "mace"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+OF_THUMBS: tuple[Rule, ...] = ("raw", "soft", "majority", "dawid-skene", "mace")  # the others compare
+
+LEARNT: tuple[Rule, ...] = ("crowd-bradley-terry", "dawid-skene", "mace")
 
 THUMB = "thumb"
 PRIOR = 0.1  # of Bradley-Terry: without one, whoever never lost would be infinitely strong
@@ -50,20 +61,35 @@ def said_of_thumbs(votes: Iterable[Judgement]) -> Iterator[Said]:
         yield _group(vote), vote.judge, int(thumb(vote))
 
 
-def truth(everything: Iterable[Said], classes: int) -> Truth:
-    """Dawid-Skene over all votes of a set: how likely each class is, by what each judge turns out to be worth."""
+def learnt(votes: Iterable[Judgement], rule: Rule, *, thumbs: bool = False) -> Truth:
+    """What a rule has to know of all votes of a set before it can pool those on one prompt: how likely each class is,
+    by what each judge turns out to be worth. Nothing for the rules that look at one prompt at a time."""
+    if rule == "crowd-bradley-terry":
+        return _preferred(votes)
+    if rule in ("dawid-skene", "mace"):
+        return truth((said_of_thumbs if thumbs else said)(votes), 2 if thumbs else 3, rule)
+    return {}
+
+
+def truth(everything: Iterable[Said], classes: int, rule: Rule = "dawid-skene") -> Truth:
     places: dict[Any, int] = {}
     judges: dict[str, int] = {}
     rows = [
         (places.setdefault(what, len(places)), judges.setdefault(who, len(judges)), value)
         for what, who, value in everything
     ]
-    found = dawid_skene(Votes.of(*zip(*rows, strict=True)), classes)
+    found = (mace if rule == "mace" else dawid_skene)(Votes.of(*zip(*rows, strict=True)), classes)
     return {what: found.posterior[place] for what, place in places.items()}
 
 
-def pool(votes: Sequence[Judgement], rule: Rule, known: Truth) -> Iterator[Judgement]:
-    """The votes of one prompt as one judgement for each item, with a target for every pair."""
+def pool(
+    votes: Sequence[Judgement], rule: Rule, known: Truth, left_out: Counter[str] | None = None
+) -> Iterator[Judgement]:
+    """The votes of one prompt as one judgement for each item, with a target for every pair. `left_out` counts the votes
+    on items of which a rule makes nothing, by reason."""
+    if rule == "helpsteer":
+        yield from _by_degree(votes, Counter() if left_out is None else left_out)
+        return
     target = _targets(votes, rule, known)
     for (_, completions), group in grouped(votes).items():
         pairs = combinations(range(len(completions)), 2)
@@ -75,7 +101,7 @@ def pool_thumbs(votes: Sequence[Judgement], rule: Rule, known: Truth) -> Iterato
     """The thumbs of one prompt as one judgement for each completion, rated with the share or the chance of an up."""
     for what, group in grouped(votes).items():
         counts = Counter(thumb(vote) for vote in group)
-        if rule == "dawid-skene":
+        if rule in ("dawid-skene", "mace"):
             value = float(known[what][1])
         else:
             value = _leading(counts) if rule == "majority" else float(soft_target(counts[1.0], 0, len(group)))
@@ -97,7 +123,7 @@ def _targets(votes: Sequence[Judgement], rule: Rule, known: Truth) -> Target:
     strength = _strengths(votes) if rule == "bradley-terry" else {}
 
     def target(group: Sequence[Judgement], i: int, j: int) -> float:
-        if rule == "dawid-skene":
+        if rule in LEARNT:
             _, tie, first = known[(*_group(group[0]), i, j)]
             return float(first + tie / 2)
         if rule == "bradley-terry":
@@ -134,6 +160,88 @@ def _strengths(votes: Sequence[Judgement]) -> dict[str, float]:
     ]
     found = bradley_terry(pairs, len(place), PRIOR)
     return {text: float(found.value[i]) for text, i in place.items()}
+
+
+def _preferred(votes: Iterable[Judgement]) -> Truth:
+    """Bradley-Terry within each prompt, with the reliability of judges from all prompts together: for each pair how
+    likely a judge who always says what they mean prefers either."""
+    texts: dict[tuple[str, str], int] = {}
+    judges: dict[str, int] = {}
+    pairs: list[tuple[int, int, float, int]] = []
+    asked: dict[Any, tuple[int, int]] = {}
+    for vote in votes:
+        judge, prompt = judges.setdefault(vote.judge, len(judges)), vote.prompt.id
+        place = [texts.setdefault((prompt, text), len(texts)) for text in vote.completions]
+        for i, j, target in vote.pairs():
+            asked[(*_group(vote), i, j)] = place[i], place[j]
+            if place[i] != place[j]:
+                pairs.append((place[i], place[j], target, judge))
+    strength = crowd_bradley_terry(pairs, len(texts), PRIOR).strengths.value
+    chances = ((what, float(1 / (1 + np.exp(strength[j] - strength[i])))) for what, (i, j) in asked.items())
+    return {what: np.array([1 - first, 0.0, first]) for what, first in chances}
+
+
+# HelpSteer's rule
+
+
+def _by_degree(votes: Sequence[Judgement], left_out: Counter[str]) -> Iterator[Judgement]:
+    """Each pair by the mean of the three most similar votes on how much better; ratings likewise, axis by axis.
+
+    An item is left out with fewer than three votes, where on some pair the three still lie more than two steps apart,
+    and where in the end nothing is preferred.
+    """
+    for (_, completions), group in grouped(votes).items():
+        pairs = list(combinations(range(len(completions)), 2))
+        decided = len(group) == 1 and "adjudication" in group[0].meta  # it stands for the votes, and for itself
+        means = [_mean_degree([_degree(vote, i, j) for vote in group], decided) for i, j in pairs]
+        found = [degree for degree in means if degree is not None]
+        if why := _no_degree(3 if decided else len(group), len(found) < len(means), any(found)):
+            left_out[why] += len(group)
+            continue
+        targets = tuple(0.5 if not degree else float(degree > 0) for degree in found)
+        made = _made(group, "helpsteer", _places(len(completions), targets), targets=targets, ratings=_ratings(group))
+        yield replace(made, meta={**made.meta, "degrees": [round(degree, 6) for degree in found]})
+
+
+def _mean_degree(degrees: Sequence[float], decided: bool) -> float | None:
+    return degrees[0] if decided else three_most_similar(degrees)
+
+
+def _no_degree(votes: int, apart: bool, preferred: bool) -> str:
+    if votes < 3:
+        return "fewer than three votes on the item"
+    if apart:
+        return "no three votes on the item are similar"
+    return "" if preferred else "nothing is preferred by the three most similar votes"
+
+
+def _degree(vote: Judgement, i: int, j: int) -> float:
+    """How much better the first is: as was said of a pair, by ratings where there are some, else by one step."""
+    strength = vote.meta.get("strength")
+    if isinstance(strength, int | float) and len(vote.completions) == 2:
+        return -float(strength)  # above 0 it speaks for the second
+    rated = [_gap(vote.ratings[axis], i, j) for axis in _axes(vote)]
+    known = [gap for gap in rated if gap is not None]
+    return sum(known) / len(known) if known else 2 * _verdict(vote, i, j) - 1
+
+
+def _axes(vote: Judgement) -> Sequence[str]:
+    """The axes that speak for the whole."""
+    return ("overall",) if "overall" in vote.ratings else tuple(vote.ratings)
+
+
+def _gap(given: Sequence[float | None], i: int, j: int) -> float | None:
+    first, second = given[i], given[j]
+    return None if first is None or second is None else first - second
+
+
+def _ratings(group: Sequence[Judgement]) -> dict[str, tuple[float | None, ...]]:
+    """None where the three most similar ratings of a completion lie too far apart."""
+    found: dict[str, tuple[float | None, ...]] = {}
+    for axis in group[0].ratings:
+        columns = zip(*(vote.ratings[axis] for vote in group), strict=True)
+        found[axis] = tuple(three_most_similar([v for v in column if v is not None]) for column in columns)
+    return found
 
 
 def _places(k: int, targets: Sequence[float]) -> tuple[int, ...]:

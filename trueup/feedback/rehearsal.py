@@ -41,6 +41,7 @@ class SimulatedJudge:
     length: float = 0.0  # answers that go to the longer completion
     sticking: float = 0.0  # answers that repeat the key pressed before
     speed: float = 4.0  # words read a second
+    skipping: float = 0.03  # of the items they are handed
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class Work:
     again: Whole  # what judge 0 says when the items come again with sides swapped
     seconds: NDArray[np.float64]  # of judge 0
     words: Whole
+    skipped: Whole  # by each judge, beside the n that they answered
 
     @property
     def right(self) -> Mask:
@@ -135,7 +137,9 @@ def judged(judge: SimulatedJudge, n: int, random: np.random.Generator) -> Work:
     words = random.integers(*WORDS, n)
     seconds = words / judge.speed * np.exp(PAUSES * random.standard_normal(n))
     who = np.repeat(np.arange(JUDGES), n)
-    return Work(item, who, np.concatenate(chosen), first, pairs, slice(0, n), again, seconds, words)
+    skipping = np.array([each.skipping for each in people])
+    skipped = random.spawn(1)[0].negative_binomial(n, 1 - skipping)  # items handed out until n are answered
+    return Work(item, who, np.concatenate(chosen), first, pairs, slice(0, n), again, seconds, words, skipped)
 
 
 # What is asked of judge 0
@@ -180,15 +184,21 @@ def _drift(work: Work) -> Finding:
     return detectors.drift(work.right.tolist())
 
 
+def _skips(work: Work) -> Finding:
+    n, others = len(work.right), int(work.skipped[1:].sum())
+    return detectors.skip_rate(int(work.skipped[0]), n, others, n * (JUDGES - 1))
+
+
 def _any(work: Work) -> Finding:
     """Everything at once, as on the quality page: a fifth of the answers are golds, another are control pairs, and one
     in twenty comes again."""
     n = len(work.right)
     found = [
         detectors.gold_accuracy(int(work.right[::5].sum()), len(work.right[::5])),
+        detectors.sequential_gold_test(work.right[::5].tolist(), false_fail=detectors.ALARM),
         detectors.drift(work.right[1::5].tolist()),
         detectors.self_consistency(int(work.same[::20].sum()), len(work.same[::20])),
-        *(check(work) for check in (_others, _position, _length, _speed, _run)),
+        *(check(work) for check in (_others, _position, _length, _speed, _run, _skips)),
     ]
     warned = [each for each in found if each.warn]
     return Finding("0", float(len(warned)), None, None, n, bool(warned), f"{len(warned)} warnings")
@@ -230,6 +240,9 @@ CASES: tuple[Case, ...] = (
     Case("longest_run", "repeats 80% of keys", SimulatedJudge(sticking=0.8), 100, _run),
     Case("self_consistency", "answers by a coin", _COIN, 20, _consistency),
     Case("self_consistency", "answers by a coin", _COIN, 50, _consistency),
+    Case("skip_rate", "skips 10%, the others 3%", SimulatedJudge(skipping=0.1), 100, _skips),
+    Case("skip_rate", "skips 10%, the others 3%", SimulatedJudge(skipping=0.1), 200, _skips),
+    Case("skip_rate", "skips 20%, the others 3%", SimulatedJudge(skipping=0.2), 50, _skips),
     Case("drift", "tires: from none to all by a coin", SimulatedJudge(fatigue=1.0), 60, _drift),
     Case("drift", "tires: from none to all by a coin", SimulatedJudge(fatigue=1.0), 150, _drift),
     Case("drift", "tires: from none to all by a coin", SimulatedJudge(fatigue=1.0), 400, _drift),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any, Literal, get_args
 
 from ..config import CollectionConfig
@@ -23,8 +22,8 @@ from .collect import Filling, collect
 
 COLLECTION = "relabel"
 CANDIDATES = "candidates"  # what a demo calls the completions that its simulated people judged
-ENOUGH = 100  # decided pairs; with fewer an agreement is known to 10 points at best
-FEWEST = 8  # fewer cannot be split into something to learn from and something to be tested on
+ENOUGH = 100  # prompts; with fewer an agreement is known to 10 points at best
+FEWEST = 8  # prompts; fewer cannot be split into something to learn from and something to be tested on
 FOLDS = 2
 HELDOUT = 0.3
 
@@ -57,14 +56,14 @@ class Part:
 
 def parts(judgements: Sequence[Judgement], seed: int = 0) -> tuple[list[Part], str]:
     """How to test on what was not learnt from: the held-out prompts if there are enough, else each half in turn."""
-    decided = sum(map(_decided, judgements))
+    decided = _decided(judgements)
     if decided < FEWEST:
         raise DataError(
-            f"{decided} judgements that prefer something are too few to train on: {FEWEST} are the least",
+            f"judgements of {decided} prompts that prefer something are too few to train on: {FEWEST} are the least",
             "judge some more: trueup label",
         )
     heldout = [each for each in judgements if each.split == "heldout"]
-    if sum(map(_decided, heldout)) >= ENOUGH:
+    if _decided(heldout) >= ENOUGH:
         return [Part([each for each in judgements if each.split == "train"], heldout)], "held out"
     halves: dict[int, list[Judgement]] = {fold: [] for fold in range(FOLDS)}
     for fold, group in enumerate(_by_prompt(judgements, seed)):
@@ -74,27 +73,27 @@ def parts(judgements: Sequence[Judgement], seed: int = 0) -> tuple[list[Part], s
 
 
 def points(judgements: Sequence[Judgement], scores: Sequence[Sequence[float]]) -> list[float]:
-    """For every pair that somebody decided 1 if the scores agree, 0 if they disagree, a half if they are equal."""
-    pairs = [
-        (score[i], score[j], target)
-        for judgement, score in zip(judgements, scores, strict=True)
-        for i, j, target in judgement.pairs()
-        if target != 0.5
-    ]
-    if not pairs:
-        return []
-    first, second, targets = zip(*pairs, strict=True)
-    return [float(point) for point in pair_accuracy(first, second, targets)]
+    """For every prompt on which somebody decided something, how far the scores agree: from 0 to 1.
+
+    Of each decided pair 1 if they agree, a half if they are equal; over all pairs of the prompt the mean. The pairs of
+    one ranking hang together: counted one by one, three rankings of nine would pass for a hundred judgements.
+    """
+    said: dict[str, list[float]] = {}
+    for judgement, score in zip(judgements, scores, strict=True):
+        pairs = [(score[i], score[j], target) for i, j, target in judgement.pairs() if target != 0.5]
+        if pairs:
+            said.setdefault(judgement.prompt.id, []).extend(map(float, pair_accuracy(*zip(*pairs, strict=True))))
+    return [sum(each) / len(each) for each in said.values()]
 
 
-def compared(before: Sequence[float], after: Sequence[float], how: str) -> dict[str, Any]:
-    """Agreement before and after on the same pairs, and in words whether that says anything."""
-    assert len(before) == len(after) > 0
+def compared(before: Sequence[float], after: Sequence[float], how: str, whose: Sequence[str]) -> dict[str, Any]:
+    """Agreement with these people before and after on the same prompts, and in words whether that says anything."""
+    assert len(before) == len(after) > 0 and whose
     gained = sum(b < a for b, a in zip(before, after, strict=True))
     lost = sum(b > a for b, a in zip(before, after, strict=True))
-    p_value = sign_test(gained, lost)
-    found = {"before": _share(before), "after": _share(after), "gained": gained, "lost": lost, "p_value": p_value}
-    return found | {"n": len(after), "tested_on": how, "enough": len(after) >= ENOUGH, "verdict": _verdict(found)}
+    found = {"before": _share(before), "after": _share(after), "gained": gained, "lost": lost}
+    found |= {"p_value": sign_test(gained, lost), "with": list(whose), "n": len(after), "tested_on": how}
+    return found | {"enough": len(after) >= ENOUGH, "verdict": _verdict(found)}
 
 
 def _share(points: Sequence[float]) -> dict[str, Any]:
@@ -102,20 +101,21 @@ def _share(points: Sequence[float]) -> dict[str, Any]:
 
 
 def _verdict(found: dict[str, Any]) -> str:
-    n, change = found["after"]["n"], found["after"]["value"] - found["before"]["value"]
+    n, change = found["n"], found["after"]["value"] - found["before"]["value"]
     if n < ENOUGH:
         low, high = found["after"]["ci"]
         return (
-            f"{n} judgements are too few to say whether anything changed: agreement is known to lie somewhere from "
-            f"{low:.0%} to {high:.0%}. With {ENOUGH} or more this begins to mean something."
+            f"Too small to matter: n = {n} prompts, so agreement lies anywhere from {low:.0%} to {high:.0%}. "
+            f"With {ENOUGH} or more this begins to mean something."
         )
     if found["p_value"] >= 0.05:
         return "No difference that chance would not make as well."
     return f"The model agrees {'more' if change > 0 else 'less'} than before ({change:+.1%})."
 
 
-def _decided(judgement: Judgement) -> int:
-    return sum(judgement.ranks[i] != judgement.ranks[j] for i, j in combinations(range(len(judgement.ranks)), 2))
+def _decided(judgements: Sequence[Judgement]) -> int:
+    """Prompts on which somebody preferred something."""
+    return len({judgement.prompt.id for judgement in judgements if len(set(judgement.ranks)) > 1})
 
 
 def _by_prompt(judgements: Sequence[Judgement], seed: int) -> list[list[Judgement]]:

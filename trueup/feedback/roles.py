@@ -14,7 +14,8 @@ RIGHTS: dict[str, tuple[PersonRole, ...]] = {
     "manage collections": ("owner", "manager"),  # open, close, guideline
     "invite": ("owner", "manager"),  # annotators and viewers
     "export": ("owner", "manager"),  # judgements out of the workspace
-    "manage people": ("owner",),  # roles, deactivate, anonymise, invite managers and owners
+    "manage people": ("owner",),  # roles, deactivate, anonymise, invite managers and owners, demographics as counts
+    "manage tokens": ("owner",),  # let programs in
     "audit": ("owner",),
 }
 INVITES: dict[PersonRole, tuple[PersonRole, ...]] = {

@@ -7,11 +7,14 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from ..store import Workspace, queue
+from ..config import CollectionConfig
+from ..store import Workspace, queue, review
 from ..store import people as people_store
+from .golds import too_few
 
 RECENT = 20  # judgements of a person that their pace is taken from
 MOST_PEOPLE = 25  # who is asked for it: those who judged most
+LEAKS = "leaks"  # under which the `why` of an item holds the words of it that name its writer
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,14 @@ class Status:
     hours_left: float | None
     assumption: str
     leaks: int  # items with a completion that names its writer
+    warning: str = ""  # what the settings of the collection will not do
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def status(workspace: Workspace, collection: str, now: float, *, leaks: bool = True) -> Status:
-    """Counted from the rows, not from counters. `leaks` reads every item for words that give a model away."""
+    """Counted from the rows, not from counters. With `leaks` every item is read for the words that name its writer."""
     db = workspace.database
     found = queue.collection(db, collection)
     counts = queue.counts(db, found.id, now)
@@ -72,20 +76,16 @@ def status(workspace: Workspace, collection: str, now: float, *, leaks: bool = T
         seconds=pace,
         hours_left=hours,
         assumption=assumption,
-        leaks=len(leaking(workspace, found.id)) if leaks else 0,
+        leaks=review.count_noted(db, found.id, LEAKS) if leaks else 0,
+        warning=too_few(CollectionConfig.model_validate(dict(found.config))),
     )
 
 
 def leaking(workspace: Workspace, collection: str) -> list[dict[str, Any]]:
     """Items whose completions name a model or its maker, for a manager: {item, position, words}."""
-    found, after = [], -1
-    while page := queue.items(workspace.database, collection, after):
-        found += [
-            {"item": item.id, "position": item.position, "words": item.why["leaks"]}
-            for item in page
-            if "leaks" in item.why
-        ]
-        after = page[-1].position
+    found: list[dict[str, Any]] = []
+    while page := review.noted(workspace.database, collection, LEAKS, found[-1]["position"] if found else -1):
+        found += [{"item": item.id, "position": item.position, "words": item.why[LEAKS]} for item in page]
     return found
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Judgement
-from .answers import BOTH_BAD, agreement
+from .answers import BOTH_BAD, FLAGS, agreement
 
 ROLES = ("main", "calibration", "gold", "qualification", "control")
 WORK = (0, 1)  # the places of the ordinary ones among them
@@ -57,12 +57,14 @@ class Tally:
     votes: dict[str, Column] = field(default_factory=dict)
     both_bad: int = 0
     surplus: int = 0
+    quarantined: set[str] = field(default_factory=set)  # ids of items
+    edited: array[float] = field(default_factory=lambda: array("d"))  # of rewritten completions: item, share changed
     columns: dict[str, array[float]] = field(
         default_factory=lambda: {
             name: array("d")
             for name in (
                 "item", "judge", "role", "round", "guideline", "submitted", "seconds", "words",
-                "strength", "first", "longer", "gap", "right", "answer",
+                "strength", "first", "longer", "gap", "right", "answer", "flags",
             )
         }
     )  # fmt: skip
@@ -97,9 +99,12 @@ class Tally:
             "gap": gap,
             "right": float(agreement(key, judgement) == 1) if key else NONE,
             "answer": _displayed(judgement),
+            "flags": _flags(meta),
         }
         for name, value in values.items():
             self.columns[name].append(value)
+        if "edit" in meta and about["round"] == 0:
+            self.edited.extend((values["item"], _share_changed(judgement, meta["edit"])))
         self._vote(row, judgement)
 
     def _vote(self, row: int, judgement: Judgement) -> None:
@@ -139,11 +144,29 @@ def said(tally: Tally, kind: str, rows: NDArray[np.bool_] | None = None) -> Said
     return Said(item * MOST * MOST + part, item, judge, value, row)
 
 
-def tally_of(stream: Iterable[tuple[Judgement, Mapping[str, Any]]], keys: Mapping[str, Key]) -> Tally:
-    made = Tally()
+def tally_of(
+    stream: Iterable[tuple[Judgement, Mapping[str, Any]]], keys: Mapping[str, Key], quarantined: Iterable[str] = ()
+) -> Tally:
+    made = Tally(quarantined=set(quarantined))
     for judgement, about in stream:
         made.add(judgement, about, keys[about["item"]])
     return made
+
+
+def _flags(meta: Mapping[str, Any]) -> float:
+    """What was flagged anywhere in the item, as bits in the order of FLAGS."""
+    flags = meta.get("flags")
+    if not flags:
+        return 0.0
+    raised = {flag for given in (flags.get("prompt") or [], *(flags.get("completions") or [])) for flag in given}
+    return float(sum(1 << place for place, flag in enumerate(FLAGS) if flag in raised))
+
+
+def _share_changed(judgement: Judgement, edit: Mapping[str, Any]) -> float:
+    """Words replaced, removed or added, over the words of the longer of the two texts."""
+    of = edit["of"] if len(judgement.completions) > 2 else 0
+    longest = max(len(judgement.completions[place].split()) for place in (of, -1))
+    return min(1.0, int(edit["words_changed"]) / max(1, longest))
 
 
 def _seconds(meta: Mapping[str, Any]) -> float:

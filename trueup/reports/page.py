@@ -82,13 +82,11 @@ def demo_page(result: Mapping[str, Any]) -> str:
     if filled & {"versions", "notes"}:
         filled.add("settings")  # they share a section
     context["sections"] = [SECTIONS[key] for key in SECTIONS if key in filled]
-    return (
-        _environment().get_template("demo.html").render(css=Markup((HERE / "page.css").read_text("utf-8")), **context)
-    )
+    return environment().get_template("demo.html").render(css=Markup((HERE / "page.css").read_text("utf-8")), **context)
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -130,7 +128,7 @@ def _win_rates(rates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         reference_label="even",
         domain=(0, 1),
     )
-    return {"rows": rates, "chart": _both(draw, wide=820)}
+    return {"rows": rates, "chart": both(draw, wide=820)}
 
 
 def _reward_models(models: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -152,7 +150,7 @@ def _reward_models(models: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None
         mark_label="ceiling",
         domain=(min(0.5, *known), max(0.5, *known)),
     )
-    return {"rows": table, "chart": _both(draw, wide=820)}
+    return {"rows": table, "chart": both(draw, wide=820)}
 
 
 def _exhibits(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -171,7 +169,7 @@ def _exhibit(title: str, curve: Mapping[str, Any]) -> dict[str, Any]:
         lines = [_series("RL", curve, "sqrt_kl", metric)]
         lines += [_series("best of n", best, "sqrt_kl", metric)] if best else []
         draw = partial(line_chart, lines, "√KL from SFT, √nats", unit, f"{name} against √KL")
-        charts.append(_both(draw, wide=470))
+        charts.append(both(draw, wide=470))
     return {"title": title, "text": _moved(curve), "charts": charts, "caption": _exhibit_caption(curve, best)}
 
 
@@ -272,7 +270,7 @@ def _bare(words: Sequence[str]) -> list[str]:
 # --- small pieces ----------------------------------------------------------------------------------------------------
 
 
-def _both(draw: Callable[..., str], wide: int, narrow: int = 340) -> Markup:
+def both(draw: Callable[..., str], wide: int, narrow: int = 340) -> Markup:
     """A chart drawn twice, each at the size it is read: the style sheet shows one of them."""
     return Markup(f'<div class="wide">{draw(width=wide)}</div><div class="narrow">{draw(width=narrow)}</div>')
 

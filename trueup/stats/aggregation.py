@@ -54,6 +54,21 @@ def majority(votes: Votes) -> Majority:
     return Majority(one_each(given.item, numbers, n_items), value, tied, most / np.maximum(n, 1), n)
 
 
+def three_most_similar(values: Sequence[float], widest: float = 2.0) -> float | None:
+    """HelpSteer's rule: the mean of the three ratings that lie closest together; None where they spread over more than
+    `widest`, or where there are fewer than three: two that agree may be chance.
+
+    Where several threes are equally close, the mean of their means: the answer does not hang on the order.
+    """
+    if len(values) < 3:
+        return None
+    ordered = sorted(values)
+    threes = [ordered[i : i + 3] for i in range(len(ordered) - 2)]
+    closest = min(three[2] - three[0] for three in threes)
+    means = [sum(three) / 3 for three in threes if three[2] - three[0] == closest]
+    return sum(means) / len(means) if closest <= widest else None
+
+
 def soft_target(wins: ArrayLike, ties: ArrayLike, n: ArrayLike, a: float = 0.5) -> Floats:
     """The chance that the first is preferred, from counts: (wins + ties / 2 + a) / (n + 2a).
 
@@ -183,7 +198,15 @@ def _curvature(members: Ints, share: Floats, pull: Floats, n: int, prior: float)
 
 
 def _by_component(strength: Floats, members: Ints) -> Strengths:
-    label = np.arange(len(strength))
+    numbers, groups = components_of(members, len(strength))
+    sizes = np.bincount(numbers, minlength=len(groups))
+    centred = strength - (np.bincount(numbers, strength, len(groups)) / np.maximum(sizes, 1))[numbers]
+    return Strengths(centred, tuple(sorted(groups, key=lambda group: (-len(group), group))))
+
+
+def components_of(members: Ints, n: int) -> tuple[Ints, list[tuple[int, ...]]]:
+    """The component of each of n items, and the items of each; `members` are rows of items compared with each other."""
+    label = np.arange(n)
     edges = np.concatenate([members[:, [0, c]] for c in range(1, members.shape[1])] or [np.zeros((0, 2), np.int64)])
     edges = edges[(edges >= 0).all(1)]
     while True:  # every item takes the lowest number among its neighbours until nothing changes
@@ -194,10 +217,10 @@ def _by_component(strength: Floats, members: Ints) -> Strengths:
         if (lowest == label).all():
             break
         label = lowest
-    numbers, n = numbered(label)
-    centred = strength - (np.bincount(numbers, strength, n) / np.bincount(numbers, minlength=n))[numbers]
-    groups = [tuple(np.flatnonzero(numbers == group).tolist()) for group in range(n)]
-    return Strengths(centred, tuple(sorted(groups, key=lambda group: (-len(group), group))))
+    numbers, groups = numbered(label)
+    ordered = np.argsort(numbers, kind="stable")
+    parts = np.split(ordered, np.cumsum(np.bincount(numbers, minlength=groups))[:-1]) if n else []
+    return numbers, [tuple(part.tolist()) for part in parts]
 
 
 # Answers weighed by reliability
@@ -247,8 +270,26 @@ def one_coin(
     return _consensus(votes, n_classes, _coins, smoothing, tolerance, steps)
 
 
+def mace(
+    votes: Votes, n_classes: int, *, smoothing: float = 1.0, tolerance: float = 1e-6, steps: int = 500
+) -> Consensus:
+    """Hovy and others 2013 (MACE): a judge either knows the answer, or gives one by habit whatever is right.
+
+    For judges of whom some press keys: such a habit says nothing about the answer, where `dawid_skene` would still read
+    something into it. `smoothing` votes are added to what each judge knows and to their habit; all classes are taken
+    as equally likely before anybody votes, as in the paper.
+    """
+    return _consensus(votes, n_classes, _Habits(), smoothing, tolerance, steps, uniform=True)
+
+
 def _consensus(
-    votes: Votes, n_classes: int, fit: Callable[[Floats, float], Floats], smoothing: float, tolerance: float, steps: int
+    votes: Votes,
+    n_classes: int,
+    fit: Callable[[Floats, float], Floats],
+    smoothing: float,
+    tolerance: float,
+    steps: int,
+    uniform: bool = False,
 ) -> Consensus:
     given = votes.latest()
     said = given.value.astype(np.int64)
@@ -261,7 +302,7 @@ def _consensus(
     converged, step = False, 0
     while not converged and step < steps:
         step += 1
-        prior = posterior.mean(0)
+        prior = np.full(n_classes, 1 / n_classes) if uniform else posterior.mean(0)
         joint = _joint(posterior, by_class, n_judges)
         confusion: Floats = fit(joint, smoothing)
         updated = _posterior(np.log(np.maximum(confusion, _TINY)), prior, by_class, n_items)
@@ -305,3 +346,116 @@ def _coins(joint: Floats, smoothing: float) -> Floats:
     chance = ((right + smoothing / k) / (total + smoothing))[:, None, None]
     confusion: Floats = np.where(np.eye(k, dtype=bool), chance, (1 - chance) / (k - 1))
     return confusion
+
+
+@dataclass
+class _Habits:
+    """The fit of `mace`: the state of each judge, from one step to the next."""
+
+    knows: Floats | None = None  # how often
+    habit: Floats | None = None  # [judge, class]: what they say when they do not
+
+    def __call__(self, joint: Floats, smoothing: float) -> Floats:
+        judges, k = joint.shape[0], joint.shape[2]
+        if self.knows is None or self.habit is None:
+            self.knows, self.habit = np.full(judges, 0.5), np.full((judges, k), 1 / k)
+        known, habit = self.knows[:, None], self.habit
+        either = known + (1 - known) * habit
+        by_knowing = np.einsum("jdd->jd", joint) * np.divide(known, either, out=np.zeros_like(either), where=either > 0)
+        by_habit = joint.sum(1) - by_knowing
+        knew, guessed = by_knowing.sum(1), by_habit.sum(1)
+        self.knows = (knew + smoothing / 2) / (knew + guessed + smoothing)
+        no_habit = np.full_like(habit, 1 / k)
+        total = (guessed + smoothing)[:, None]
+        self.habit = np.divide(by_habit + smoothing / k, total, out=no_habit, where=total > 0)
+        spread: Floats = (1 - self.knows)[:, None, None] * self.habit[:, None, :]
+        return spread + self.knows[:, None, None] * np.eye(k)
+
+
+# Strengths and reliability together
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedStrengths:
+    """`strengths` of items, and for each `judge` how often they press the key that they mean (`reliability`)."""
+
+    strengths: Strengths
+    judge: Ints
+    reliability: Floats
+    steps: int
+    converged: bool
+
+
+def crowd_bradley_terry(
+    pairs: Iterable[tuple[int, int, float, int]],
+    n: int,
+    prior: float = 0.1,
+    *,
+    honest: tuple[float, float] = (4.0, 1.0),
+    tolerance: float = 1e-5,
+    steps: int = 1000,
+) -> JudgedStrengths:
+    """Chen and others 2013 (crowd-BT): rows (i, j, target, judge); judge k says what they mean with a chance of their
+    own, and else the opposite. One half is a coin, and below it somebody has the question the wrong way round.
+
+    `honest` are votes (meant, not meant) that every judge is credited with: without them all strengths and all judges
+    could be turned round together. `prior` is that of `bradley_terry`. Expectation maximisation, in which each step
+    moves strengths by a bound on their curvature: the posterior density never falls.
+    """
+    rows = np.array(list(pairs), dtype=float).reshape(-1, 4)
+    assert prior > 0 and min(honest) > 0 and ((rows[:, 2] >= 0) & (rows[:, 2] <= 1)).all()
+    won = np.concatenate([rows[:, [0, 1, 2, 3]], np.stack([*rows.T[[1, 0]], 1 - rows[:, 2], rows[:, 3]], axis=1)])
+    won = won[won[:, 2] > 0]  # a tie is half a win for each
+    better, worse, weight = won[:, 0].astype(np.int64), won[:, 1].astype(np.int64), won[:, 2]
+    judges, judge = np.unique(won[:, 3].astype(np.int64), return_inverse=True)
+    members = rows[:, :2].astype(np.int64)
+    solve = _bounded_steps(members, n, prior)
+    of = np.bincount(judge, weight, len(judges))
+    strength: Floats = np.zeros(n)
+    meant: Floats = np.full(len(judges), honest[0] / sum(honest))
+    converged, step = False, 0
+    while not converged and step < steps:
+        step += 1
+        chance = 1 / (1 + np.exp(strength[worse] - strength[better]))
+        as_meant = meant[judge] * chance
+        honestly = as_meant / (as_meant + (1 - meant[judge]) * (1 - chance))
+        pull = weight * (honestly - chance)
+        moved = solve(np.bincount(better, pull, n) - np.bincount(worse, pull, n) - prior * strength)
+        updated = (np.bincount(judge, weight * honestly, len(judges)) + honest[0]) / (of + sum(honest))
+        change = max(np.abs(moved).max(initial=0.0), np.abs(updated - meant).max(initial=0.0))
+        strength, meant, converged = strength + moved, updated, bool(change < tolerance)
+    return JudgedStrengths(_by_component(strength, members), judges, meant, step, converged)
+
+
+def _bounded_steps(pairs: Ints, n: int, prior: float) -> Callable[[Floats], Floats]:
+    """Solves for a step against the steepest curvature that pairs can have: a quarter each, and the prior's.
+
+    By components of one size together: a set of prompts has very many small ones.
+    """
+    numbers, groups = components_of(pairs, n)
+    place = np.zeros(n, dtype=np.int64)
+    by_size: dict[int, list[tuple[int, ...]]] = {}
+    row = np.zeros(len(groups), dtype=np.int64)  # of a component among those of its size
+    for number, group in enumerate(groups):
+        place[list(group)] = np.arange(len(group))
+        alike = by_size.setdefault(len(group), [])
+        row[number] = len(alike)
+        alike.append(group)
+    sizes = np.array([len(group) for group in groups], dtype=np.int64)
+    parts = []
+    for size, alike in by_size.items():
+        items = np.array(alike, dtype=np.int64)
+        i, j = pairs[sizes[numbers[pairs[:, 0]]] == size].T if len(pairs) else np.zeros((2, 0), dtype=np.int64)
+        at = row[numbers[i]] * size
+        cells = (at + place[i]) * size + place[j], (at + place[j]) * size + place[i]
+        met = np.bincount(np.concatenate(cells), minlength=len(alike) * size * size).reshape(-1, size, size) / 4
+        curvature = np.eye(size) * (met.sum(2)[:, :, None] + prior) - met
+        parts.append((items, np.linalg.inv(curvature)))
+
+    def solve(gradient: Floats) -> Floats:
+        step: Floats = np.zeros(n)
+        for items, inverse in parts:
+            step[items] = np.einsum("gij,gj->gi", inverse, gradient[items])
+        return step
+
+    return solve

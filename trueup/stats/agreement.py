@@ -22,9 +22,12 @@ Weights = Literal["linear", "quadratic"]
 
 ALL_EQUAL = "all answers equal"
 NOTHING_SHARED = "no item has answers from two judges"
+NO_ANSWERS = "no answers"
 TOO_FEW = "too few differing answers for an interval"
 
 _CELLS = 2**21  # redraws are made in blocks of about this many numbers (16 MB)
+_MOST_WEIGHED = 2 * 10**8  # votes weighed in all redraws of a measure that needs them one by one
+_FEWEST_DRAWS = 200
 _MOST_UNDEFINED = 0.05  # of the redraws; beyond it the rest say too little about the whole
 
 
@@ -150,6 +153,38 @@ def cohen_kappa(
     return _estimate(table, measure, draws, level, seed)
 
 
+def quadratic_kappa(votes: Votes, *, draws: int = 1000, level: float = 0.95, seed: int = 0) -> Agreement:
+    """Cohen's kappa with quadratic weights, pooled over each two judges who share items: of two it is `cohen_kappa`.
+
+    One minus the mean squared distance of two votes on one item, over what the habits of the two would give by chance.
+    Each two judges count by the items they share; these weights are how work was handed out, and stay in redraws.
+    Of hundreds of thousands of votes there are fewer redraws: here items cannot be put together by kinds.
+    """
+    shared = _shared(votes.latest())
+    if not len(shared):
+        return Agreement(None, why=NOTHING_SHARED)
+    (item, n_items), (judge, n_judges) = numbered(shared.item), numbered(shared.judge)
+    x = shared.value - shared.value.mean()
+    m, s, q = (np.bincount(item, w, n_items) for w in (np.ones_like(x), x, x * x))
+    distance, pairs = m * q - s * s, m * (m - 1) / 2
+    first, second, met = _meetings(item, judge, n_judges)
+    spread = float(np.ptp(shared.value)) ** 2
+
+    def measure(times: Floats) -> float:
+        weight = times[item]
+        n, total, squares = (np.bincount(judge, w, n_judges) for w in (weight, weight * x, weight * x * x))
+        mean, square = (np.divide(part, n, out=np.zeros(n_judges), where=n > 0) for part in (total, squares))
+        both = met * ((n[first] > 0) & (n[second] > 0))
+        by_chance = both @ (square[first] + square[second] - 2 * mean[first] * mean[second])
+        if not both.sum() or by_chance <= 1e-12 * both.sum() * spread:
+            return np.nan
+        return float(1 - (times @ distance) / (times @ pairs) / (by_chance / both.sum()))
+
+    draws = min(draws, max(_FEWEST_DRAWS, _MOST_WEIGHED // len(x)))
+    redrawn = None if shared.cluster is None else one_each(shared.cluster, item, n_items)
+    return _weighed(measure, redrawn, n_items, n_judges, draws, level, seed)
+
+
 def fleiss_kappa(votes: Votes, *, draws: int = 1000, level: float = 0.95, seed: int = 0) -> Agreement:
     """Agreement beyond chance where every item has the same number of votes; ragged votes leave it undefined."""
     given = votes.latest()
@@ -247,6 +282,24 @@ def kendall_tau_b(
     size = np.bincount(numbers, minlength=n_items)
     features = np.stack([(total**2).sum(1) - size, size * (size - 1)], axis=1)
     table = _Table.of_features(features, None, n_items, numbered(votes.judge)[1])
+
+    def measure(times: Floats) -> Floats:
+        return _ratio(times @ table.counts[:, 0], times @ table.counts[:, 1])
+
+    return _estimate(table, measure, draws, level, seed)
+
+
+def mean_by_item(
+    item: ArrayLike, value: ArrayLike, *, draws: int = 1000, level: float = 0.95, seed: int = 0
+) -> Agreement:
+    """The mean of values with an interval that redraws items; `n_items` counts them all, one value is enough."""
+    values, items = np.asarray(value, dtype=np.float64), _whole(item)
+    assert values.shape == items.shape and np.isfinite(values).all()
+    if not len(values):
+        return Agreement(None, why=NO_ANSWERS)
+    numbers, n_items = numbered(items)
+    features = np.stack([np.bincount(numbers, values, n_items), np.bincount(numbers, minlength=n_items)], axis=1)
+    table = _Table.of_features(features, None, n_items, 0)
 
     def measure(times: Floats) -> Floats:
         return _ratio(times @ table.counts[:, 0], times @ table.counts[:, 1])
@@ -355,6 +408,45 @@ def _estimate(table: _Table, measure: Callable[[Floats], Floats], draws: int, le
         return replace(found, why=TOO_FEW)
     low, high = np.nanquantile(values, [0.5 - level / 2, 0.5 + level / 2]).tolist()
     return replace(found, low=low, high=high)
+
+
+def _weighed(
+    measure: Callable[[Floats], float],
+    cluster: Ints | None,
+    n_items: int,
+    n_judges: int,
+    draws: int,
+    level: float,
+    seed: int,
+) -> Agreement:
+    """`_estimate` for a measure that takes how often each single item came."""
+    found = Agreement(None, n_items=n_items, n_judges=n_judges)
+    value = measure(np.ones(n_items))
+    if np.isnan(value):
+        return replace(found, why=ALL_EQUAL)
+    found = replace(found, value=value)
+    member, n = (np.arange(n_items), n_items) if cluster is None else numbered(cluster)
+    if draws == 0 or n < 2:
+        return replace(found, why="one item has no interval" if draws else "")
+    random = np.random.default_rng(seed)
+    drawn = (np.bincount(random.integers(0, n, n), minlength=n)[member].astype(float) for _ in range(draws))
+    values = np.array([measure(times) for times in drawn])
+    if np.isnan(values).mean() > _MOST_UNDEFINED:
+        return replace(found, why=TOO_FEW)
+    low, high = np.nanquantile(values, [0.5 - level / 2, 0.5 + level / 2]).tolist()
+    return replace(found, low=low, high=high)
+
+
+def _meetings(item: Ints, judge: Ints, n_judges: int) -> tuple[Ints, Ints, Floats]:
+    """Each two judges who share items, and how many they share."""
+    order = np.lexsort((judge, item))
+    item, judge = item[order], judge[order]
+    met = []
+    for apart in range(1, int(np.bincount(item).max())):  # votes of one item stand side by side
+        same = item[apart:] == item[:-apart]
+        met.append(judge[:-apart][same] * n_judges + judge[apart:][same])
+    pair, shared = np.unique(np.concatenate(met), return_counts=True)
+    return pair // n_judges, pair % n_judges, shared.astype(float)
 
 
 def _interval_alpha(votes: Votes, draws: int, level: float, seed: int) -> Agreement:

@@ -88,10 +88,10 @@ def _by_cluster(values: ArrayLike, clusters: ArrayLike | None) -> tuple[Floats, 
 
 def _redrawn_means(sums: Floats, sizes: Floats, draws: int, seed: int) -> Floats:
     random, k = np.random.default_rng(seed), len(sums)
-    return np.concatenate([(c @ sums) / (c @ sizes) for c in _redraws(random, k, draws)])
+    return np.concatenate([(c @ sums) / (c @ sizes) for c in redraws(random, k, draws)])
 
 
-def _redraws(random: np.random.Generator, k: int, draws: int) -> Iterator[Floats]:
+def redraws(random: np.random.Generator, k: int, draws: int) -> Iterator[Floats]:
     """How often each of k clusters is in each redraw: rows of counts that sum to k."""
     block = max(1, _CELLS // k)
     for start in range(0, draws, block):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .agreement import Ints, Votes, numbered, one_each
-from .binomial import at_most
+from .binomial import at_most, drawn_at_least
 from .intervals import Floats, wilson
 from .winrate import sign_test
 
@@ -201,6 +201,24 @@ def self_consistency(same: int, n: int, *, judge: str = "", expected: float = 0.
         return _nothing(judge, "nothing was shown again yet")
     warn = at_most(same, n, expected) < ALARM
     return _share(judge, same, n, warn, f"{same} of {n} repeated items answered as before, {expected:.0%} expected")
+
+
+def skip_rate(
+    skipped: int, judged: int, others_skipped: int, others_judged: int, *, judge: str = "", smallest: float = 0.05
+) -> Finding:
+    """Whether a judge skips a larger share of what they are handed than the others do, by five points at least.
+
+    Skips are rare, so the test is Fisher's exact one: of all the skips there are, would so many be this judge's?
+    """
+    n, others = skipped + judged, others_skipped + others_judged
+    if n == 0:
+        return _nothing(judge, "nothing was handed out yet")
+    if others == 0:
+        return _share(judge, skipped, n, False, f"skipped {skipped} of {n}, and there is nobody to compare with")
+    usual = others_skipped / others
+    rare = drawn_at_least(skipped, n, skipped + others_skipped, n + others) < ALARM
+    message = f"skipped {skipped} of {n} ({skipped / n:.0%}), the others {usual:.0%}"
+    return _share(judge, skipped, n, rare and skipped / n - usual >= smallest, message)
 
 
 def drift(agreed: Sequence[bool], *, judge: str = "", draws: int = 1999, seed: int = 0) -> Finding:

@@ -40,10 +40,19 @@ def note_within(connection: sa.Connection, now: float, person: str, action: str,
     connection.execute(table.insert().values(**entry, hash=_hash(last.hash if last else "", entry)))
 
 
-def entries(db: Database, after: int = 0, limit: int = PAGE) -> list[dict[str, Any]]:
-    """Those with a number greater than `after`, oldest first: {number, at, person, action, about, details, hash}."""
+def entries(
+    db: Database, after: int = 0, limit: int = PAGE, action: str = "", collection: str = ""
+) -> list[dict[str, Any]]:
+    """Those with a number greater than `after`, oldest first: {number, at, person, action, about, details, hash}.
+
+    `action` leaves only what was done in this way, `collection` only what names this one in its details.
+    """
     table = schema.audit
     query = sa.select(table).where(table.c.number > after).order_by(table.c.number).limit(limit)
+    if action:
+        query = query.where(table.c.action == action)
+    if collection:
+        query = query.where(table.c.details["collection"].as_string() == collection)
     with db.read() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
 

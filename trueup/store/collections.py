@@ -13,7 +13,7 @@ from ..errors import DataError, NotFoundError, WorkspaceError, nearest
 from . import schema
 from .artifacts import check_name, plain_json
 from .clock import utc_text
-from .database import Database
+from .database import Database, writing
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ def collection(db: Database, ref: str) -> Collection:
     return _collection(row)
 
 
-def set_status(db: Database, id: str, status: Literal["open", "closed"]) -> None:
+def set_status(db: Database | sa.Connection, id: str, status: Literal["open", "closed"]) -> None:
     """A closed collection hands out nothing new; what is being judged may still be submitted."""
     assert status in ("open", "closed"), status
-    with db.write() as connection:
+    with writing(db) as connection:
         update_collection(connection, id, status=status)
 
 
-def add_guideline(db: Database, collection: str, text: str, now: float) -> str:
+def add_guideline(db: Database | sa.Connection, collection: str, text: str, now: float) -> str:
     """A new version, in force from now on. The same text as the one in force is no new version."""
-    with db.write() as connection:
+    with writing(db) as connection:
         return _add_guideline(connection, collection, text, now)
 
 

@@ -113,6 +113,16 @@ class Database:
             raise
 
 
+@contextmanager
+def writing(db: Database | sa.Connection) -> Iterator[sa.Connection]:
+    """A transaction of its own or, given a connection, part of the one that is under way: both happen or neither."""
+    if isinstance(db, sa.Connection):
+        yield db
+    else:
+        with db.write() as connection:
+            yield connection
+
+
 def public(url: sa.URL) -> str:
     """The URL as it may be shown and stored: without a password."""
     plain = url._replace(password=None)  # `set` takes None for "as it is"

@@ -6,7 +6,7 @@ again gets a new turn behind the others of its priority, so a person's way throu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from ..records import Prompt, digest
 from . import schema
 from .artifacts import plain_json
 from .collections import new_id, update_collection
-from .database import Database
+from .database import Database, writing
 from .judgements import CHUNK, chunks
 
 Role = Literal["main", "calibration", "gold", "qualification", "control"]
@@ -95,22 +95,54 @@ def items(
         return [make_item(row) for row in connection.execute(query.order_by(table.c.position).limit(limit))]
 
 
-def release(db: Database, item: str, overlap: int) -> None:
+def splits(db: Database) -> Iterator[tuple[Prompt, str]]:
+    """The prompt of every ordinary item of every collection, with the side of the split it is on."""
+    table, text = schema.item, schema.item_text
+    query = sa.select(table.c.id, table.c.split, text.c.prompt).join_from(table, text, text.c.item == table.c.id)
+    query = query.where(table.c.role.in_(ORDINARY)).order_by(table.c.id).limit(CHUNK)
+    last = ""
+    while True:
+        with db.read() as connection:
+            rows = connection.execute(query.where(table.c.id > last)).all()
+        yield from ((Prompt.from_json(row.prompt), row.split) for row in rows)
+        if len(rows) < CHUNK:
+            return
+        last = rows[-1].id
+
+
+def bring_forward(db: Database, collection: str, whys: Mapping[str, Mapping[str, Any]]) -> int:
+    """Let these items (id -> why, as it is to stand from now on) come before all that waits, in this order.
+
+    One that somebody has judged meanwhile, or that waits no longer, stays as it is. Returns how many were moved.
+    """
+    table, moved = schema.item, 0
+    with db.read() as connection:
+        waits = (table.c.collection == collection) & table.c.turn.is_not(None)
+        highest = connection.scalar(sa.select(sa.func.max(table.c.priority)).where(waits))
+    priority = max(0, highest or 0) + 1
+    assert priority < MOST_PRIORITY
+    for chunk in chunks(whys.items()):
+        with db.write() as connection:
+            moved += _move(connection, collection, dict(chunk), priority)
+    return moved
+
+
+def release(db: Database | sa.Connection, item: str, overlap: int) -> None:
     """Ask for `overlap` votes in all: back into the queue when it has fewer, out of it when it has them."""
     assert overlap >= 1
-    with db.write() as connection:
+    with writing(db) as connection:
         change(connection, narrow(connection, item), overlap=overlap)
 
 
-def quarantine(db: Database, item: str, reason: str, now: float) -> None:
+def quarantine(db: Database | sa.Connection, item: str, reason: str, now: float) -> None:
     """Hand it out to nobody until it is cleared. Who is judging it may finish."""
-    with db.write() as connection:
+    with writing(db) as connection:
         change(connection, narrow(connection, item), state="quarantined", reason=reason)
 
 
-def clear(db: Database, item: str, now: float) -> None:
+def clear(db: Database | sa.Connection, item: str, now: float) -> None:
     """End a quarantine; the skips that led to it count no longer."""
-    with db.write() as connection:
+    with writing(db) as connection:
         change(connection, narrow(connection, item), state="open", reason="", cleared=now)
 
 
@@ -221,6 +253,24 @@ def _insert(connection: sa.Connection, collection: str, rows: Mapping[str, dict[
     connection.execute(schema.item_text.insert(), [row["wide"] for row in new])
     _enter(connection, collection, [row["narrow"] for row in new])
     return len(new)
+
+
+def _move(connection: sa.Connection, collection: str, whys: Mapping[str, Mapping[str, Any]], priority: int) -> int:
+    table, text = schema.item, schema.item_text
+    query = sa.select(table.c.id, table.c.role).where(table.c.id.in_(list(whys)), table.c.collection == collection)
+    roles = {row.id: row.role for row in connection.execute(query.where(table.c.turn.is_not(None), table.c.done == 0))}
+    moved = [item for item in whys if item in roles]
+    if not moved:
+        return 0
+    first = _turns(connection, collection, len(moved)) - priority * PRIORITY_STEP
+    turns = {item: first + place for place, item in enumerate(moved)}
+    new = table.update().where(table.c.id == sa.bindparam("of")).values(turn=sa.bindparam("at"), priority=priority)
+    connection.execute(new, [{"of": item, "at": turn} for item, turn in turns.items()])
+    new = text.update().where(text.c.item == sa.bindparam("of")).values(why=sa.bindparam("said"))
+    connection.execute(new, [{"of": item, "said": plain_json(whys[item], "item.why")} for item in moved])
+    for role in {roles[item] for item in moved}:
+        _call_back(connection, collection, role, min(turn for item, turn in turns.items() if roles[item] == role))
+    return len(moved)
 
 
 def _enter(connection: sa.Connection, collection: str, rows: Sequence[Mapping[str, Any]]) -> None:

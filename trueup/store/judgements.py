@@ -18,18 +18,18 @@ from ..records import Judgement, Prompt, digest
 from . import schema
 from .artifacts import ID_LENGTH, plain_json
 from .clock import utc_now
-from .database import Database
+from .database import Database, writing
 
 CHUNK = 500  # a transaction: small enough that a person labelling beside a big import hardly waits
 T = TypeVar("T")
 
 
-def add(database: Database, judgements: Iterable[Judgement], completions: str) -> list[Judgement]:
+def add(database: Database | sa.Connection, judgements: Iterable[Judgement], completions: str) -> list[Judgement]:
     """Store judgements of the completion set `completions` (an id); returns them with their ids."""
     stored: list[Judgement] = []
     for chunk in chunks(judgements):
         named = [replace(j, id=judgement_id(j, completions)) for j in chunk]
-        with database.write() as connection:
+        with writing(database) as connection:
             _insert_new(connection, named, completions)
         stored += named
     return stored

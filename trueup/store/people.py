@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import sqlalchemy as sa
@@ -25,8 +26,11 @@ from .database import Database
 
 PersonRole = Literal["owner", "manager", "annotator", "viewer"]
 ROLES: tuple[PersonRole, ...] = ("owner", "manager", "annotator", "viewer")
+SCOPES = ("export", "status")  # what a program may be let do
+TOKEN_PREFIX = "trueup_"  # by which software that looks for leaked secrets can tell one
 LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that looks like another
 LONGEST_NAME = 100
+MIN_CELL = 5  # people: fewer than these are never counted out
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def set_password_hash(db: Database, id: str, hash: str) -> None:
 
 def password_hash(db: Database, name: str) -> tuple[Person, str] | None:
     """An active person with a password, by name."""
-    table = schema.person
+    table, name = schema.person, unicodedata.normalize("NFC", name)
     with db.read() as connection:
         row = connection.execute(sa.select(table).where(table.c.name == name, table.c.active == 1)).first()
     return None if row is None or not row.password_hash else (_person(row), row.password_hash)
@@ -118,7 +122,11 @@ def new_session(db: Database, person: str, now: float, seconds: float) -> str:
 
 def session(db: Database, token: str, now: float) -> Person | None:
     table = schema.session
-    return _bearer(db, table, (table.c.hash == _hash(token)) & (table.c.expires > now))
+    query = sa.select(schema.person).join(table, table.c.person == schema.person.c.id)
+    good = (table.c.hash == _hash(token)) & (table.c.expires > now) & (schema.person.c.active == 1)
+    with db.read() as connection:
+        row = connection.execute(query.where(good)).first()
+    return None if row is None else _person(row)
 
 
 def end_session(db: Database, token: str) -> None:
@@ -175,35 +183,51 @@ def revoke_invite(db: Database, id: str) -> None:
             raise NotFoundError(f"no invitation '{id}'")
 
 
-# Tokens for programs
+# Tokens for programs: a scope is "export" or "status" or, for one collection only, "export:ID" or "status:ID"
 
 
-def new_token(db: Database, person: str, scope: str, now: float, seconds: float) -> str:
+def new_token(db: Database, person: str, scope: str, now: float, seconds: float, collection: str = "") -> str:
     """A token that stands for a person, for one purpose and for a time."""
-    secret = _new_secret()
-    row = {"id": new_id(), "hash": _hash(secret), "person": person, "scope": scope, "expires": now + seconds}
+    assert scope in SCOPES, scope
+    secret = TOKEN_PREFIX + _new_secret()
+    row = {"id": new_id(), "hash": _hash(secret), "person": person, "expires": now + seconds}
+    row["scope"] = f"{scope}:{collection}" if collection else scope
     with db.write() as connection:
         connection.execute(schema.token.insert().values(row))
     return secret
 
 
 def token(db: Database, token: str, scope: str, now: float) -> Person | None:
+    """Whom a good token stands for. Where it is for one collection only, they see no more than that."""
     table = schema.token
-    good = (table.c.hash == _hash(token)) & (table.c.scope == scope) & (table.c.expires > now)
-    return _bearer(db, table, good)
-
-
-def tokens(db: Database, person: str) -> list[dict[str, Any]]:
-    """A person's tokens as {id, scope, expires}."""
-    table = schema.token
-    query = sa.select(table.c.id, table.c.scope, table.c.expires).where(table.c.person == person)
+    query = sa.select(schema.person, table.c.scope).join(table, table.c.person == schema.person.c.id)
+    good = (table.c.hash == _hash(token)) & (table.c.expires > now) & (schema.person.c.active == 1)
     with db.read() as connection:
-        return [dict(row) for row in connection.execute(query.order_by(table.c.expires, table.c.id)).mappings()]
+        row = connection.execute(query.where(good)).first()
+    if row is None:
+        return None
+    purpose, _, only = row.scope.partition(":")
+    found = _person(row)
+    return replace(found, collection=only or found.collection) if purpose == scope else None
+
+
+def tokens(db: Database) -> list[dict[str, Any]]:
+    """All of them as {id, person, scope, collection ("": all), expires}, those that end first at the start."""
+    table = schema.token
+    query = sa.select(table.c.id, table.c.person, table.c.scope, table.c.expires)
+    with db.read() as connection:
+        rows = connection.execute(query.order_by(table.c.expires, table.c.id)).all()
+    scopes = [row.scope.partition(":") for row in rows]
+    return [
+        row._asdict() | {"scope": scope, "collection": only} for row, (scope, _, only) in zip(rows, scopes, strict=True)
+    ]
 
 
 def revoke_token(db: Database, id: str) -> None:
+    table = schema.token
     with db.write() as connection:
-        _end(connection, schema.token, schema.token.c.id == id)
+        if connection.execute(table.delete().where(table.c.id == id)).rowcount == 0:
+            raise NotFoundError(f"no token '{id}'", "`trueup feedback token list` lists them")
 
 
 # Demographics: voluntary, apart from everything else, only ever seen as counts
@@ -223,15 +247,32 @@ def set_demographics(db: Database, secret: bytes, person: str, answers: Mapping[
             connection.execute(table.insert(), rows)
 
 
-def demographics(db: Database, min_cell: int = 5) -> dict[str, dict[str, int | str]]:
-    """{field: {value: n}}; a value that fewer than `min_cell` people gave shows only that."""
+@dataclass(frozen=True)
+class Told:
+    """What people said to one question: how many gave each answer, and whether there were others."""
+
+    counts: Mapping[str, int]
+    others: bool  # answers that too few people gave, or without which theirs could be worked out
+
+
+def demographics(db: Database, min_cell: int = MIN_CELL) -> dict[str, Told]:
     table = schema.demographic
     with db.read() as connection:
         given = Counter((row.field, row.value) for row in connection.execute(sa.select(table.c.field, table.c.value)))
-    summary: dict[str, dict[str, int | str]] = {}
+    fields: dict[str, dict[str, int]] = {}
     for (field, value), n in sorted(given.items()):
-        summary.setdefault(field, {})[value] = n if n >= min_cell else f"fewer than {min_cell}"
-    return summary
+        fields.setdefault(field, {})[value] = n
+    return {field: _told(counts, min_cell) for field, counts in fields.items()}
+
+
+def _told(counts: Mapping[str, int], min_cell: int) -> Told:
+    """Whoever knows how many people answered can take what is shown from it. What is left then has to be several
+    answers, and enough people: answers are kept back, the rarest first, until it is."""
+    rarest = sorted(counts, key=lambda value: (counts[value], value))
+    kept = [value for value in rarest if counts[value] < min_cell]
+    while kept and len(kept) < len(rarest) and (len(kept) < 2 or sum(counts[each] for each in kept) < min_cell):
+        kept.append(rarest[len(kept)])
+    return Told({value: n for value, n in counts.items() if value not in kept}, bool(kept))
 
 
 def forget_demographics(db: Database, secret: bytes, person: str) -> None:
@@ -256,7 +297,8 @@ def _add(
 
 
 def _check_name(name: str) -> str:
-    name = plain_text(" ".join(name.split()), "the name")
+    # One spelling of é: a Mac sends another than most, and the name would not be found again.
+    name = unicodedata.normalize("NFC", plain_text(" ".join(name.split()), "the name"))
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise DataError("this cannot be a name", f"use 1 to {LONGEST_NAME} visible characters")
     if name.startswith("human:"):
@@ -303,14 +345,6 @@ def _deactivate(connection: sa.Connection, id: str) -> None:
 
 def _end(connection: sa.Connection, table: sa.Table, which: sa.ColumnElement[bool]) -> None:
     connection.execute(table.delete().where(which))
-
-
-def _bearer(db: Database, table: sa.Table, good: sa.ColumnElement[bool]) -> Person | None:
-    """The active person behind a session or token that is good."""
-    query = sa.select(schema.person).join(table, table.c.person == schema.person.c.id)
-    with db.read() as connection:
-        row = connection.execute(query.where(good, schema.person.c.active == 1)).first()
-    return None if row is None else _person(row)
 
 
 def _person(row: sa.Row[Any]) -> Person:

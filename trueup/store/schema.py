@@ -133,7 +133,8 @@ acknowledgement = sa.Table(
     sa.Column("at", sa.DOUBLE_PRECISION, nullable=False),
 )
 
-# The narrow half of an item, which changes with every hand-out; `item_text` is the wide half, which never does.
+# The narrow half of an item, which changes with every hand-out; `item_text` is the wide half, of which no more than
+# `why` ever does.
 item = sa.Table(
     "item",
     metadata,

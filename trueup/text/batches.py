@@ -33,6 +33,29 @@ def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
+def in_turn(n: int, size: int) -> list[list[int]]:
+    """0..n-1 in order, `size` at a time."""
+    return [list(range(start, min(start + size, n))) for start in range(0, n, size)]
+
+
+def alike(lengths: Sequence[int], size: int, padding: float) -> list[list[int]]:
+    """Indices in batches of similar length, at most `size` in one and at most this share of it padding."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        last = batches[-1] if batches else []
+        if last and len(last) < size and padding_share(lengths, [[*last, i]]) <= padding:
+            last.append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+    """How much of the batches would be padding, each as wide as its longest row."""
+    whole = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    return 1 - sum(lengths[i] for batch in batches for i in batch) / whole
+
+
 @lru_cache(maxsize=8)
 def _order(seed: int, epoch: int, n: int) -> tuple[int, ...]:
     rows = list(range(n))

@@ -51,10 +51,10 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
     for number, line in _lines(path):
         where = f"{path}:{number}"
         if line.strip():
-            yield where, _json_object(where, line)
+            yield where, json_object(where, line)
 
 
-def _json_object(where: str, line: bytes) -> Columns | DataError:
+def json_object(where: str, line: bytes) -> Columns | DataError:
     if wrong := _wrong_encoding(where, line):
         return wrong
     try:

@@ -75,7 +75,7 @@ def reward(
     loop = Loop(run, [model, *model.heads()], config, steps, head_lr=config.head_lr)
     for step in loop.steps():
         items = [items_of[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(train))]
-        stats = loop.update(items, loss_sum, len(items), lambda item: row_tokens(item.group))
+        stats = loop.update(items, loss_sum, len(items), lambda item: row_tokens(item.group), by_length=True)
         loop.log(loss=stats["loss"], accuracy=stats["accuracy"], gradient_norm=stats["gradient_norm"])
         if loop.evaluation_due and heldout:
             loss, accuracy = evaluate(heldout, loop.rows_at_once)

@@ -28,11 +28,13 @@ from ..models.device import use_threads
 from ..runs.progress import note, track
 from ..runs.run import Run
 from ..runs.signals import graceful
+from ..text.batches import alike, in_turn, padding_share
 from .optimizers import Optimizer, rate
 
 T = TypeVar("T")
 SHOWN = ("loss", "accuracy", "score", "kl")  # what stands beside the progress bar
 LossSum = Callable[[Sequence[Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+MUCH_PADDING, SOME_PADDING = 0.25, 0.1  # shares of the positions: from when to sort, and what is left then
 
 
 class Loop:
@@ -85,14 +87,28 @@ class Loop:
             note(f"{label}: {self.skipped} steps in all were skipped: loss or gradient not finite")
 
     def update(
-        self, items: Sequence[Any], loss_sum: LossSum, count: float, tokens: Callable[[Any], int]
+        self,
+        items: Sequence[Any],
+        loss_sum: LossSum,
+        count: float,
+        tokens: Callable[[Any], int],
+        by_length: bool = False,
     ) -> dict[str, float]:
         """One optimizer step on the sum of losses over `items` divided by `count`, in micro-batches.
 
         `loss_sum(part)` returns the SUM over its part: with one global `count` below, the gradient does not depend on
-        how the items were split. `tokens(item)` is the length of its row, for when that is what does not fit.
+        how the items were split. `tokens(item)` is the length of its row, for when that is what does not fit. Items
+        that need not stay side by side may be taken `by_length`, where much of a batch would be padding.
         """
-        totals = self.within_memory(lambda size: self._accumulate(items, loss_sum, count, size), [*map(tokens, items)])
+        lengths = [*map(tokens, items)]
+
+        def work(size: int) -> dict[str, float]:
+            parts = in_turn(len(items), size)
+            if by_length and padding_share(lengths, parts) > MUCH_PADDING:
+                parts = alike(lengths, size, SOME_PADDING)
+            return self._accumulate([[items[i] for i in part] for part in parts], loss_sum, count)
+
+        totals = self.within_memory(work, lengths)
         norm = self.optimizer.clip()
         loss = totals["loss"]
         if not (math.isfinite(norm) and math.isfinite(loss)):
@@ -144,11 +160,11 @@ class Loop:
         self._load_weights(folder)
         return step
 
-    def _accumulate(self, items: Sequence[Any], loss_sum: LossSum, count: float, size: int) -> dict[str, float]:
+    def _accumulate(self, parts: Sequence[Sequence[Any]], loss_sum: LossSum, count: float) -> dict[str, float]:
         self.optimizer.zero_grad()
         totals: dict[str, torch.Tensor] = {}
-        for start in range(0, len(items), size):
-            loss, more = loss_sum(items[start : start + size])
+        for part in parts:
+            loss, more = loss_sum(part)
             (loss / count).backward()
             for key, value in {"loss": loss, **more}.items():
                 value = value.detach() / count

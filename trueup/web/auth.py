@@ -55,6 +55,27 @@ def needs(permission: str) -> Any:
     return Depends(visit)
 
 
+def token_for(scope: str, permission: str) -> Any:
+    """A dependency that lets in a program by its token, never by a cookie: the visit of whom the token stands for.
+
+    A token can do nothing that its person could not. One that is unknown, ended, revoked or for something else is the
+    same refusal.
+    """
+    assert scope in people.SCOPES and permission in roles.RIGHTS, (scope, permission)
+
+    def visit(request: Request) -> Visit:
+        site: Site = request.app.state.site
+        found = Visit(site, request, people.token(site.db, _bearer(request), scope, site.now()), "")
+        if not found.may(permission):
+            site.meter.count("sign in", found.address, site.limits.sign_in_address)
+            raise Refused(401, "this needs a token that is good for it", "an owner makes one under People")
+        site.meter.count("look", found.me.id, site.limits.look)
+        return found
+
+    NEEDS[visit] = permission
+    return Depends(visit)
+
+
 async def sent(request: Request) -> dict[str, Any]:
     """What a form or our script sent, as plain values. There are no uploads, so there is no other kind of body."""
     raw = await request.body()
@@ -64,7 +85,10 @@ async def sent(request: Request) -> dict[str, Any]:
         fields = parse_qsl(raw.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
     except ValueError as error:
         raise Refused(400, "the form cannot be read", "reload the page") from error
-    return dict(fields)
+    found = dict(fields)
+    if len(found) < len(fields):  # which of the two was meant? Nothing of ours sends both
+        raise Refused(400, "the form says something twice", "reload the page")
+    return found
 
 
 async def check_forgery(request: Request) -> None:
@@ -196,6 +220,11 @@ def _visit(site: Site, request: Request) -> Visit:
 
 def _cookie(site: Site, request: Request) -> str:
     return request.cookies.get(cookie_name(site, request), "")
+
+
+def _bearer(request: Request) -> str:
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
 
 
 def _is_json(request: Request) -> bool:

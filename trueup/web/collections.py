@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from markupsafe import Markup
 from starlette.responses import Response
 
-from ..feedback import learning, quality
-from ..reports.feedback_charts import learning_chart, people_chart
+from ..feedback import adjudicate, learning, quality
+from ..feedback.status import status
+from ..reports.feedback_charts import learning_chart, people_chart, ratings_chart, undecided_chart
 from ..store import audit, figures, people, queue
 from . import wording
 from .auth import Sent, needs, new_router, text
@@ -32,6 +33,7 @@ AGREEMENT = (  # key of the figures, words, and whether it is a share
 )
 FINDINGS = (
     ("gold", "Golds right", True),
+    ("sequential", "Golds, as soon as they tell", True),
     ("consensus", "Agrees with the others", True),
     ("reliability", "Reliability (Dawid-Skene)", True),
     ("position", "Chose the first", True),
@@ -40,16 +42,25 @@ FINDINGS = (
     ("speed", "Words a second", False),
     ("run", "Longest run of one answer", False),
     ("drift", "Drift on controls", False),
+    ("skips", "Skipped", True),
 )
 CHARTS = (("gold", "Golds right"), ("consensus", "Agreement with the others"), ("position", "Chose the first shown"))
 LONGEST_GUIDELINE = 200_000  # characters
+MOST_COUNTED = 100_000  # judgements; comparing more than these takes longer than a page that is opened often may
 
 
 @router.get("/c/{collection}/progress")
 def progress(visit: Looking, collection: str) -> Response:
     found = collection_of(visit, collection)
-    counts = queue.counts(visit.db, found.id, visit.now)
-    return visit.page("progress.html", collection=found, counts=counts, who=names_of(visit))
+    now = status(visit.site.workspace, found.id, visit.now, leaks=False)
+    return visit.page(
+        "progress.html",
+        collection=found,
+        now=now,
+        left="unknown" if now.hours_left is None else wording.lasting(now.hours_left) if now.needed else "nothing",
+        aside=sum(states["quarantined"] for states in now.items.values()),
+        disputed=_disputed(visit, found.id, now.judgements),
+    )
 
 
 @router.get("/c/{collection}/quality")
@@ -57,27 +68,50 @@ def quality_page(visit: Assessing, collection: str) -> Response:
     """Opens from figures that a run computed and kept: it costs nothing, and it says how old they are."""
     found = collection_of(visit, collection)
     stored = quality.summary(visit.site.workspace, found.id, visit.now)
+    value = stored["value"] if stored else {}
     by_judge = {each["judge"]: each["name"] for each in names_of(visit).values()}
     return visit.page(
         "quality.html",
         collection=found,
         stored=stored,
-        found=stored["value"] if stored else {},
+        found={name: each for name, each in value.items() if name != "leaderboard"},
+        models=_models(visit, value.get("leaderboard")),
+        undecided=Markup(undecided_chart(value["undecided"])) if value.get("undecided") else "",
         names=by_judge,
+        raised=[(flag, each) for flag, each in value.get("flags", {}).items() if each["raised"]],
         measure=wording.measure,
+        rating=wording.rating,
         age=wording.ago(stored["age"]) if stored else "",
         since=wording.counted(stored["since"], "judgement") if stored and stored["since"] else "none",
         measures=AGREEMENT,
         findings=FINDINGS,
-        charts=_charts(stored["value"]["judges"]) if stored else [],
+        charts=_charts(value["judges"]) if stored else [],
         curve=_curve(visit, found.id),
     )
+
+
+def _disputed(visit: Visit, collection: str, judgements: int) -> str:
+    """How many items wait to be decided; nothing where that takes long, or is none of this person's business."""
+    if judgements > MOST_COUNTED or not visit.may("adjudicate"):
+        return ""
+    docket = adjudicate.docket(visit.site.workspace, collection, visit.site.differing(collection))
+    return f"{len(docket.open):,}"
 
 
 def _charts(judges: list[dict[str, Any]]) -> list[Markup]:
     """Where people would rather look than read: everybody side by side, with intervals."""
     drawn = (people_chart(judges, key, title) for key, title in CHARTS)
     return [Markup(svg) for svg in drawn if svg]  # every label in it is escaped by the chart
+
+
+def _models(visit: Visit, rated: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Which model people prefer: for those who may know what wrote what, and nobody else."""
+    if not rated or not visit.may("see judgements"):
+        return None
+    groups = [[each for each in rated["models"] if each["component"] == i] for i in range(rated["components"])]
+    charts = [Markup(ratings_chart(group, "Rating, with 95% interval")) for group in groups]
+    equal = {each["model"]: each for each in rated["equal_length"]}
+    return rated | {"charts": charts, "equal": equal}
 
 
 def _curve(visit: Visit, collection: str) -> dict[str, Any] | None:
@@ -93,8 +127,10 @@ def new_guideline(visit: Managing, collection: str, fields: Sent) -> Response:
     found, words = collection_of(visit, collection), text(fields, "text").replace("\r\n", "\n")
     if len(words) > LONGEST_GUIDELINE:
         raise Refused(413, f"a guideline has at most {LONGEST_GUIDELINE:,} characters", "nobody reads a longer one")
-    version = queue.add_guideline(visit.db, found.id, words, visit.now)
-    audit.note(visit.db, visit.now, visit.me.id, "changed the guideline", found.id, version=version)
+    with visit.db.write() as connection:
+        version = queue.add_guideline(connection, found.id, words, visit.now)
+        if version != found.guideline:
+            audit.note_within(connection, visit.now, visit.me.id, "changed the guideline", found.id, version=version)
     return goto(f"/c/{found.id}/guideline", "guideline")
 
 
@@ -103,8 +139,9 @@ def set_status(visit: Managing, collection: str, fields: Sent) -> Response:
     found, status = collection_of(visit, collection), text(fields, "status")
     if status not in ("open", "closed"):
         raise Refused(400, "a collection is open or closed")
-    queue.set_status(visit.db, found.id, status)  # type: ignore[arg-type]
-    audit.note(visit.db, visit.now, visit.me.id, "opened" if status == "open" else "closed", found.id)
+    with visit.db.write() as connection:
+        queue.set_status(connection, found.id, status)  # type: ignore[arg-type]
+        audit.note_within(connection, visit.now, visit.me.id, "opened" if status == "open" else "closed", found.id)
     return goto(f"/c/{found.id}/progress", "status")
 
 

@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, Response
 from ..errors import TrueupError
 from ..feedback.freeze import KINDS, Choice, freeze
 from ..feedback.pooling import RULES
-from ..store import audit
+from ..store.queue import Collection
 from .auth import Sent, needs, new_router, text
 from .judging import collection_of
 from .security import Refused
@@ -34,8 +34,11 @@ RULE_WORDS = {
     "raw": "every vote as it was given",
     "soft": "shares of the votes",
     "majority": "the majority of the votes",
+    "helpsteer": "the three most similar votes (HelpSteer)",
     "bradley-terry": "Bradley-Terry",
-    "dawid-skene": "Dawid-Skene",
+    "crowd-bradley-terry": "Bradley-Terry, judges by how reliable they are",
+    "dawid-skene": "Dawid-Skene: judges by how they err",
+    "mace": "MACE: judges by how often they only press keys",
 }
 
 
@@ -47,19 +50,29 @@ def export_page(visit: Exporting, collection: str) -> Response:
 @router.post("/c/{collection}/export")
 def export(visit: Exporting, collection: str, fields: Sent) -> Response:
     """Under pseudonyms, without what is quarantined for personal data."""
-    site, found = visit.site, collection_of(visit, collection)
+    found = collection_of(visit, collection)
     kind, rule, format = (text(fields, name) for name in ("kind", "rule", "format"))
     if kind not in KINDS or rule not in RULES or format not in FORMATS:
         raise Refused(400, "there is no such export", "choose from the lists of the page")
+    try:
+        return as_file(visit, found, Choice(kind, rule), format)
+    except Refused:
+        raise
+    except TrueupError as error:
+        return _page(visit, collection, 400, f"{error.message}: {error.hint}" if error.hint else error.message)
+
+
+def as_file(visit: Visit, collection: Collection, choice: Choice, format: str) -> Response:
+    """The file, which is gone from the server when it was sent. The audit log says that it left."""
+    site = visit.site
     site.meter.count("export", visit.me.id, site.limits.export)
     folder = Path(tempfile.mkdtemp(prefix="trueup-export-"))
     try:
-        artifact, path = _write(visit, found.id, Choice(kind, rule), format, folder)
-    except TrueupError as error:
+        artifact, path = _write(visit, collection.id, choice, format, folder)
+    except BaseException:
         shutil.rmtree(folder)
-        return _page(visit, collection, 400, f"{error.message}: {error.hint}" if error.hint else error.message)
-    audit.note(site.db, site.now(), visit.me.id, "exported", found.id, artifact=artifact, format=format)
-    name = f"{found.name}-{artifact}{path.suffix}"
+        raise
+    name = f"{collection.name}-{artifact}{path.suffix}"
     return FileResponse(
         path, media_type="application/octet-stream", filename=name, background=BackgroundTask(shutil.rmtree, folder)
     )
@@ -70,7 +83,7 @@ def _write(visit: Visit, collection: str, choice: Choice, format: str, folder: P
 
     artifact = freeze(visit.site.workspace, collection, choice).artifact
     path = folder / f"export{FORMATS[format][1]}"
-    api.export_data(visit.site.workspace, artifact, path, format)
+    api.export_data(visit.site.workspace, artifact, path, format, person=visit.me.id)  # which notes it, too
     return artifact.id, path
 
 

@@ -1,11 +1,12 @@
 """How often is too often: counts in memory, forgotten when their window ends.
 
-Keys are people's ids or addresses. An address lives here for as long as its window and nowhere else: no table and no
-log holds one.
+Keys are people's ids or addresses. An address lives here until the first request after its window and nowhere else: no
+table and no log holds one.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from collections import OrderedDict
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 
 from .security import Refused
 
-MOST_KEYS = 20_000  # a flood from ever new addresses must not fill the memory
+MOST_KEYS = 20_000  # of each kind: a flood from ever new addresses must neither fill the memory nor push names out
+IPV6_NETWORK = 64  # bits: whoever has one of these addresses has 2^64 of them
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,18 @@ class Meter:
 
     now: Callable[[], float] = time.monotonic
     most: int = MOST_KEYS
-    _windows: OrderedDict[tuple[str, str], _Window] = field(default_factory=OrderedDict)
+    _windows: dict[str, OrderedDict[str, _Window]] = field(default_factory=dict)  # of one kind: as they end
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, what: str, who: str, limit: Limit) -> None:
         """Count one more, or refuse it with 429 and the seconds to wait."""
         now = self.now()
         with self._lock:
-            window = self._windows.get((what, who))
-            if window is None or window.ends <= now:
-                window = self._windows[what, who] = _Window(now + limit.seconds)
-                self._windows.move_to_end((what, who))
-                self._forget(now)
+            self._forget(now)
+            windows = self._windows.setdefault(what, OrderedDict())
+            window = windows.setdefault(who, _Window(now + limit.seconds))
+            if len(windows) > self.most:
+                windows.popitem(last=False)  # the oldest, whatever it holds
             window.count += 1
             if window.count > limit.times:
                 wait = int(window.ends - now) + 1
@@ -69,12 +71,28 @@ class Meter:
     def forgive(self, what: str, who: str) -> None:
         """A right password clears the wrong ones before it."""
         with self._lock:
-            self._windows.pop((what, who), None)
+            if windows := self._windows.get(what):
+                windows.pop(who, None)
+
+    def known(self) -> set[str]:
+        """Whom anything is counted for."""
+        with self._lock:
+            return {who for windows in self._windows.values() for who in windows}
 
     def _forget(self, now: float) -> None:
-        """Windows that ended, oldest first; when there are too many, the oldest whatever they hold."""
-        while self._windows:
-            oldest = next(iter(self._windows))
-            if self._windows[oldest].ends > now and len(self._windows) <= self.most:
-                return
-            del self._windows[oldest]
+        for windows in self._windows.values():
+            while windows and next(iter(windows.values())).ends <= now:
+                windows.popitem(last=False)
+
+
+def network_of(address: str) -> str:
+    """An address as it is counted: IPv6 by its network, and an IPv4 one in its clothes as what it is."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])  # without the interface of a link-local address
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((parsed, IPV6_NETWORK), strict=False))

@@ -29,13 +29,20 @@ ATTRIBUTES = {"span": {"class", "title"}, "ol": {"start"}}
 
 
 @lru_cache(maxsize=1024)
-def render(text: str) -> Markup:
-    """Markdown as HTML that is safe anywhere in a page."""
+def render(text: str, headings: int = 0) -> Markup:
+    """Markdown as HTML that is safe anywhere in a page.
+
+    Headings become bold paragraphs: those of a text are none of the page, and a screen reader's list would be full of
+    them. `headings`, for what we ask people to read, is the level at which they begin instead.
+    """
     if len(text) > RENDER_LIMIT:
         return raw(text)
     tokens = _MARKDOWN.parse(text)
     if any(token.level >= DEEPEST - 1 for token in tokens):
         return raw(text)  # what is nested deeper would be left out: a place to hide something from the reader
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, headings - 1 + int(token.tag[1:]))}" if headings else ""
     return Markup(
         nh3.clean(
             _MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}),
@@ -69,6 +76,14 @@ def _close_link(tokens: Sequence[Token], index: int, *_: Any) -> str:
     return str(Markup('</span> <span class="target">({})</span>').format(shown(f"{opened.attrGet('href')}{title}")))
 
 
+def _open_heading(tokens: Sequence[Token], index: int, *_: Any) -> str:
+    return f"<{tokens[index].tag}>" if tokens[index].tag else "<p><strong>"
+
+
+def _close_heading(tokens: Sequence[Token], index: int, *_: Any) -> str:
+    return f"</{tokens[index].tag}>\n" if tokens[index].tag else "</strong></p>\n"
+
+
 def _code(tokens: Sequence[Token], index: int, *_: Any) -> str:
     """A block of code, with what stands beside its fence: it could be any text."""
     token = tokens[index]
@@ -86,6 +101,7 @@ def _build() -> MarkdownIt:
     rules["text"] = lambda tokens, index, *_: str(shown(tokens[index].content))
     rules["code_inline"] = lambda tokens, index, *_: f"<code>{shown(tokens[index].content)}</code>"
     rules["fence"] = rules["code_block"] = _code
+    rules["heading_open"], rules["heading_close"] = _open_heading, _close_heading
     rules["link_open"] = lambda *_: '<span class="link">'
     rules["link_close"] = _close_link
     return made

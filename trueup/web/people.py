@@ -11,7 +11,7 @@ from starlette.responses import Response
 from ..errors import WorkspaceError
 from ..feedback import roles
 from ..store import audit, people, queue
-from ..store.people import ROLES, PersonRole
+from ..store.people import ROLES, SCOPES, PersonRole
 from .account import DEMOGRAPHICS
 from .auth import Sent, hidden, needs, new_router, text
 from .judging import collection_of
@@ -31,7 +31,7 @@ AUDIT_A_PAGE = 200
 
 @router.get("/people")
 def everybody(visit: Inviting) -> Response:
-    return _people(visit)
+    return people_page(visit)
 
 
 @router.post("/invites")
@@ -49,7 +49,7 @@ def invite(visit: Inviting, fields: Sent) -> Response:
     site.meter.count("invite", me.id, site.limits.invite)
     token = people.new_invite(site.db, role, me.id, site.now(), days * DAY, uses, scope)
     audit.note(site.db, site.now(), me.id, "invited", scope or "all collections", role=role, days=days, uses=uses)
-    return _people(visit, link=str(visit.request.url_for("invite_page", token=token)))
+    return people_page(visit, link=str(visit.request.url_for("invite_page", token=token)))
 
 
 @router.post("/invites/{invite}/revoke")
@@ -124,12 +124,15 @@ def _keeping_an_owner() -> Iterator[None]:
         raise Refused(409, error.message, error.hint) from None
 
 
-def _people(visit: Visit, link: str = "") -> Response:
+def people_page(visit: Visit, link: str = "", token: str = "") -> Response:
+    """`link` and `token`: what was made just now, to be shown this once."""
     collections = queue.collections(visit.db)
+    everybody = people.people(visit.db)
     return visit.page(
         "people.html",
         link=link,
-        people=[each for each in people.people(visit.db) if visit.me.collection in ("", each.collection)],
+        token_made=token,
+        people=[each for each in everybody if visit.me.collection in ("", each.collection)],
         invites=_invites(visit),
         collections=[each for each in collections if visit.me.collection in ("", each.id)],
         collection_names={each.id: each.name for each in collections},
@@ -138,7 +141,11 @@ def _people(visit: Visit, link: str = "") -> Response:
         days=VALID_DAYS,
         now=visit.now,
         questions=DEMOGRAPHICS,
-        demographics=people.demographics(visit.db),
+        demographics=people.demographics(visit.db) if visit.may("manage people") else {},
+        tokens=people.tokens(visit.db) if visit.may("manage tokens") else [],
+        scopes=SCOPES,
+        names={each.id: each.name for each in everybody},
+        min_cell=people.MIN_CELL,
     )
 
 

@@ -183,7 +183,8 @@ def from_own_page(headers: Mapping[str, str]) -> bool:
 
 
 def wants_json(headers: Mapping[str, str]) -> bool:
-    return "x-trueup" in headers or headers.get("accept", "").startswith("application/json")
+    asked = headers.get("accept", "").startswith("application/json")
+    return asked or "x-trueup" in headers or "authorization" in headers  # which only programs send
 
 
 def problem(error: TrueupError) -> dict[str, str]:

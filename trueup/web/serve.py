@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import secrets
 import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from ..errors import ConfigError, WorkspaceError
-from ..store import Workspace
+from ..errors import ConfigError, TrueupError, WorkspaceError
+from ..store import Workspace, retention
 from ..store import people as store
 from .app import create_app
 from .security import LOOPBACK
 
 MOST_CONNECTIONS = 500
+DAY = 86_400.0
+
+log = logging.getLogger("trueup.web")
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,10 @@ def check_binding(workspace: Workspace, binding: Binding) -> list[str]:
 class Server:
     """The app behind a socket that is open already, so its address is known before the first request."""
 
-    def __init__(self, app: ASGIApp, binding: Binding) -> None:
+    def __init__(self, app: ASGIApp, binding: Binding, chore: Callable[[], object] = lambda: None) -> None:
+        """`chore` is done when the server starts and every day that it runs."""
         self.binding = binding
+        self.chore = chore
         self._socket = _listen(binding)
         config = uvicorn.Config(
             app,
@@ -117,7 +127,8 @@ class Server:
 
     def run(self) -> None:
         """Until Ctrl-C or `stop`."""
-        self._server.run(sockets=[self._socket])
+        with _every_day(self.chore):
+            self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
         self._server.should_exit = True
@@ -128,8 +139,31 @@ def prepare(workspace: Workspace, binding: Binding, first: str = "/") -> tuple[S
     machine gets in."""
     token = secrets.token_urlsafe(32) if binding.is_local_only else None
     app = create_app(workspace, hosts=binding.hosts, token=token, secure=binding.certificate is not None)
-    server = Server(app, binding)
+    server = Server(app, binding, lambda: retention.sweep(workspace.database, time.time()))
     return server, f"{server.url}/start?token={token}&next={first}" if token else f"{server.url}{first}"
+
+
+@contextmanager
+def _every_day(chore: Callable[[], object], seconds: float = DAY) -> Iterator[None]:
+    """Beside the requests, and never in their way: what goes wrong is tried again the next day."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while True:
+            try:
+                chore()
+            except TrueupError as error:
+                log.warning("what is over was not deleted today: %s", error.message)
+            if ended.wait(seconds):
+                return
+
+    worker = threading.Thread(target=work, name="every day", daemon=True)
+    worker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        worker.join(5)  # what it does is short; the database must not be closed under it
 
 
 def _listen(binding: Binding) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,10 +17,11 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from ..feedback import roles
 from ..feedback.desk import Desk
-from ..store import Workspace
+from ..store import Workspace, review
 from ..store.database import Database
 from ..store.people import Person
-from .limits import Limits, Meter
+from ..store.review import Differing
+from .limits import Limits, Meter, network_of
 from .markdown import raw, render, shown
 from .security import SignInNeeded, keyed
 
@@ -27,17 +29,25 @@ TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
 
 DESK_SECONDS = 60.0
+SLOW = 1.0  # seconds: what takes longer to read is kept for a while
+KEPT_FOR = 20  # times as long as it took, so that it is never more than a small part of the server's work
 # What a page may say after a form was sent; the address names the entry, never the words.
 NOTICES = {
     "saved": "Saved.",
     "password": "The password is set. Other sessions of yours were signed out.",
     "revoked": "The invite no longer works.",
+    "token": "The token no longer works.",
     "role": "The role is changed; the person has to sign in again.",
     "deactivated": "The person can no longer sign in. Their judgements stay.",
     "anonymised": "Name and account are gone. The judgements stay, under the pseudonym.",
     "forgotten": "What you told about yourself is deleted.",
     "guideline": "There is a new version of the guideline; people see it before their next judgement.",
     "status": "The collection has changed.",
+    "accepted": "Decided. A set that is frozen takes your answer in place of the votes.",
+    "asked-again": "More people are asked. The item comes back here if they still disagree.",
+    "ambiguous": "Called ambiguous: a set that is frozen leaves it out and counts it.",
+    "let-back": "The item is back in the queue.",
+    "kept-out": "The item stays out: nobody is handed it, and no frozen set has it.",
 }
 
 
@@ -56,6 +66,7 @@ class Site:
     def __post_init__(self) -> None:
         self.templates = _environment()
         self._desks: dict[str, tuple[float, Desk]] = {}
+        self._differing: dict[str, tuple[float, list[Differing]]] = {}
         # Cookies do not know ports: servers of two workspaces on one machine must not overwrite each other's.
         self.name = hashlib.sha256(keyed(self.secret, "cookie", "name").encode()).hexdigest()[:8]
 
@@ -70,6 +81,18 @@ class Site:
             desk = Desk(self.workspace, collection, self.now, secret=self.secret)
             self._desks[collection] = (self.now(), desk)
         return desk
+
+    def differing(self, collection: str) -> list[Differing]:
+        """What people disagree on. Of a million judgements that is kept for a minute or two, of few not at all."""
+        until, kept = self._differing.get(collection, (0.0, []))
+        if time.monotonic() < until:
+            return kept
+        began = time.monotonic()
+        found = review.differing(self.db, collection)
+        took = time.monotonic() - began
+        if took > SLOW:
+            self._differing[collection] = (time.monotonic() + KEPT_FOR * took, found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -104,8 +127,8 @@ class Visit:
 
     @property
     def address(self) -> str:
-        """Of the client; of the client behind a proxy only where the server was told to trust that proxy."""
-        return self.request.client.host if self.request.client else ""
+        """Of the client, as it is counted; of the client behind a proxy only where the server trusts that proxy."""
+        return network_of(self.request.client.host) if self.request.client else ""
 
     def page(self, template: str, status: int = 200, **context: Any) -> Response:
         """An HTML page. Every template gets what `base.html` needs:
@@ -148,7 +171,8 @@ def time_tag(moment: float | str) -> Markup:
 
 def goto(path: str, done: str = "") -> RedirectResponse:
     assert path.startswith("/") and not path.startswith("//") and (not done or done in NOTICES)
-    return RedirectResponse(f"{path}?done={done}" if done else path, status_code=303)
+    joint = "&" if "?" in path else "?"
+    return RedirectResponse(f"{path}{joint}done={done}" if done else path, status_code=303)
 
 
 def as_json(value: Mapping[str, Any], status: int = 200) -> JSONResponse:

@@ -2,15 +2,15 @@
 
 import { LETTERS } from "./controls.js";
 import { Keymap, keysForm } from "./keys.js";
+import { reading } from "./reading.js";
 import { flagBox, reasonBox } from "./remarks.js";
-import { Clock, Drafts, Refused, Shelf, insist, newKey, send } from "./saving.js";
+import { Clock, Drafts, Refused, Shelf, insist, send } from "./saving.js";
+import { askWhy, closeSheet, openGuideline, openSheet, sheetIsOpen } from "./sheets.js";
 import { makeTask } from "./tasks.js";
-import { differences, el, markedNodes, rawNodes, safeNodes, tidy } from "./text.js";
+import { el } from "./text.js";
 
 const CLIENT = "judge.js 1"; // goes with each answer, so that one can tell later which page it came from
 const HEARTBEAT = 120_000; // milliseconds between renewals of the lease while somebody is there
-const ROLES = { system: "System", user: "Person", assistant: "Assistant" };
-const REASONS = ["I cannot judge this", "Broken or unreadable", "Not in my language", "Too unpleasant for me"];
 
 // By the server's word for it: why there is nothing to judge.
 const WHY = {
@@ -22,20 +22,17 @@ const WHY = {
 
 const at = (id) => document.getElementById(id);
 const form = at("judging");
-const sheet = at("sheet");
 const here = form.dataset.collection;
 
 let settings = JSON.parse(at("settings").textContent);
 let map = new Keymap(settings);
 let view = null;
 let task = null;
-let cards = [];
+let reader = null;
 let flags = [];
 let reason = null;
 let selected = 0;
 let busy = false;
-let compared = -1; // the text that the others are compared with; -1: none
-let farApart = false;
 
 const shelf = new Shelf(form.dataset.person);
 const clock = new Clock();
@@ -80,7 +77,6 @@ function show(next, why = "") {
   if (!view) return at("nothing").querySelector("h1").focus();
   const draft = drafts.begin(view);
   clock.reset(draft);
-  compared = -1;
   build(draft);
   scrollTo(0, 0);
   at("question").focus({ preventScroll: true });
@@ -96,110 +92,24 @@ function build(draft) {
   flags = [view.prompt, ...view.completions].map((_, i) => flagBox(i, draft.flags, view, { map, changed }));
   task = makeTask(view, draft, { map, changed, say, select, prefer });
   reason = reasonBox(draft.rationale ?? "", view, { map, changed });
-  cards = view.completions.map(card);
-  at("prompt").replaceChildren(el("header", {}, el("h2", {}, "Prompt"), flags[0].node), ...view.prompt.map(message));
-  at("texts").replaceChildren(...cards);
+  reader = reading(view, draft, { map, formatted, flags, feet: task.feet, select, act, tell, say, changed });
   for (const [id, node] of [
     ["board", task.board],
     ["scale", task.scale],
   ])
     at(id).replaceChildren(...(node ? [node] : []));
   at("below").replaceChildren(...[task.below, reason?.node].filter(Boolean));
-  readingTools();
-  fillTexts();
   select(0, false);
   tell(shelf.lasting ? "" : "This browser keeps no drafts: leave the page open until your answer is saved", "");
-}
-
-function card(_, index) {
-  const name = el("h2", { id: `name-${index}` }, LETTERS[index]);
-  const foot = task.feet[index] ? el("footer", {}, task.feet[index]) : null;
-  const made = el(
-    "article",
-    { class: "text", tabindex: "-1", "aria-labelledby": name.id },
-    el("header", {}, name, flags[index + 1].node),
-    el("div", { class: "said" }),
-    foot,
-  );
-  made.addEventListener("focusin", () => select(index, false));
-  return made;
-}
-
-function message({ role, content }, index) {
-  const many = view.prompt.length > 1;
-  const said = el("div", { class: "said" }, textNodes(content, view.rendered?.prompt[index]));
-  return el("div", { class: `message ${role}` }, many ? el("h3", {}, ROLES[role] ?? role) : null, said);
+  if (reader.covered()) tell(reader.covered(), "calm");
 }
 
 const formatted = () => Boolean(view.rendered) && settings.rendered !== false;
-const textNodes = (text, html) => (formatted() && html !== undefined ? safeNodes(html) : rawNodes(text));
-
-function fillTexts() {
-  cards.forEach((each, index) => each.querySelector(".said").replaceChildren(shownText(index)));
-}
-
-// With a comparison: what the other text does not have is marked; in the text compared with, what it alone has.
-function shownText(index) {
-  const { completions, rendered } = view;
-  if (compared < 0) return textNodes(completions[index], rendered?.completions[index]);
-  const other = index === compared ? (completions.length === 2 ? 1 - index : -1) : compared;
-  if (other < 0) return rawNodes(completions[index]);
-  const found = differences(tidy(completions[other]), tidy(completions[index]));
-  if (!found.whole) {
-    farApart = true;
-    return rawNodes(completions[index]);
-  }
-  return markedNodes(found.right, index === 0 && completions.length === 2 ? "del" : "ins");
-}
-
-function readingTools() {
-  const k = view.completions.length;
-  const typed = view.rendered ? toggle("As typed", "rendered") : null;
-  const compare = k === 2 ? toggle("Differences", "differences") : k > 2 ? comparison() : null;
-  at("tools").replaceChildren(...[typed, compare].filter(Boolean));
-  showTools();
-}
-
-function showTools() {
-  const on = { rendered: !formatted(), differences: compared >= 0 };
-  for (const button of at("tools").querySelectorAll("[data-tool]"))
-    button.setAttribute("aria-pressed", String(on[button.dataset.tool]));
-  if (at("compared")) at("compared").value = compared;
-}
-
-function toggle(words, action) {
-  const made = el("button", { type: "button", class: "plain", "data-tool": action }, words, " ", keyCap(action));
-  made.addEventListener("click", () => act(action));
-  return made;
-}
-
-function comparison() {
-  const options = view.completions.map((_, i) => el("option", { value: i }, LETTERS[i]));
-  const chosen = el("select", { id: "compared" }, el("option", { value: -1 }, "nothing"), ...options);
-  chosen.addEventListener("change", () => compare(Number(chosen.value)));
-  return el(
-    "span",
-    { class: "comparing" },
-    el("label", { for: "compared" }, "Compare with ", keyCap("differences")),
-    chosen,
-  );
-}
-
-function compare(index) {
-  compared = index;
-  farApart = false;
-  showTools();
-  fillTexts();
-  if (farApart) return tell("These texts have too little in common to be compared by word.", "calm");
-  say(index < 0 ? "Differences are not shown" : "Differences are shown");
-}
-
-const keyCap = (action) => map.cap(action);
 
 function labelKeys() {
   for (const button of document.querySelectorAll("[data-action]")) {
     button.querySelector("kbd")?.remove();
-    const cap = keyCap(button.dataset.action);
+    const cap = map.cap(button.dataset.action);
     if (cap) button.append(" ", cap);
   }
   at("open-keys").querySelector("kbd").hidden = !map.shown("help");
@@ -229,7 +139,7 @@ function answer(final) {
   const said = { ...task.value(final), ...clock.read() };
   if (flagged()) said.flags = { prompt: flags[0].value(), completions: flags.slice(1).map(({ value }) => value()) };
   if (reason?.area.value.trim()) said.rationale = reason.area.value.trim();
-  return final ? { ...said, client: CLIENT } : said;
+  return final ? { ...said, client: CLIENT } : { ...said, uncovered: reader.uncovered() };
 }
 
 function changed() {
@@ -238,9 +148,10 @@ function changed() {
 
 function submit() {
   if (busy || !view) return;
-  const missing = task.missing() || reasonMissing();
+  const first = reader.missing() || task.missing();
+  const missing = first || reasonMissing();
   if (missing) {
-    if (reasonMissing() && !task.missing()) reason.area.focus();
+    if (!first) reason.area.focus();
     return tell(missing, "error");
   }
   const doubt = task.confirm?.();
@@ -276,10 +187,16 @@ function waiting(seconds) {
 }
 
 function saved(receipt) {
-  const words = `Saved. ${receipt.done_today} today.`;
-  tell(words);
+  const words = arrived(`Saved. ${receipt.done_today} today.`);
   say([words, receipt.gold_feedback, view ? "" : at("why").textContent].join(" "));
   if (!view) at("progress").textContent = `${receipt.done_today} done today`;
+}
+
+// What became of the last item, and what has to be known of this one.
+function arrived(words) {
+  const both = [words, view ? reader.covered() : ""].filter(Boolean).join(" ");
+  tell(both);
+  return both;
 }
 
 function work(on, words = "") {
@@ -327,45 +244,24 @@ function undo() {
   });
 }
 
-function leave(path, body, words) {
-  const left = view.assignment;
+function leave(path, body, words, left = () => {}) {
   move(path, body, ({ next, waiting: why }) => {
-    shelf.drop(left);
+    left();
     note("");
     show(next, why);
-    tell(words);
-    say(words);
+    say(arrived(words));
   });
 }
 
-const postpone = () => leave(`/a/${view.assignment}/postpone`, {}, "It comes again after the others.");
+// What was typed waits with it.
+function postpone() {
+  drafts.flush();
+  leave(`/a/${view.assignment}/postpone`, {}, "It comes again after the others.");
+}
 
-function askSkip() {
-  const rows = REASONS.map((words, i) =>
-    el(
-      "label",
-      { class: "option" },
-      el("input", { type: "radio", name: "why", value: words, checked: i === 0 }),
-      el("span", {}, words),
-    ),
-  );
-  const other = el("input", { id: "other-reason", maxlength: "300" });
-  const field = el("p", { class: "field" }, el("label", { for: "other-reason" }, "Or in your words"), other);
-  const ask = el(
-    "form",
-    {},
-    el("fieldset", { class: "options" }, el("legend", {}, "Why?"), ...rows),
-    field,
-    el("p", { class: "actions" }, el("button", { class: "primary" }, "Skip this one")),
-  );
-  ask.addEventListener("submit", (event) => {
-    event.preventDefault();
-    sheet.close();
-    const why = other.value.trim() || new FormData(ask).get("why");
-    leave(`/a/${view.assignment}/skip`, { reason: why }, "Skipped.");
-  });
-  openSheet("Skip", ask);
-  rows[0].querySelector("input").focus();
+function skip(reason) {
+  const { assignment } = view;
+  leave(`/a/${assignment}/skip`, { reason }, "Skipped.", () => shelf.drop(assignment));
 }
 
 // A failure needs no words: an answer that comes after the lease is kept as well.
@@ -375,34 +271,7 @@ function renew() {
 
 // Sheets
 
-function openSheet(title, ...content) {
-  const close = el(
-    "button",
-    { type: "button", class: "plain", "aria-label": "Close" },
-    "Close ",
-    el("kbd", { "aria-hidden": "true" }, "Esc"),
-  );
-  close.addEventListener("click", () => sheet.close());
-  sheet.replaceChildren(
-    el("header", {}, el("h2", { id: "sheet-title" }, title), close),
-    el("div", { class: "sheet-body" }, ...content),
-  );
-  sheet.showModal();
-}
-
-async function openGuideline() {
-  try {
-    const page = new DOMParser().parseFromString(await (await fetch(`/c/${here}/guideline`)).text(), "text/html");
-    const text = page.querySelector("[aria-label=Guideline]");
-    openSheet(
-      `Guideline, version ${view?.guideline.number ?? ""}`,
-      el("div", { class: "said", tabindex: "0" }, safeNodes(text.innerHTML)),
-    );
-  } catch (error) {
-    refuse(error);
-  }
-}
-
+const showGuideline = () => openGuideline(here, view?.guideline.number ?? "").catch(refuse);
 const openKeys = () => openSheet("Keys", keysForm(map, settings, saveSettings));
 
 async function saveSettings(chosen) {
@@ -414,7 +283,7 @@ async function saveSettings(chosen) {
   map = new Keymap(settings);
   if (settings.theme && settings.theme !== "auto") document.documentElement.dataset.theme = settings.theme;
   else delete document.documentElement.dataset.theme;
-  sheet.close();
+  closeSheet();
   labelKeys();
   if (view) build(shelf.get(view.assignment)?.draft ?? view.draft ?? {});
   say("Saved");
@@ -423,6 +292,7 @@ async function saveSettings(chosen) {
 // Keys and buttons
 
 function select(index, focus = true) {
+  const { cards } = reader;
   selected = Math.max(0, Math.min(cards.length - 1, index));
   cards.forEach((each, i) => each.classList.toggle("selected", i === selected && cards.length > 1 && task.selects));
   if (focus) cards[selected].focus();
@@ -437,31 +307,23 @@ function switchRendered() {
   if (!view.rendered) return;
   settings = { ...settings, rendered: !formatted() };
   send("/settings", { rendered: settings.rendered }).catch(refuse);
-  at("prompt").replaceChildren(at("prompt").querySelector("header"), ...view.prompt.map(message));
-  showTools();
-  fillTexts();
-  say(formatted() ? "Shown formatted" : "Shown as typed");
-}
-
-function switchDifferences() {
-  if (view.completions.length < 2) return;
-  const next = view.completions.length === 2 ? (compared < 0 ? 0 : -1) : compared === selected ? -1 : selected;
-  compare(next);
+  reader.redraw();
 }
 
 const DEEDS = {
   submit,
   undo,
   postpone,
-  skip: askSkip,
-  differences: switchDifferences,
+  skip: () => askWhy(skip),
+  differences: () => reader.compareWith(selected),
   rendered: switchRendered,
   flag: nextFlag,
   reason: () => reason?.area.focus(),
-  guideline: openGuideline,
+  reveal: () => reader.uncover(),
+  guideline: showGuideline,
   help: openKeys,
-  previous: () => cards.length > 1 && select(selected - 1),
-  next: () => cards.length > 1 && select(selected + 1),
+  previous: () => reader.cards.length > 1 && select(selected - 1),
+  next: () => reader.cards.length > 1 && select(selected + 1),
 };
 const ANYWHERE = new Set(["undo", "help", "guideline"]);
 
@@ -472,7 +334,7 @@ function act(action) {
 }
 
 function pressed(event) {
-  if (sheet.open) return;
+  if (sheetIsOpen()) return;
   const read = map.read(event);
   if (!read) return;
   const on = event.target;
@@ -510,7 +372,7 @@ function listen() {
   });
   for (const button of document.querySelectorAll("button[type=button][data-action]"))
     button.addEventListener("click", () => act(button.dataset.action));
-  at("open-guideline").addEventListener("click", openGuideline);
+  at("open-guideline").addEventListener("click", showGuideline);
   at("open-keys").addEventListener("click", openKeys);
   at("look-again").addEventListener("click", lookAgain);
   addEventListener("online", () => drafts.flush());

@@ -112,7 +112,8 @@ function whereIs(index, places) {
   return `${LETTERS[index]}: place ${places[index]}${tied.length ? `, tied with ${tied.join(", ")}` : ""}`;
 }
 
-function placeCells(index, k, map, chosen) {
+// The places of one text as a row of cells.
+export function placeCells(index, k, map, chosen) {
   const options = Array.from({ length: k }, (_, i) => ({
     value: i + 1,
     words: `${LETTERS[index]} in place ${i + 1}`,

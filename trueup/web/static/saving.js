@@ -21,7 +21,7 @@ export class Refused extends Error {
   }
 }
 
-// One request. JSON comes back, null where the server says there is nothing (204).
+// One request; JSON comes back.
 export async function send(path, body, { method = "POST", keepalive = false } = {}) {
   const response = await fetch(path, {
     method,
@@ -30,7 +30,6 @@ export async function send(path, body, { method = "POST", keepalive = false } = 
     keepalive,
     signal: AbortSignal.timeout(PATIENCE),
   });
-  if (response.status === 204) return null;
   const said = await response.json().catch(() => ({}));
   if (!response.ok) throw new Refused(response.status, said);
   return said;

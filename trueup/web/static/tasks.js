@@ -1,10 +1,11 @@
 // The five kinds of question. Each is made from (view, draft, desk) and offers the same: nodes to be placed (scale,
 // board, feet: one for each text, below), value() for draft and answer, missing() in words, choose(n, text) and
-// act(action, text). desk = {map, changed(), say(words), select(index), prefer(index)}.
+// act(action, text). desk = {map, changed(), say(words), select(index, focus), prefer(index)}.
 
 import { LETTERS, cells, check, checkChips, group } from "./controls.js";
+import { edit } from "./editing.js";
 import { ranking } from "./ranking.js";
-import { changes, el, markedNodes, tidy } from "./text.js";
+import { el } from "./text.js";
 
 const THUMB_CHIPS = ["correct", "helpful", "clear", "wrong", "incomplete", "too long", "not what was asked"];
 const MOST_CELLS = 11; // levels of a scale shown as cells; longer scales are typed
@@ -31,12 +32,12 @@ function pair(view, draft, { map, changed, say, prefer }) {
   const steps = (view.strength ? [-3, -2, -1, 0, 1, 2, 3] : [-1, 0, 1]).filter((step) => step !== 0 || view.ties);
   const options = steps.map((value, index) => ({
     value,
-    words: pairWords(value, view),
+    words: pairShort(value, view), // what stands on it, so that it can also be spoken to
     short: pairShort(value, view),
     mark: value === 0 ? "=" : view.strength ? String(Math.abs(value)) : value < 0 ? "A" : "B",
     key: map.choiceShown(index),
   }));
-  const bad = { value: "both bad", words: "Both are bad", short: "both bad", key: map.shown("both bad") };
+  const bad = { value: "both bad", words: "both bad", short: "both bad", key: map.shown("both bad") };
   const set = (value, spoken = true) => {
     choice = value;
     check(node, value);
@@ -211,63 +212,4 @@ function thumbs(view, draft, { map, changed, say }) {
     strong: () => false,
     choose: (number, index) => number < 3 && (set(index, Object.keys(words)[number]), true),
   };
-}
-
-// Rewriting a text into a demonstration
-
-function edit(view, draft, { changed, select }) {
-  const originals = view.completions.map(tidy);
-  const texts = [...originals];
-  let edited = draft.edited ?? 0;
-  if (typeof draft.text === "string") texts[edited] = draft.text;
-  const area = el("textarea", { id: "rewritten", rows: 8, dir: "auto", spellcheck: "true" });
-  const shown = el("div", { class: "changes", "aria-label": "What you changed", role: "group" });
-  const count = el("p", { class: "muted", id: "change-count" });
-  const label = el("label", { for: "rewritten" });
-  let timer = 0;
-  const compare = () => showChanges(originals[edited], texts[edited], shown, count);
-  const open = (index) => {
-    edited = index;
-    area.value = texts[index];
-    label.textContent = `Your version of ${LETTERS[index]}`;
-    compare();
-  };
-  area.addEventListener("input", () => {
-    texts[edited] = area.value;
-    clearTimeout(timer);
-    timer = setTimeout(compare, 150);
-    changed();
-  });
-  const pick = (index) => {
-    open(index);
-    select(index);
-    changed();
-  };
-  const feet = view.completions.map((_, index) => {
-    const option = { value: index, words: `Rewrite ${LETTERS[index]}`, short: `Rewrite ${LETTERS[index]}` };
-    return cells("edited", [option], edited, pick, "apart");
-  });
-  open(edited);
-  const unchanged = () => texts[edited].trim() === originals[edited].trim();
-  return {
-    feet: feet.length > 1 ? feet : [],
-    below: el("div", { class: "rewrite" }, label, area, count, shown),
-    value: () => ({ edited, text: texts[edited] }),
-    missing: () =>
-      texts[edited].trim() === "" ? "Write a text." : unchanged() ? "You have not changed anything yet." : "",
-    strong: () => false,
-    choose: (index) =>
-      index < feet.length &&
-      feet.length > 1 &&
-      (check(feet[edited], null), check(feet[index], index), pick(index), true),
-    focus: area,
-  };
-}
-
-function showChanges(before, after, shown, count) {
-  const { runs, out, added, whole } = changes(before, after);
-  const same = before.trim() === after.trim();
-  const numbers = whole ? `${out} words out, ${added} in.` : "Hardly anything of the old text is left.";
-  count.textContent = same ? "Nothing is changed yet." : numbers;
-  shown.replaceChildren(...(same ? [] : [markedNodes(runs)]));
 }

@@ -1,0 +1,356 @@
+"""How far a reward model can be trusted, which of two is better, and what one says of a text.
+
+Models and data are loaded here; the figures come from `trueup/evals/`, the page from `trueup/reports/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import wiring
+from .config import ModelSettings, Scoring
+from .config.audit import AuditConfig
+from .errors import DataError, TrueupError
+from .evals import audit as audits
+from .evals.bench import Question, questions_of
+from .evals.gate import check_overrides
+from .evals.rivals import compare_scorers
+from .evals.scored import pairs_of
+from .inputs import PROMPTS, SCORERS, Input, Ref, chain, find_input, note_inputs
+from .records import Completion, Judgement, Prompt
+from .reports.card import reward_card
+from .runs import Run, track
+from .store import JUDGED, Artifact, Workspace, saying_disk_full
+from .text import columns
+from .text.sources import read_rows
+from .world import PERSONAS, GoldScorer, p_true
+
+if TYPE_CHECKING:  # torch loads when something is scored, not when this module does
+    from .engines.reward_scorer import RewardScorer
+
+STAGE = "audit"
+MEMBER = "model"  # an ensemble has the parents model0, model1, ...
+RESULT, CARD = "result.json", "card.html"
+BATCH = 64  # completions of a stream that are scored together
+
+
+def audit(
+    ws: Workspace,
+    *,
+    model: Ref,
+    data: Ref,
+    train: Ref | None = None,
+    policy: Ref | None = None,
+    prompts: Ref | None = None,
+    bench: str | Path | None = None,
+    out: str | Path | None = None,
+    config: AuditConfig | None = None,
+) -> dict[str, Any]:
+    """Audit a reward model on the held-out judgements of a set (on all where none is held out).
+
+    `train` is the set it learnt from (by default what its lineage says), `policy` the model and `prompts` the prompts
+    it is meant for. The result is an artifact of kind `evaluation` with `result.json` and `card.html`, both written to
+    the folder `out` as well. `gate.passed` says whether it may be used for RL.
+    """
+    config = config or AuditConfig()
+    check_overrides(config)
+    questions = read_bench(bench) if bench else []
+    found = {"model": find_input(ws, "model", model, SCORERS), "data": find_input(ws, "data", data, JUDGED)}
+    optional = {"train": (train, JUDGED), "policy": (policy, ("model", "external")), "prompts": (prompts, PROMPTS)}
+    found |= {role: find_input(ws, role, ref, kinds) for role, (ref, kinds) in optional.items() if ref is not None}
+    if train is None and found["model"].artifact is not None:
+        learnt = _learnt_from(ws, found["model"].artifact)
+        found |= {f"train{i or ''}": Input(artifact.kind, artifact) for i, artifact in enumerate(learnt)}
+    judgements, split = _heldout(_judgements(found["data"]))
+    scorer = _scorer(found["model"], config.model, config.scoring, config.threads)
+    fits = _fitting(scorer)
+    kept = [judgement for judgement in judgements if all(map(fits, _completions(judgement)))]
+    if not kept:
+        raise DataError(
+            f"none of the {len(judgements)} judgements fits the context of {scorer.model.context} tokens",
+            "audit on shorter completions, or use a reward model that reads more",
+        )
+    inputs = note_inputs(ws, found)
+    run = Run.start(ws, STAGE, config.model_dump(mode="json"), inputs, seed=config.seed)
+    with run:
+        with track(audits.completions_to_score(kept, config), "score") as advance:
+            result = audits.audit(
+                scorer, kept, config, advance=advance, fits=fits, bench=questions, scale=_scale(scorer),
+                train=_trained_on(inputs), policy=_bases(ws, inputs),
+                prompts=wiring.read_prompts(inputs["prompts"]) if "prompts" in inputs else None,
+                length=_tokens(scorer), length_unit="tokens", **_truth(kept),
+            )  # fmt: skip
+        result |= {"split": split, "too_long": len(judgements) - len(kept)}
+        artifact = _keep(run, result, _name(model), _name(data))
+    if out is not None:
+        _copy(artifact, Path(out))
+    return result | {"evaluation": artifact.id, "card": str(artifact.path / CARD)}
+
+
+def latest_audit(ws: Workspace, model: Ref) -> dict[str, Any] | None:
+    """What the last audit of a reward model found, with its artifact as `evaluation`; None where there is none."""
+    identity = ws.get(model).id
+    for artifact in reversed(ws.artifacts("evaluation")):
+        if artifact.meta.get("stage") == STAGE and artifact.parents.get("model") == identity:
+            found: dict[str, Any] = json.loads((artifact.path / RESULT).read_text(encoding="utf-8"))
+            return found | {"evaluation": artifact.id}
+    return None
+
+
+def compare_rewards(
+    ws: Workspace,
+    *,
+    a: Ref,
+    b: Ref,
+    data: Ref,
+    scoring: Scoring = Scoring(),  # noqa: B008
+    threads: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """How much more of the held-out judgements reward model `a` foresees than `b`, with a paired interval."""
+    found = find_input(ws, "data", data, JUDGED)
+    judgements, split = _heldout(_judgements(found))
+    one, other = (
+        _scorer(find_input(ws, role, ref, SCORERS), ModelSettings(), scoring, threads)
+        for role, ref in (("a", a), ("b", b))
+    )
+    readers = [_fitting(scorer) for scorer in (one, other)]
+    kept = [j for j in judgements if all(fits(c) for fits in readers for c in _completions(j))]
+    if not kept:
+        raise DataError("no judgement fits the context of both reward models", "compare them on shorter completions")
+    with track(2 * len(pairs_of(kept).completions), "score") as advance:
+        result = compare_scorers(one, other, kept, advance=advance, seed=seed)
+    return result | {"split": split, "too_long": len(judgements) - len(kept)}
+
+
+def score(
+    ws: Workspace,
+    *,
+    model: Ref,
+    completions: Iterable[Completion],
+    scoring: Scoring = Scoring(),  # noqa: B008
+    settings: ModelSettings | None = None,
+    threads: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Of each completion its value, its parts (objectives, the members' spread) and a note where it was not read.
+
+    A stream: rows come out as they go in, `BATCH` at a time.
+    """
+    found = find_input(ws, "model", model, SCORERS)
+    scorer = _scorer(found, settings or ModelSettings(), scoring, threads)
+    fits = _fitting(scorer)
+    for batch in _batches(completions):
+        readable = [completion for completion in batch if fits(completion)]
+        scores = iter(scorer.score(readable))
+        for completion in batch:
+            if not fits(completion):
+                yield {"value": None, "parts": {}, "note": f"longer than the {scorer.model.context} tokens it reads"}
+            else:
+                said = next(scores)
+                yield {"value": said.value, "parts": dict(said.parts)}
+
+
+def read_bench(file: str | Path) -> list[Question]:
+    """Rows with prompt, chosen (a text, or several), rejected (several, or one), and subset, category or section."""
+    rows = list(read_rows(file))
+    for _, row in rows:
+        if isinstance(row, DataError):
+            raise row
+    return questions_of((where, _question(row)) for where, row in rows if not isinstance(row, DataError))
+
+
+def completions_of(row: columns.Columns) -> list[Completion]:
+    """The completions of a row with `prompt` and `completion` or `completions`. Raises `columns.Skip`."""
+    prompt = columns.prompt(row, "prompt")
+    if "completions" not in row:
+        return [Completion(prompt, columns.completion(row, "completion", prompt), finished=_finished(row))]
+    several = row["completions"]
+    if not isinstance(several, list) or not several:
+        raise columns.Skip("'completions' is not a list of texts")
+    return [_listed(prompt, item) for item in several]
+
+
+# --- inside
+
+
+def _listed(prompt: Prompt, item: Any) -> Completion:
+    row = item if isinstance(item, dict) else {"text": item}
+    return Completion(prompt, columns.text(row, "text"), finished=_finished(row))
+
+
+def _finished(row: columns.Columns) -> bool:
+    return row.get("finished", True) is not False
+
+
+def _question(row: columns.Columns) -> Question | str:
+    try:
+        prompt = columns.prompt(row, "prompt")
+        right, wrong = _texts(row, "chosen"), _texts(row, "rejected")
+        subset = columns.word(row, "subset") or columns.word(row, "category") or columns.word(row, "section") or "all"
+        return Question(prompt, (*right, *wrong), len(right), subset, columns.word(row, "id"))
+    except columns.Skip as problem:
+        return str(problem)
+
+
+def _texts(row: columns.Columns, field: str) -> list[str]:
+    value = row.get(field)
+    several = value if isinstance(value, list) and value else [value]
+    return [columns.text({field: each}, field) for each in several]
+
+
+def _judgements(found: Input) -> list[Judgement]:
+    assert found.artifact is not None  # judgements are never taken from elsewhere
+    return wiring.read_judgements(found.artifact)
+
+
+def _heldout(judgements: list[Judgement]) -> tuple[list[Judgement], str]:
+    """Judgements kept for evaluation, where there are such; and in words which ones were taken."""
+    kept = [judgement for judgement in judgements if judgement.split == "heldout"]
+    return (kept, "held-out judgements") if kept else (judgements, "all judgements: none is marked as held out")
+
+
+def _completions(judgement: Judgement) -> list[Completion]:
+    from .evals.reward import as_completions
+
+    return as_completions(judgement)
+
+
+def _learnt_from(ws: Workspace, model: Artifact) -> list[Artifact]:
+    """The sets that a reward model of this workspace was trained on; of an ensemble those of all its models."""
+    found: dict[str, Artifact] = {}
+    for role, parent in model.parents.items():
+        artifact = ws.get(parent)
+        if role == "data" and artifact.kind in JUDGED:
+            found[artifact.id] = artifact
+        elif role.startswith(MEMBER) and model.kind == "reward":
+            found |= {each.id: each for each in _learnt_from(ws, artifact)}
+    return list(found.values())
+
+
+def _trained_on(inputs: dict[str, Artifact]) -> list[Judgement] | None:
+    """The training side of the sets it learnt from; a set without one was learnt from as a whole."""
+    learnt = [wiring.read_judgements(artifact) for role, artifact in inputs.items() if role.startswith("train")]
+    sides = [[each for each in judgements if each.split == "train"] or judgements for judgements in learnt]
+    return [judgement for side in sides for judgement in side] if learnt else None
+
+
+def _scorer(found: Input, settings: ModelSettings, scoring: Scoring, threads: int) -> RewardScorer:
+    from .engines.reward_scorer import RewardScorer
+    from .models.device import use_threads
+    from .models.load import load_reward
+
+    use_threads(threads)
+    return RewardScorer(load_reward(list(found.folders), settings, source=found.name), scoring=scoring)
+
+
+def _fitting(scorer: RewardScorer) -> Callable[[Completion], bool]:
+    encoder, context = scorer.model.encoder, scorer.model.context
+
+    def fits(completion: Completion) -> bool:
+        tokens = encoder.completion(completion.prompt, completion.text, finished=completion.finished)
+        return len(encoder.prompt(completion.prompt)) + max(len(tokens), 1) <= context
+
+    return fits
+
+
+def _tokens(scorer: RewardScorer) -> Callable[[Completion], int]:
+    """Length as the reward model sees it."""
+    encoder = scorer.model.encoder
+    return lambda c: len(encoder.completion(c.prompt, c.text, finished=c.finished))
+
+
+def _scale(scorer: RewardScorer) -> float:
+    """What turns score differences back into the logits of training: they were divided by the stored std."""
+    model = scorer.model
+    if len(model.objectives) > 1 or (model.members > 1 and not scorer.scoring.normalise):
+        return 1.0
+    return float(sum(model.std) / len(model.std))
+
+
+def _truth(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """The gold score and the judges' true vote probabilities, where the built-in world knows them."""
+    known = {f"simulated:{persona.name}" for persona in PERSONAS}
+    in_world = all("world" in judgement.prompt.meta for judgement in judgements)
+    simulated = in_world and all(judgement.judge in known for judgement in judgements)
+    return {"gold": GoldScorer() if in_world else None, "p_true": p_true if simulated else None}
+
+
+def _bases(ws: Workspace, inputs: dict[str, Artifact]) -> dict[str, Any] | None:
+    """Whether policy and reward model grew from the same base, or at least from one family."""
+    if "policy" not in inputs:
+        return None
+    roots = [_root(ws, inputs[role]) for role in ("model", "policy")]
+    names = [str(root.meta.get("source") or root.id) for root in roots]
+    if roots[0].id == roots[1].id or names[0] == names[1]:
+        return {"same_base": True, "bases": names[0], "why": f"both grew from {names[0]}"}
+    families = [_family(ws, root) for root in roots]
+    same = families[0] == families[1] if None not in families else None
+    words = " and ".join(f"{name} ({family})" for name, family in zip(names, families, strict=True))
+    return {
+        "same_base": same,
+        "bases": " / ".join(names),
+        "why": f"reward model and policy grew from {words}: {'one family' if same else 'different families'}",
+    }
+
+
+def _root(ws: Workspace, artifact: Artifact) -> Artifact:
+    """What a model began as; of an ensemble, its first model's."""
+    while parent := artifact.parents.get("base") or artifact.parents.get(f"{MEMBER}0"):
+        artifact = ws.get(parent)
+    return artifact
+
+
+def _family(ws: Workspace, root: Artifact) -> str | None:
+    path = Path(chain(ws, root)[0]) / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kind, vocabulary = config.get("model_type"), config.get("vocab_size")
+    return f"{kind}, {vocabulary:,} tokens" if kind and vocabulary else None
+
+
+def _keep(run: Run, result: dict[str, Any], model: str, data: str) -> Artifact:
+    verdict = result["gate"]
+    meta = {"stage": STAGE, "config": run.config, "gate": {k: verdict[k] for k in ("passed", "failed", "overridden")}}
+    with run.workspace.staging() as folder:
+        (folder / RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        (folder / CARD).write_text(reward_card(result, model, data), "utf-8")
+        artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta=meta)
+    run.output("evaluation", artifact)
+    run.finish(
+        {
+            "accuracy": result["accuracy"]["value"],
+            "ci": result["accuracy"]["ci"],
+            "n": result["accuracy"]["n"],
+            "passed": verdict["passed"],
+            "failed": verdict["failed"],
+            "overridden": verdict["overridden"],
+        }
+    )
+    return artifact
+
+
+def _copy(artifact: Artifact, folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise TrueupError(f"{folder} is a file", "name a folder with --out")
+    with saying_disk_full(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (RESULT, CARD):
+            (folder / name).write_bytes((artifact.path / name).read_bytes())
+
+
+def _batches(completions: Iterable[Completion]) -> Iterator[list[Completion]]:
+    """Never parting the completions of one prompt object, which are computed together."""
+    batch: list[Completion] = []
+    for completion in completions:
+        if len(batch) >= BATCH and completion.prompt is not batch[-1].prompt:
+            yield batch
+            batch = []
+        batch.append(completion)
+    if batch:
+        yield batch
+
+
+def _name(ref: Ref) -> str:
+    return ref if isinstance(ref, str) else ref.id

@@ -1,0 +1,115 @@
+"""Judged pairs in slices: by strength, task, judge and the like, so that an average hides nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..records import Judgement
+from ..stats.intervals import Floats, Interval, bootstrap_mean, wilson
+from .scored import Ints, Pairs
+
+LARGEST = 12  # slices of one kind; the rest is one called "others"
+DRAWS = 400
+TAGS = ("tags", "tag", "category", "task", "topic", "subset", "language")
+OTHERS = "others"
+GAPS = ("small", "medium", "large")
+
+
+def share(points: Floats, clusters: Ints, *, draws: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """A mean of zeros, halves and ones, with both intervals: Wilson's, and prompts redrawn.
+
+    `ci` reaches as far as either: redrawing knows that pairs of a prompt hang together, and Wilson that a hundred
+    right answers in a hundred are no proof of perfection.
+    """
+    n = len(points)
+    if not n:
+        return {"value": None, "ci": [0.0, 1.0], "wilson": [0.0, 1.0], "clustered": [0.0, 1.0], "n": 0}
+    plain = wilson(float(points.sum()), n)
+    low, high = bootstrap_mean(points, clusters, draws=draws, seed=seed)
+    clustered: Interval = (max(low, 0.0), min(high, 1.0))
+    ci = [min(plain[0], clustered[0]), max(plain[1], clustered[1])]
+    return {"value": float(points.mean()), "ci": ci, "wilson": list(plain), "clustered": list(clustered), "n": n}
+
+
+def slices(
+    pairs: Pairs, score: Floats, length: Floats, trained_on: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """Accuracy in each slice of more than one level, beside what always preferring the longer one would reach.
+
+    `trained_on` are the judges that the model learnt from: the others are held out.
+    """
+    right, longer = pairs.points(score), pairs.points(length)
+    found = []
+    for kind, labels in _kinds(pairs, length, trained_on).items():
+        members: dict[str, list[int]] = {}
+        for row, mine in enumerate(labels):
+            for label in mine:
+                members.setdefault(label, []).append(row)
+        for name, rows in _largest(members).items():
+            if len(members) > 1:
+                about = share(right[rows], pairs.prompt[rows], draws=DRAWS)
+                always = float(longer[rows].mean())
+                found.append({"kind": kind, "name": name, **about, "longest": always, "shortest": 1 - always})
+    return found
+
+
+def _kinds(pairs: Pairs, length: Floats, trained_on: Collection[str] | None) -> dict[str, list[tuple[str, ...]]]:
+    """Kind of slice -> the labels of every pair, none where nothing is known."""
+    said = [pairs.judgements[which] for which in pairs.of.tolist()]
+    kinds: dict[str, list[tuple[str, ...]]] = {
+        "strength": [_strength(judgement) for judgement in said],
+        "tag": [_tags(judgement.prompt.meta) for judgement in said],
+        "length gap": [(name,) for name in _terciles(np.abs(pairs.gap(length)))],
+        "completions": [(str(len(judgement.completions)),) for judgement in said],
+        "turns": [(str(sum(m.role == "user" for m in judgement.prompt.messages)),) for judgement in said],
+        "objective": [_named(judgement.meta, "objective") for judgement in said],
+        "source": [(judgement.source,) for judgement in said],
+        "split": [(judgement.split,) for judgement in said],
+        "group": [_named(judgement.meta, "group") for judgement in said],
+        "judge": [(judgement.judge,) for judgement in said],
+    }
+    if trained_on is not None:
+        kinds["judges"] = [("in training" if j.judge in trained_on else "held out",) for j in said]
+    return kinds
+
+
+def _largest(members: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """In order of name, numbers by size; the smallest together where there are many."""
+    common = {name for name, _ in Counter({name: len(rows) for name, rows in members.items()}).most_common(LARGEST)}
+    kept = {name: members[name] for name in sorted(common, key=_order)}
+    rest = [row for name, rows in members.items() if name not in common for row in rows]
+    return kept | ({OTHERS: rest} if rest else {})
+
+
+def _order(name: str) -> tuple[int, float, str]:
+    return (GAPS.index(name), 0.0, "") if name in GAPS else (0, float(name), "") if name.isdecimal() else (0, 0.0, name)
+
+
+def _terciles(gap: Floats) -> Iterator[str]:
+    low, high = np.quantile(gap, [1 / 3, 2 / 3]).tolist()
+    for value in gap.tolist():
+        yield GAPS[0 if value <= low else 1 if value <= high else 2]
+
+
+def _strength(judgement: Judgement) -> tuple[str, ...]:
+    said = judgement.meta.get("strength")
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        return ()
+    return (f"{abs(said):g}",)
+
+
+def _tags(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    found: list[str] = []
+    for key in TAGS:
+        said = meta.get(key) or ()
+        several = said if isinstance(said, list | tuple) else (said,)
+        found += [tag for tag in several if isinstance(tag, str)]
+    return tuple(dict.fromkeys(found))
+
+
+def _named(meta: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return (str(meta[key]),) if meta.get(key) else ()
