@@ -43,7 +43,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "desktop": {"width": 1280, "height": 800},
 }
 # No pages, or opened by the tests in another way.
-OTHERWISE = ("/start", "/login", "/invite/{token}", "/c/{collection}", "/c/{collection}/next")
+OTHERWISE = (
+    *("/start", "/login", "/invite/{token}", "/c/{collection}", "/c/{collection}/next"),
+    *("/api/export/{collection}", "/api/status/{collection}"),
+)
 
 
 @dataclass
