@@ -66,7 +66,7 @@ def audit(
         found |= {f"train{i or ''}": Input(artifact.kind, artifact) for i, artifact in enumerate(learnt)}
     judgements, split = _heldout(_judgements(found["data"]))
     scorer = _scorer(found["model"], config.model, config.scoring, config.threads)
-    fits = _fitting(scorer)
+    fits = scorer.fits
     kept = [judgement for judgement in judgements if all(map(fits, _completions(judgement)))]
     if not kept:
         raise DataError(
@@ -117,7 +117,7 @@ def compare_rewards(
         _scorer(find_input(ws, role, ref, SCORERS), ModelSettings(), scoring, threads)
         for role, ref in (("a", a), ("b", b))
     )
-    readers = [_fitting(scorer) for scorer in (one, other)]
+    readers = [scorer.fits for scorer in (one, other)]
     kept = [j for j in judgements if all(fits(c) for fits in readers for c in _completions(j))]
     if not kept:
         raise DataError("no judgement fits the context of both reward models", "compare them on shorter completions")
@@ -141,7 +141,7 @@ def score(
     """
     found = find_input(ws, "model", model, SCORERS)
     scorer = _scorer(found, settings or ModelSettings(), scoring, threads)
-    fits = _fitting(scorer)
+    fits = scorer.fits
     for batch in _batches(completions):
         readable = [completion for completion in batch if fits(completion)]
         scores = iter(scorer.score(readable))
@@ -244,16 +244,6 @@ def _scorer(found: Input, settings: ModelSettings, scoring: Scoring, threads: in
 
     use_threads(threads)
     return RewardScorer(load_reward(list(found.folders), settings, source=found.name), scoring=scoring)
-
-
-def _fitting(scorer: RewardScorer) -> Callable[[Completion], bool]:
-    encoder, context = scorer.model.encoder, scorer.model.context
-
-    def fits(completion: Completion) -> bool:
-        tokens = encoder.completion(completion.prompt, completion.text, finished=completion.finished)
-        return len(encoder.prompt(completion.prompt)) + max(len(tokens), 1) <= context
-
-    return fits
 
 
 def _tokens(scorer: RewardScorer) -> Callable[[Completion], int]:

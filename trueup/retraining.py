@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import wiring
 from .config import ModelSettings, RewardConfig, check
@@ -25,6 +25,9 @@ from .records import Judgement
 from .runs import Run
 from .store import Artifact, RunRow, Workspace, audit, people, queue
 from .store.artifacts import check_name
+
+if TYPE_CHECKING:  # torch loads when models are trained
+    from .engines.reward_scorer import RewardScorer
 
 ME = "me"
 PASSES = 10  # over judgements that are learnt from alone, unless steps say otherwise
@@ -55,7 +58,15 @@ def retrain(
     row = _maker(ws, before)
     about = queue.collection(ws.database, collection)
     frozen = freeze(ws, about.id, Choice(judges=(pseudonym(ws, judge),) if judge else ()))
-    mine = wiring.read_judgements(frozen.artifact)
+    reader = _scorer(ws, before)
+    said = wiring.read_judgements(frozen.artifact)
+    mine = [judgement for judgement in said if all(map(reader.fits, as_completions(judgement)))]
+    if not mine:
+        raise TrueupError(
+            f"all {len(said)} judgements are about texts longer than the {reader.model.context} tokens that the reward "
+            "model reads",
+            "train one on a model with a longer context first: trueup train reward",
+        )
     whose = sorted({judgement.judge for judgement in mine})
     config = _settings(row, steps, mine if votes == "only-mine" else ())
     split, how = parts(mine, config.run.seed)
@@ -78,7 +89,8 @@ def retrain(
         "judgements": len(mine),
         "people": frozen.people,
         "trained_on": _counted(wiring.read_judgements(ws.get(kept.parents["data"]))),
-        "left_out": dict(frozen.left_out),
+        "left_out": dict(frozen.left_out)
+        | ({"longer than the reward model reads": len(said) - len(mine)} if len(mine) < len(said) else {}),
         "steps": config.steps,
         "models_trained": len(models) + (not whole),
         "agreement": compared(_points(ws, before, tested), after, how, whose),
@@ -163,11 +175,15 @@ def _trained(ws: Workspace, row: RunRow, config: RewardConfig, data: Artifact) -
     return wiring.execute(run, config)
 
 
-def _points(ws: Workspace, model: Artifact, judgements: Sequence[Judgement]) -> list[float]:
+def _scorer(ws: Workspace, model: Artifact) -> RewardScorer:
     from .engines.reward_scorer import RewardScorer
     from .models.load import load_reward
 
-    scorer = RewardScorer(load_reward(chain(ws, model), ModelSettings()))
+    return RewardScorer(load_reward(chain(ws, model), ModelSettings()))
+
+
+def _points(ws: Workspace, model: Artifact, judgements: Sequence[Judgement]) -> list[float]:
+    scorer = _scorer(ws, model)
     groups = [as_completions(judgement) for judgement in judgements]
     scores = iter(scorer.score([completion for group in groups for completion in group]))
     return points(judgements, [[next(scores).value for _ in group] for group in groups])

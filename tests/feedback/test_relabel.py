@@ -15,7 +15,8 @@ from trueup.feedback import relabel
 from trueup.feedback.desk import Desk
 from trueup.feedback.relabel import ENOUGH, FEWEST, compared, parts, points
 from trueup.records import Judgement, Prompt
-from trueup.store import audit, people
+from trueup.store import audit, people, queue
+from trueup.store.queue import NewItem
 
 
 def said(i: int, ranks=(1, 2), split: str = "train") -> Judgement:
@@ -110,6 +111,8 @@ def judge_some(workspace, person, n: int, *, longer: bool) -> str:
     desk.config = desk.config.model_copy(update={"repeat_share": 0.0})  # a repeat comes at random, and is no vote
     for _ in range(n):
         view = desk.next(person.id)
+        if view is None:
+            break
         first, second = map(len, view.completions)
         desk.answer(person.id, view.assignment, "k", {"choice": -1 if (first > second) == longer else 1})
     return person.judge
@@ -157,6 +160,19 @@ def test_retraining_keeps_people_apart_and_tells_how_much_it_knows(workspace, ju
     assert alone["trained_on"] == {"human": train} and alone["model"] != added["model"]
     assert alone["agreement"]["before"] == agreement["before"]
     json.dumps(alone)
+
+
+def test_what_is_longer_than_the_model_reads_is_left_out_and_counted(workspace, judged):
+    """Found before anything is trained: at the end it would cost all that was."""
+    long = NewItem(Prompt.user("the cat"), ("rain " * 200, "red"), workspace.get("candidates").id)
+    about = queue.collection(workspace.database, relabel.COLLECTION)
+    queue.add_items(workspace.database, about.id, [long], 10**9)
+    judge_some(workspace, people.people(workspace.database)[0], 60, longer=True)
+    said = [j for j in workspace.judgements() if j.source == "human"]
+    assert sum("rain " * 200 in j.completions for j in said) == 1
+    found = api.retrain(workspace, relabel.COLLECTION, votes="only-mine", steps=1)
+    assert found["left_out"]["longer than the reward model reads"] == 1
+    assert found["judgements"] == len(said) - 1
 
 
 def test_whose_votes_is_said_in_text_and_json_and_noted(workspace, judged, capsys):

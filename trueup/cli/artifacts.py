@@ -97,15 +97,20 @@ def verify(refs: tuple[str, ...]) -> Result:
     cls=Command,
     examples="""
     trueup lineage tuned
+    trueup lineage votes --judgements
     trueup lineage tuned --json
     """,
 )
 @click.argument("ref", metavar="ID")
-def lineage(ref: str) -> Result:
-    """Show what an artifact was made from, down to the data files and who judged."""
+@click.option("--judgements", is_flag=True, help="Name every judgement by its id, not only how many there are.")
+def lineage(ref: str, judgements: bool) -> Result:
+    """Show what an artifact was made from, down to the data files and who judged.
+
+    --json always has the ids of all judgements.
+    """
     with workspace() as ws:
         found = ws.lineage(ref)
-    return Result(found.to_json(), found.text())
+    return Result(found.to_json(), found.text(judgements=judgements))
 
 
 @click.command(

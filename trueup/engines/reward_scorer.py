@@ -60,6 +60,12 @@ class RewardScorer:
         ]
         return torch.cat(parts).float().cpu() if parts else torch.zeros(0, self.model.outputs)
 
+    def fits(self, completion: Completion) -> bool:
+        """Whether the model reads it whole."""
+        encoder = self.model.encoder
+        tokens = encoder.completion(completion.prompt, completion.text, finished=completion.finished)
+        return len(encoder.prompt(completion.prompt)) + max(len(tokens), 1) <= self.model.context
+
     def _combined(self, raw: torch.Tensor) -> list[Score]:
         """Members are combined last, each a whole reward model of its own: what they disagree on is the whole score."""
         whole_cm = self._whole(raw)

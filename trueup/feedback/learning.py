@@ -192,8 +192,12 @@ def _redrawn(points: Sequence[Point], sizes: Floats, grid: Sequence[int], seed: 
     return curves
 
 
+def _time(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
+
+
 def _verdict(gain: float, ci: Interval, hours: float | None) -> tuple[bool | None, str]:
-    price = "" if hours is None else f" for about {hours:.1f} hours of judging"
+    price = "" if hours is None else f" for about {_time(hours)} of judging"
     said = (
         f"the next {NEXT} judgements are predicted to add {100 * gain:.2f} points of accuracy "
         f"(95% interval {100 * ci[0]:.2f} to {100 * ci[1]:.2f}){price}"

@@ -15,6 +15,7 @@ from .artifacts import Artifact
 from .files import human_size, read_jsonl
 
 JUDGED = ("preferences", "unpaired")  # the kinds whose rows are judgements
+JUDGEMENT = "judgement"  # in sets of votes: rows that are one; others are skips and decisions
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class Lineage:
     def to_json(self) -> dict[str, Any]:
         return {"root": self.root, "nodes": [asdict(node) for node in self.nodes.values()]}
 
-    def text(self) -> str:
-        """A tree for people. An artifact used twice is spelled out once."""
-        return "\n".join(self._lines(self.root, "", "", set()))
+    def text(self, *, judgements: bool = False) -> str:
+        """A tree for people. An artifact used twice is spelled out once. With `judgements` each of them is named."""
+        return "\n".join(self._lines(self.root, "", "", set(), judgements))
 
     def __str__(self) -> str:
         return self.text()
 
-    def _lines(self, identity: str, label: str, indent: str, shown: set[str]) -> Iterator[str]:
+    def _lines(self, identity: str, label: str, indent: str, shown: set[str], named: bool) -> Iterator[str]:
         node = self.nodes[identity]
         if identity in shown:
             yield f"{label}{node.kind} {identity} (above)"
@@ -55,11 +56,11 @@ class Lineage:
         shown.add(identity)
         yield label + _headline(node)
         sources = list(node.sources.items())
-        for note in _notes(node):
+        for note in _notes(node, named):
             yield f"{indent}{'│  ' if sources else '   '}{note}"
         for place, (role, source) in enumerate(sources, 1):
             branch, below = ("└─ ", "   ") if place == len(sources) else ("├─ ", "│  ")
-            yield from self._lines(source, f"{indent}{branch}{role}: ", indent + below, shown)
+            yield from self._lines(source, f"{indent}{branch}{role}: ", indent + below, shown, named)
 
 
 def trace(connection: sa.Connection, folder: Path, root: str) -> Lineage:
@@ -81,11 +82,34 @@ def trace(connection: sa.Connection, folder: Path, root: str) -> Lineage:
 
 
 def count_judgements(artifact: Artifact) -> list[dict[str, Any]]:
-    """Who made the judgements in a preference set: one entry for each source and judge."""
-    counts: Counter[tuple[str, str]] = Counter()
+    """Who made the judgements in a set: for each source and judge how many different ones, and their ids.
+
+    Several rows may come from one judgement, as where each completion got a thumb. A row without an id is one by itself.
+    """
+    named: dict[tuple[str, str], dict[str, None]] = {}
+    nameless: Counter[tuple[str, str]] = Counter()
     for path in sorted([*artifact.path.rglob("*.jsonl"), *artifact.path.rglob("*.jsonl.gz")]):
-        counts.update((row["source"], row["judge"]) for row in read_jsonl(path) if "judge" in row)
-    return [{"source": source, "judge": judge, "count": n} for (source, judge), n in sorted(counts.items())]
+        for row in read_jsonl(path):
+            if "judge" in row and row.get("what", JUDGEMENT) == JUDGEMENT:
+                who = (row["source"], row["judge"])
+                ids = named.setdefault(who, {})
+                if row.get("id"):
+                    ids[row["id"]] = None
+                else:
+                    nameless[who] += 1
+    return [
+        {"source": who[0], "judge": who[1], "count": len(ids) + nameless[who], "ids": list(ids)}
+        for who, ids in sorted(named.items())
+    ]
+
+
+def maker_of(connection: sa.Connection, artifact: str) -> run_rows.RunRow | None:
+    """The first run that wrote it."""
+    link, run = schema.run_artifact, schema.run
+    query = sa.select(run.c.id).join_from(link, run, run.c.id == link.c.run)
+    query = query.where(link.c.artifact == artifact, link.c.direction == "out").order_by(run.c.started, run.c.id)
+    first = connection.scalar(query.limit(1))
+    return None if first is None else run_rows.load(connection, first)[0]
 
 
 def _makers(connection: sa.Connection) -> dict[str, run_rows.RunRow]:
@@ -109,8 +133,14 @@ def _node(
         {name: file["bytes"] for name, file in files.items()},
         {"id": maker.id, "stage": maker.stage, "seed": maker.seed, "note": maker.note} if maker else None,
         _sources(artifact, maker),
-        tuple(count_judgements(artifact)) if artifact.kind in JUDGED else (),
+        tuple(count_judgements(artifact)) if _is_judged(artifact) else (),
     )
+
+
+def _is_judged(artifact: Artifact) -> bool:
+    """Demonstrations from a file were judged by nobody; those from a collection are judgements too."""
+    from_people = artifact.kind == "demonstrations" and "collection" in artifact.meta
+    return from_people or artifact.kind in (*JUDGED, "votes")
 
 
 def _sources(artifact: Artifact, maker: run_rows.RunRow | None) -> dict[str, str]:
@@ -127,13 +157,15 @@ def _headline(node: Node) -> str:
     return f"{node.kind} {node.id}{names}{run}"
 
 
-def _notes(node: Node) -> Iterator[str]:
+def _notes(node: Node, named: bool) -> Iterator[str]:
     by_source: dict[str, list[Mapping[str, Any]]] = {}
     for entry in node.judgements:
         by_source.setdefault(entry["source"], []).append(entry)
     for source, entries in by_source.items():
         judges = ", ".join(f"{entry['judge']} {entry['count']}" for entry in entries)
         yield f"judgements, {source}: {sum(entry['count'] for entry in entries)} ({judges})"
+        for entry in entries if named else ():
+            yield from (f"  {entry['judge']} {identity}" for identity in entry["ids"])
     if origin := node.meta.get("source"):  # the file or data set that somebody brought in
         yield f"from: {origin}"
     if not node.sources:

@@ -13,6 +13,12 @@ from . import judgements, schema
 from .database import Database
 from .items import ORDINARY
 
+_ABOUT = (  # what is told of the item of an answer or of a skip
+    schema.item.c.role, schema.item.c.state, schema.item.c.reason, schema.item.c.split, schema.item.c.completions,
+    schema.item_text.c.item, schema.item_text.c.prompt, schema.item_text.c.texts, schema.item_text.c.finished,
+    schema.item_text.c.models, schema.item_text.c.key, schema.item_text.c.why,
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -67,6 +73,52 @@ def current_judgements(db: Database, collection: str) -> Iterator[tuple[Judgemen
     for row in judgements.pages(db, query):
         about = ("person", "item", "role", "round", "issued", "submitted")
         yield judgements.whole(row), {name: row._mapping[name] for name in about}
+
+
+def every_judgement(db: Database, collection: str) -> Iterator[tuple[Judgement, dict[str, Any]]]:
+    """All that was ever said, revised and withdrawn answers too, whole and in the order it came.
+
+    Each with {supersedes, superseded_by, stands, submitted} and what `_ABOUT` names of its item.
+    """
+    said, work = schema.judgement, schema.assignment
+    revised = sa.select(said.c.supersedes, said.c.id).where(said.c.collection == collection, said.c.supersedes != "")
+    with db.read() as connection:
+        later = {row.supersedes: row.id for row in connection.execute(revised)}
+    query = sa.select(
+        said.c.position, said.c.id, said.c.record, said.c.supersedes, said.c.created, work.c.judgement,
+        work.c.round, *_ABOUT,
+    )  # fmt: skip
+    query = query.join_from(said, work, work.c.id == said.c.assignment)
+    query = query.join(schema.item, schema.item.c.id == said.c.item)
+    query = query.join(schema.item_text, schema.item_text.c.item == said.c.item)
+    for row in judgements.pages(db, query.where(said.c.collection == collection)):
+        about = {column.name: row._mapping[column.name] for column in _ABOUT} | {"round": row.round}
+        times = {"supersedes": row.supersedes, "superseded_by": later.get(row.id), "submitted": row.created}
+        yield judgements.whole(row), about | times | {"stands": row.judgement == row.id}
+
+
+def every_skip(db: Database, collection: str) -> Iterator[dict[str, Any]]:
+    """Every item that somebody gave up, by person: {judge, skipped_because, order, guideline, issued, expires, round}
+    and what `_ABOUT` names of the item. By pages, as above."""
+    work, who = schema.assignment, schema.person
+    query: sa.Select[Any] = sa.select(
+        work.c.id.label("assignment"), work.c.person, who.c.judge, work.c.reason.label("skipped_because"),
+        work.c.shown.label("order"), work.c.guideline, work.c.issued, work.c.expires, work.c.round, *_ABOUT,
+    )  # fmt: skip
+    query = query.join_from(work, who, who.c.id == work.c.person, isouter=True)
+    query = query.join(schema.item, schema.item.c.id == work.c.item)
+    query = query.join(schema.item_text, schema.item_text.c.item == work.c.item)
+    query = query.where(work.c.collection == collection, work.c.state == sa.literal_column("'skipped'"))
+    query = query.order_by(work.c.person, work.c.id).limit(judgements.CHUNK)
+    last = ("", "")
+    while True:
+        behind = sa.tuple_(work.c.person, work.c.id) > sa.tuple_(*map(sa.literal, last))
+        with db.read() as connection:
+            rows = connection.execute(query.where(behind)).all()
+        yield from (dict(row._mapping) for row in rows)
+        if len(rows) < judgements.CHUNK:
+            return
+        last = (rows[-1].person, rows[-1].assignment)
 
 
 def _count_items(connection: sa.Connection, collection: str) -> tuple[dict[str, dict[str, int]], int]:

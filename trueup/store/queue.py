@@ -35,7 +35,7 @@ from .collections import (
 )
 from .database import Database
 from .items import ORDINARY, Item, NewItem, Role, add_items, clear, items, quarantine, release
-from .progress import Standing, counts, current_judgements, standing
+from .progress import Standing, counts, current_judgements, every_judgement, every_skip, standing
 
 __all__ = [
     "Assignment",
@@ -55,6 +55,8 @@ __all__ = [
     "counts",
     "create_collection",
     "current_judgements",
+    "every_judgement",
+    "every_skip",
     "guidelines",
     "hand_out",
     "holding",

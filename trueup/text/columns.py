@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, get_args
 
 from ..records import Judgement, Message, Prompt, Role
+from . import strict_json
 
 Columns: TypeAlias = Mapping[str, Any]
 
 LONGEST_TEXT = 10_000_000  # characters: no context holds more, so a longer text is a mistake in the file
+LAST_PLACE = 1_000_000  # nobody ranks more; what is larger fits no column of a table
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
@@ -35,6 +37,9 @@ def judgement(
     **meta: Any,
 ) -> Judgement:
     """What a foreign row says. Of `meta`, what the row does not say is left out."""
+    check_places(ranks)
+    if len(completions) > 1 and len({text.strip() for text in completions}) == 1:
+        raise Skip("equal sides")
     return Judgement(
         prompt,
         tuple(completions),
@@ -51,6 +56,13 @@ def places(scores: Sequence[float]) -> tuple[int, ...]:
     """Scores as ranks: 1 for the highest, equal for equal ones."""
     order = {score: place for place, score in enumerate(sorted(set(scores), reverse=True), 1)}
     return tuple(order[score] for score in scores)
+
+
+def check_places(ranks: Sequence[Any]) -> None:
+    if any(type(rank) is not int for rank in ranks):
+        raise Skip("'ranks' must be whole numbers, the lowest for the best")
+    if any(abs(rank) > LAST_PLACE for rank in ranks):
+        raise Skip(f"'ranks' must be whole numbers of at most {LAST_PLACE:,}")
 
 
 # Texts and numbers
@@ -133,14 +145,14 @@ def storable(value: Any) -> Mapping[str, Any]:
     """Meta as it is kept: an object, or the text of one as tables hold it; anything else is no meta."""
     if isinstance(value, str) and value.startswith("{"):
         try:
-            value = json.loads(value)
+            value = strict_json.parse(value)
         except ValueError:
             return {}
     if not isinstance(value, Mapping):
         return {}
     try:
         encodable(json.dumps(value, ensure_ascii=False, allow_nan=False), "meta")
-    except (TypeError, ValueError) as error:  # Python reads NaN from JSON, which no other program takes back
+    except (TypeError, ValueError, RecursionError) as error:  # Python reads NaN from JSON, which no other program takes back
         raise Skip(f"'meta' cannot be stored as JSON: {error}") from None
     return value
 

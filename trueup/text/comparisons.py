@@ -7,7 +7,7 @@ file with flipped signs trains a model on the opposite of what people said, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os.path import commonprefix
 from typing import Any
 
@@ -16,6 +16,7 @@ from . import columns
 from .columns import Columns, Skip
 
 STRONGEST = 3
+CONTRADICTION = "a text that has several places, which is left out of its ranking"
 _BETTER = re.compile(r"@?Response ([12])\b[^.]*\bbetter than\b[^.]*@?Response ([12])\b", re.IGNORECASE)
 
 
@@ -30,10 +31,27 @@ def ranking(row: Columns) -> Judgement:
         raise Skip("a ranking needs at least 2 completions")
     if None in ranks:
         raise Skip(f"the ranking omits completion {ranks.index(None) + 1}")
-    if any(type(rank) is not int for rank in ranks):
-        raise Skip("'ranks' must be whole numbers, the lowest for the best")
+    columns.check_places(ranks)
     texts = [columns.text({"completions": each}, "completions") for each in given]
-    return columns.judgement(row, columns.prompt(row, "prompt"), texts, ranks)
+    kept = _once_each(texts, ranks)
+    about = {"contradiction": CONTRADICTION} if len(kept) < len({text.strip() for text in texts}) else {}
+    prompt = columns.prompt(row, "prompt")
+    return columns.judgement(row, prompt, [texts[i] for i in kept], [ranks[i] for i in kept], **about)
+
+
+def _once_each(texts: Sequence[str], ranks: Sequence[int]) -> list[int]:
+    """Which completions to keep: of copies with one place the first, of copies with several places none, since one text
+    cannot be better than itself."""
+    places: dict[str, set[int]] = {}
+    for text, rank in zip(texts, ranks, strict=True):
+        places.setdefault(text.strip(), set()).add(rank)
+    if len(places) == 1:
+        raise Skip("equal sides")
+    first = {text.strip(): i for i, text in reversed(list(enumerate(texts)))}
+    kept = sorted(i for text, i in first.items() if len(places[text]) == 1)
+    if len(kept) < 2:
+        raise Skip("one text has several places, and without it there is nothing to compare")
+    return kept
 
 
 def pair(row: Columns) -> Judgement:

@@ -13,17 +13,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from ..errors import DataError, nearest
 from ..records import Demonstration, Judgement, Prompt
-from . import columns, comparisons, ratings, raw, trees, votes
+from . import candidates, cells, columns, comparisons, ratings, raw, trees, votes
+from .candidates import Candidates
 from .columns import Columns, Skip
 from .parts import Part, instances, the_row
 from .sources import read_rows
 
-Kind = Literal["prompts", "demonstrations", "preferences", "unpaired"]
-Record: TypeAlias = Prompt | Demonstration | Judgement
+Kind = Literal["prompts", "demonstrations", "preferences", "unpaired", "completions"]
+Record: TypeAlias = Prompt | Demonstration | Judgement | Candidates
 Placed: TypeAlias = tuple[str, Columns | Skip]
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -42,7 +43,7 @@ class Loaded:
     recognised: str
     notes: dict[str, int] = field(default_factory=dict)
     keeps_split: bool = False
-    beside: list[Mapping[str, str]] = field(default_factory=list)
+    beside: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -61,7 +62,7 @@ class Shape:
     optional: tuple[str, ...] = ()
     parts: Callable[[str, Columns], Iterator[Part]] = the_row  # for rows that hold several records
     gather: Callable[[Sequence[tuple[str, Columns]]], Iterator[Placed]] | None = None  # for records of several rows
-    beside: Callable[[Columns], Mapping[str, str]] | None = None
+    beside: Callable[[Columns], Mapping[str, Any]] | None = None
 
     def __str__(self) -> str:
         return f"{'+'.join(self.columns)} ({self.about})"
@@ -77,25 +78,28 @@ def load(
 ) -> Loaded:
     """Records of one kind. `mapping` says which column holds which field: {"prompt": "question", "chosen": "best"}.
 
-    `format` is the name of a shape; without it the columns decide. `skip_malformed` counts lines that are not JSON or
-    not UTF-8 instead of refusing the file.
+    `format` is the name of a shape; without it the columns decide. `skip_malformed` counts rows that cannot be read
+    instead of refusing the file: lines that are not JSON or not UTF-8, rows of CSV that are too long or too short.
     """
     mapping, rows, skipped = dict(mapping or {}), [], []
     for where, row in read_rows(source):
         if isinstance(row, DataError):
             if not skip_malformed:
-                raise row
+                raise DataError(row.message, f"{row.hint}; or leave such rows out, counted: --skip-malformed")
             skipped.append((where, row.message.removeprefix(f"{where}: ")))
         else:
             rows.append((where, row))
+    if not rows and skipped:
+        raise _nothing_left(source, skipped)
     if not rows:
         raise DataError(f"{source}: there are no rows in it", "see `trueup data add --help` for what a file looks like")
     names = list(dict.fromkeys(key for _, row in rows for key in row))
     shape = _recognise(str(source), kind, names, mapping, format)
-    loaded = _read_all([(where, _renamed(row, mapping)) for where, row in rows], shape, _told(kind, shape, mapping))
+    named = [(where, cells.unpacked(_renamed(row, mapping))) for where, row in rows]
+    loaded = _read_all(named, shape, _told(kind, shape, mapping))
     loaded.skipped[:0] = skipped
     if not loaded.records:
-        raise _nothing_left(source, loaded)
+        raise _nothing_left(source, loaded.skipped)
     return loaded
 
 
@@ -139,14 +143,23 @@ def _identity(record: Record) -> tuple[str, ...]:
 def _worth_knowing(record: Record) -> Iterator[str]:
     """What is kept as it is, and counted: some of it hides from the eye, or moves a terminal's cursor."""
     said = [m.content for m in (record if isinstance(record, Prompt) else record.prompt).messages]
-    said += record.completions if isinstance(record, Judgement) else ()
-    said += [record.completion] if isinstance(record, Demonstration) else []
+    said += _completions(record)
     if any(map(_CONTROL.search, said)):
         yield "with control characters"
     if any(map(_BIDI.search, said)):
         yield "with characters that change the direction of writing"
-    if isinstance(record, Judgement) and "repaired" in record.meta:
-        yield str(record.meta["repaired"])
+    if isinstance(record, Candidates) and not all(map(str.strip, _completions(record))):
+        yield "with an empty completion, which nobody will be asked about"
+    if isinstance(record, Judgement):
+        yield from (str(record.meta[name]) for name in ("repaired", "contradiction") if name in record.meta)
+
+
+def _completions(record: Record) -> Sequence[str]:
+    if isinstance(record, Candidates):
+        return [completion.text for completion in record.written]
+    if isinstance(record, Demonstration):
+        return [record.completion]
+    return record.completions if isinstance(record, Judgement) else ()
 
 
 def parse_mapping(text: str) -> dict[str, str]:
@@ -348,6 +361,32 @@ SHAPES: dict[Kind, tuple[Shape, ...]] = {
             _SAID,
         ),
     ),
+    "completions": (
+        Shape(
+            ("raw",),
+            "a prompt and its completions: texts, or objects with text, model and finished",
+            ("prompt", "completions"),
+            candidates.candidates,
+            parts=candidates.listed,
+        ),
+        Shape(
+            ("messages",),
+            "a conversation that ends with the user, and completions of it",
+            ("messages", "completions"),
+            candidates.of_conversation,
+            ("meta",),
+            parts=candidates.listed,
+        ),
+        Shape(
+            ("trl-prompt-completion",),
+            "one row a completion; those of a prompt belong together",
+            ("prompt", "completion"),
+            candidates.candidates,
+            ("model", "finished"),
+            parts=candidates.one_each,
+            gather=candidates.same_prompt,
+        ),
+    ),
 }
 """In order: the first shape of a kind whose columns are all there is the one that is read."""
 
@@ -402,10 +441,14 @@ _WANTED: Mapping[Kind, tuple[str, ...]] = {
     "demonstrations": ("prompt", "completion"),
     "preferences": ("prompt", "chosen", "rejected"),
     "unpaired": ("prompt", "completion", "label"),
+    "completions": ("prompt", "completion"),
 }
+_TABLE = {"judge", "source", "split", "prompt", "completion", "rank", "strength", "rationale"}
 
 
 def _map_hint(kind: Kind, names: Sequence[str], there: set[str]) -> str:
+    if there >= _TABLE:
+        return "this is a table, which is for reading only: export the set with --format raw to add it again"
     others = [(k, s) for k in get_args(Kind) if k != kind for s in SHAPES[k] if there.issuperset(s.columns)]
     wanted = _WANTED[kind]
     lower = {c.lower(): c for c in names}
@@ -420,10 +463,10 @@ def _told(kind: Kind, shape: Shape, mapping: Mapping[str, str]) -> str:
     return f"{kind} from {shape}" + (f", with {mapped}" if mapped else "")
 
 
-def _nothing_left(source: Path | str, loaded: Loaded) -> DataError:
-    reasons = "; ".join(f"{count} x {reason}" for reason, count in list(loaded.reasons.items())[:3])
-    where, why = loaded.skipped[0]
-    return DataError(f"{source}: no usable row among {len(loaded.skipped)}: {reasons}", f"the first is {where}: {why}")
+def _nothing_left(source: Path | str, skipped: list[tuple[str, str]]) -> DataError:
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in Counter(why for _, why in skipped).most_common(3))
+    where, why = skipped[0]
+    return DataError(f"{source}: no usable row among {len(skipped)}: {reasons}", f"the first is {where}: {why}")
 
 
 def _renamed(row: Columns, mapping: Mapping[str, str]) -> Columns:

@@ -5,12 +5,11 @@ Nothing is judged by its use here: an empty completion was judged by somebody, a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from ..records import Demonstration, Judgement, Message, Prompt, Role, Source
-from . import columns
+from . import columns, strict_json
 from .columns import Columns, Skip
 
 JUDGEMENT = ("id", "prompt", "completions", "ranks", "judge", "source", "split")
@@ -22,9 +21,8 @@ def judgement(row: Columns) -> Judgement:
     ranks = _list(row, "ranks")
     if not texts or len(texts) != len(ranks):
         raise Skip(f"{len(ranks)} 'ranks' for {len(texts)} 'completions'")
-    if any(type(rank) is not int for rank in ranks):
-        raise Skip("'ranks' must be whole numbers")
-    beside(row)
+    columns.check_places(ranks)
+    _beside(row)
     return Judgement(
         _prompt(row),
         tuple(texts),
@@ -51,8 +49,13 @@ def demonstration(row: Columns) -> Demonstration:
     return Demonstration(_prompt(row), _text(row.get("completion"), "completion"))
 
 
-def beside(row: Columns) -> dict[str, str]:
-    """Who said it, and on which side of the split."""
+def beside(row: Columns) -> dict[str, Any]:
+    """Who wrote a demonstration, on which side of the split it is, and what else is noted of it."""
+    meta = _object(row, "meta")
+    return _beside(row) | ({"meta": dict(meta)} if meta else {})
+
+
+def _beside(row: Columns) -> dict[str, str]:
     for field in BESIDE:
         _text(row.get(field), field)
     if row["source"] not in get_args(Source):
@@ -112,7 +115,7 @@ def _object(row: Columns, field: str) -> Mapping[str, Any]:
     value = row.get(field)
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = strict_json.parse(value)
         except ValueError:
             raise Skip(f"'{field}' is not JSON") from None
     if value is None:

@@ -11,18 +11,21 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import DataError, nearest
+from . import cells, strict_json
 from .columns import Columns
 
 HF = "hf:"
 LONGEST_LINE = 2**28  # bytes; one line without an end would otherwise fill the memory before anything can be said
 _UTF_16 = "the file is UTF-16: save it as UTF-8, as in `iconv -f UTF-16 -t UTF-8`"
 _NOT_UTF_8 = "the file must be UTF-8; if it is Latin-1: `iconv -f LATIN1 -t UTF-8`"
+_ELSE_UTF_8 = "other lines are UTF-8: mend this one"
 
 Row: TypeAlias = tuple[str, Columns | DataError]  # where it stands, and its columns or what is wrong with it
 
@@ -48,20 +51,22 @@ def read_rows(source: Path | str) -> Iterator[Row]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    for number, line in _lines(path):
+    for number, line, wrong in _checked_lines(path):
         where = f"{path}:{number}"
         if line.strip():
-            yield where, json_object(where, line)
+            yield where, wrong or json_object(where, line)
 
 
 def json_object(where: str, line: bytes) -> Columns | DataError:
     if wrong := _wrong_encoding(where, line):
         return wrong
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        return DataError(f"{where}: not JSON: {why}", "each line must be one JSON object; nothing was imported")
+        row = strict_json.parse(line.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        why = f"not JSON: {error.msg} at column {error.colno}"
+        return DataError(f"{where}: {why}", "each line must be one JSON object; nothing was imported")
+    except ValueError as error:
+        return DataError(f"{where}: {error}", "mend that line; nothing was imported")
     if isinstance(row, dict):
         return row
     return DataError(f"{where}: a JSON {type(row).__name__}, not an object", "each line must read {...}")
@@ -69,47 +74,112 @@ def json_object(where: str, line: bytes) -> Columns | DataError:
 
 def _json_rows(path: Path) -> Iterator[Row]:
     lines = []
-    for number, line in _lines(path):
-        if wrong := _wrong_encoding(f"{path}:{number}", line):
+    for _, line, wrong in _checked_lines(path):
+        if wrong:
             raise wrong
         lines.append(line)
     try:
-        value = json.loads(b"".join(lines).decode("utf-8-sig"))
+        value = strict_json.parse_items(b"".join(lines).decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         hint = "a file with one object a line must end in .jsonl" if error.msg == "Extra data" else "mend that line"
         raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg}", hint) from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}", "it must be one array of objects") from None
+    except ValueError as error:
+        raise DataError(f"{path}: {error}", "it must be one array of objects") from None
     if not isinstance(value, list):
         raise DataError(f"{path}: a JSON {type(value).__name__}, not an array", "it must read [{...}, {...}]")
     for number, row in enumerate(value, 1):
         where = f"{path} item {number}"
-        yield where, row if isinstance(row, dict) else DataError(f"{where}: not an object", "each item must read {...}")
+        yield where, row if isinstance(row, dict) else _no_row(where, row)
+
+
+def _no_row(where: str, item: Any) -> DataError:
+    if isinstance(item, ValueError):
+        return DataError(f"{where}: {item}", "mend that item")
+    return DataError(f"{where}: not an object", "each item must read {...}")
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_LINE)  # the module's own limit (128 kB) is shorter than some completions
-    reader = csv.DictReader(_text_lines(path), strict=True)
-    try:
-        while reader.fieldnames:  # a row may span lines: it is named by its first
-            where = f"{path}:{reader.line_num + 1}"
-            row = next(reader, None)
-            if row is None:
-                return
-            # DictReader puts surplus values under the key None; values that are missing are None, like JSON's null
-            surplus = DataError(f"{where}: more values than columns", "quote values that contain commas")
-            yield where, surplus if None in row else row
-    except csv.Error as error:
-        raise DataError(
-            f"{path}:{reader.line_num}: not CSV: {error}", "quote values with commas or line ends"
-        ) from None
+    lines = _CsvLines(path)
+    reader = csv.reader(lines, strict=True)
+    header: list[str] = []
+    while True:
+        start = reader.line_num + 1  # a row may span lines: it is named by its first
+        where = f"{path}:{start}"
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # the reader goes on with the next line
+            up_to = f" (the row goes on to line {reader.line_num})" if reader.line_num > start else ""
+            wrong = lines.wrong_here() or DataError(
+                f"{where}: not CSV: {error}{up_to}", "quote values with commas or line ends"
+            )
+        else:
+            wrong = lines.wrong_here() or (_wrong_length(where, row, header) if header and row else None)
+        if wrong and not header:
+            raise wrong
+        if wrong:
+            yield where, wrong
+        elif not header:
+            header = _header(where, row, lines.marked)
+        elif row:
+            yield where, dict(zip(header, (cells.read(cell, marked=lines.marked) for cell in row), strict=True))
+
+
+class _CsvLines:
+    """The lines of a CSV file as texts.
+
+    A line that is not UTF-8 is handed on all the same, with marks in place of what cannot be read: its row has to end
+    where it ends. `marked`: the file begins with a byte-order mark, as those do that trueup writes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lines = _checked_lines(path)
+        self._wrong: DataError | None = None
+        self.marked = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        number, line, wrong = next(self._lines)
+        self._wrong = self._wrong or wrong
+        self.marked |= number == 1 and line.startswith(codecs.BOM_UTF8)
+        return line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace")
+
+    def wrong_here(self) -> DataError | None:
+        """What is wrong with the lines since the last call."""
+        wrong, self._wrong = self._wrong, None
+        return wrong
+
+
+def _header(where: str, row: Sequence[str], marked: bool) -> list[str]:
+    names = [str(cells.read(cell, marked=marked)) for cell in row]
+    for column, name in enumerate(names, 1):
+        if name.strip() and names.index(name) + 1 < column:
+            raise DataError(
+                f"{where}: the column '{name}' stands twice: as column {names.index(name) + 1} and as column {column}",
+                "give one of them another name",
+            )
+    return names
+
+
+def _wrong_length(where: str, row: Sequence[str], header: Sequence[str]) -> DataError | None:
+    if len(row) == len(header):
+        return None
+    what = "more" if len(row) > len(header) else "fewer"
+    hint = "quote values that contain commas" if len(row) > len(header) else "an empty value needs its comma, too"
+    return DataError(f"{where}: {what} values than columns: {len(row)} for {len(header)}", hint)
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
     arrow, parquet = package("pyarrow", path), package("pyarrow.parquet", path)
     try:
-        batches = parquet.ParquetFile(path).iter_batches()
-        rows = (row for batch in batches for row in batch.to_pylist())
+        file = parquet.ParquetFile(path)
+        if twice := [name for name, count in Counter(file.schema_arrow.names).items() if count > 1]:
+            raise DataError(f"{path}: the column '{twice[0]}' stands twice", "give one of them another name")
+        rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
         for number, row in enumerate(rows, 1):
             yield f"{path} row {number}", row
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -184,17 +254,32 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}", "check who may read it") from None
 
 
-def _text_lines(path: Path) -> Iterator[str]:
+def _checked_lines(path: Path) -> Iterator[tuple[int, bytes, DataError | None]]:
+    """Lines with their number, and what is wrong with their encoding. A file in UTF-16 is wrong as a whole."""
+    hint = ""
     for number, line in _lines(path):
-        if wrong := _wrong_encoding(f"{path}:{number}", line):
+        wrong = _wrong_encoding(f"{path}:{number}", line) if number == 1 else _not_utf_8(f"{path}:{number}", line)
+        if wrong and wrong.hint == _UTF_16:
             raise wrong
-        yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        if wrong:
+            hint = hint or (_ELSE_UTF_8 if _has_utf_8(path) else _NOT_UTF_8)
+            wrong = DataError(wrong.message, hint)
+        yield number, line, wrong
+
+
+def _has_utf_8(path: Path) -> bool:
+    """Whether lines hold letters beyond ASCII in UTF-8, which next to no text in Latin-1 does by chance."""
+    return any(not line.isascii() and _not_utf_8("", line) is None for _, line in _lines(path))
 
 
 def _wrong_encoding(where: str, line: bytes) -> DataError | None:
     """UTF-16 without a mark is well-formed UTF-8 where all letters are ASCII: every second byte is zero."""
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or line[:64].count(0) > len(line[:64]) // 3:
         return DataError(f"{where}: bad encoding: UTF-16, not UTF-8", _UTF_16)
+    return _not_utf_8(where, line)
+
+
+def _not_utf_8(where: str, line: bytes) -> DataError | None:
     try:
         line.decode()
     except UnicodeDecodeError as error:

@@ -104,7 +104,8 @@ def _ranked(where: str, place: str, turn: Columns | Skip) -> Iterator[Part]:
 
 
 def _has_rank(node: Columns) -> bool:
-    return type(node.get("rank")) is int
+    rank = node.get("rank")
+    return type(rank) is int and abs(rank) < columns.LAST_PLACE
 
 
 def ranking(turn: Columns) -> Judgement:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from ..errors import ConfigError, DataError, nearest
-from ..records import Demonstration, Judgement, Prompt
+from ..records import Completion, Demonstration, Judgement, Prompt
 
 Cells: TypeAlias = dict[str, Any]
 Found: TypeAlias = Iterator[Cells | str]  # rows of one record, and why something of it is left out
@@ -204,6 +204,18 @@ def _table_judgement(row: Mapping[str, Any]) -> Found:
         yield {**about, **cells, "strength": judgement.meta.get("strength"), "rationale": said}
 
 
+def _table_completions(row: Mapping[str, Any]) -> Found:
+    prompt = Prompt.from_json(row["prompt"])
+    for each in row["completions"]:
+        written = Completion.from_json(prompt, each)
+        yield {
+            "prompt": _as_text(prompt),
+            "completion": written.text,
+            "model": written.model,
+            "finished": written.finished,
+        }
+
+
 def _table_demonstration(row: Mapping[str, Any]) -> Found:
     shown = Demonstration.from_json(row)
     yield {"prompt": _as_text(shown.prompt), "completion": shown.completion}
@@ -220,11 +232,12 @@ VIEWS: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Found]]] = {
         "demonstrations": _table_demonstration,
         "preferences": _table_judgement,
         "unpaired": _table_judgement,
+        "completions": _table_completions,
     },
     "trl-preference": {"preferences": _pairs},
     "trl-unpaired": {"preferences": _labels, "unpaired": _labels},
     "trl-prompt-completion": {"demonstrations": _shown, "preferences": _best},
-    "trl-prompt": dict.fromkeys(("prompts", "demonstrations", "preferences", "unpaired"), _asked),
+    "trl-prompt": dict.fromkeys(("prompts", "demonstrations", "preferences", "unpaired", "completions"), _asked),
 }
 """Format -> kind of artifact -> what a row of it becomes."""
 

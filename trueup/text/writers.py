@@ -1,7 +1,6 @@
 """Rows to files: JSONL, CSV, Parquet, and folders that `datasets.load_from_disk` opens.
 
-JSONL, Parquet and `datasets` lose nothing. CSV is for spreadsheets: it holds flat rows only, and a text that a
-spreadsheet would take for a formula gets a quote mark in front, which does not come off again.
+None of them loses anything. What CSV has no words for, lists, objects and formulas, is in `cells`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import DataError
+from .cells import guarded
 from .sources import package
 from .views import Cells, View
 
 FOLDER = ""  # the ending of what `datasets` writes
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _AS_TEXT = ("ratings", "meta")  # objects whose keys differ from row to row, which a column cannot
 
 
@@ -33,11 +32,6 @@ def ending_of(path: Path) -> str:
         f"{path}: files ending in '{path.suffix}' are not written",
         "use .jsonl, .jsonl.gz, .csv or .parquet, or a name without an ending for a folder of `datasets`",
     )
-
-
-def guarded(value: Any) -> Any:
-    """A cell that no spreadsheet obeys. Numbers stay numbers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _write_jsonl(file: IO[bytes], view: View) -> None:
@@ -59,17 +53,15 @@ def _line(row: Cells, number: int) -> bytes:
 
 
 def _write_csv(file: IO[bytes], view: View) -> None:
-    if any(isinstance(value, list | dict) for row in view.rows for value in row.values()):
-        raise DataError(
-            f"CSV holds no lists, which {view.format} rows have",
-            "write .jsonl or .parquet; for a spreadsheet, --format table",
-        )
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")  # the mark tells a spreadsheet that this is UTF-8
     writer = csv.writer(text, lineterminator="\r\n")
     columns = view.columns
     writer.writerow(map(guarded, columns))
-    for row in view.rows:
-        writer.writerow(guarded(row.get(column)) for column in columns)
+    for number, row in enumerate(view.rows, 1):
+        try:
+            writer.writerow([guarded(row.get(column)) for column in columns])
+        except ValueError as error:
+            raise DataError(f"row {number} cannot be written as JSON: {error}") from error
     text.detach()
 
 
@@ -139,9 +131,17 @@ def _schema(arrow: Any, view: View) -> Any:
     }
     if view.format == "raw":
         known["prompt"] = arrow.struct([("messages", conversation), ("meta", text)])
+        if any(isinstance(each, dict) for each in view.rows[0].get("completions", ())):
+            known["completions"] = arrow.list_(_completion(arrow))
     elif isinstance(view.rows[0].get("prompt"), list):
         known |= dict.fromkeys(("prompt", "chosen", "rejected", "completion"), conversation)
     return arrow.schema([(name, known.get(name) or _plain_type(arrow, name, view.rows)) for name in view.columns])
+
+
+def _completion(arrow: Any) -> Any:
+    """One of a completion set, with what its model wrote it from."""
+    numbers = [("tokens", arrow.list_(arrow.int64())), ("logprobs", arrow.list_(arrow.float64()))]
+    return arrow.struct([("text", arrow.string()), ("finished", arrow.bool_()), ("model", arrow.string()), *numbers])
 
 
 def _plain_type(arrow: Any, name: str, rows: Sequence[Cells]) -> Any:
