@@ -69,8 +69,7 @@ def current_judgements(db: Database, collection: str) -> Iterator[tuple[Judgemen
     )  # fmt: skip
     query = query.join_from(said, work, (work.c.id == said.c.assignment) & (work.c.judgement == said.c.id))
     query = query.join(item, item.c.id == said.c.item).join(text, text.c.item == said.c.item)
-    query = query.where(said.c.collection == collection)
-    for row in judgements.pages(db, query):
+    for row in judgements.pages(db, query, said.c.collection == collection):
         about = ("person", "item", "role", "round", "issued", "submitted")
         yield judgements.whole(row), {name: row._mapping[name] for name in about}
 
@@ -91,7 +90,7 @@ def every_judgement(db: Database, collection: str) -> Iterator[tuple[Judgement, 
     query = query.join_from(said, work, work.c.id == said.c.assignment)
     query = query.join(schema.item, schema.item.c.id == said.c.item)
     query = query.join(schema.item_text, schema.item_text.c.item == said.c.item)
-    for row in judgements.pages(db, query.where(said.c.collection == collection)):
+    for row in judgements.pages(db, query, said.c.collection == collection):
         about = {column.name: row._mapping[column.name] for column in _ABOUT} | {"round": row.round}
         times = {"supersedes": row.supersedes, "superseded_by": later.get(row.id), "submitted": row.created}
         yield judgements.whole(row), about | times | {"stands": row.judgement == row.id}
