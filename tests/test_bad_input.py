@@ -447,7 +447,11 @@ def test_other_things_that_do_not_go_together(refused, ws):
     refused(f"feedback simulate {alone}", says="1 of the 1 prompts have one completion only", hint="per_prompt of 2")
     assert not list(ws.judgements())
     refused("data show model", says="not data")
-    refused("data export completions out.csv --format table", says="completions cannot be written as table", hint="raw")
+    refused(
+        "data export completions out.csv --format trl-preference",
+        says="completions cannot be written as trl-preference",
+        hint="raw",
+    )
     refused("export prompts out", says="is of kind 'prompts'")
     refused("eval winrate model model --prompts prompts --judge reward --best-of 4", says="needs a reward model")
     refused("eval winrate model model --prompts prompts --judge reward --reward reward", says="needs best_of above 1")

@@ -423,6 +423,18 @@ def test_lineage_is_text_for_people_and_json_for_programs(trueup, ws):
     assert found["root"] == tuned.id and {node["id"] for node in found["nodes"]} == {base.id, tuned.id}
 
 
+def test_lineage_names_every_judgement_where_it_is_asked_to(trueup, ws):
+    rows = [{"source": "human", "judge": who, "id": f"{who}-{n}"} for who in ("ann", "bob") for n in (0, 1, 1)]
+    votes = ws.put("preferences", {"rows.jsonl": "\n".join(map(json.dumps, rows)).encode()})
+    ids = ["ann-0", "ann-1", "bob-0", "bob-1"]
+    text = trueup("lineage", votes.id)[1]
+    assert "judgements, human: 4 (ann 2, bob 2)" in text and not any(id in text for id in ids)
+    named = trueup("lineage", votes.id, "--judgements")[1]
+    assert [line.split()[-1] for line in named.splitlines() if line.split()[-1] in ids] == ids
+    (node,) = json.loads(trueup("lineage", votes.id, "--json")[1])["nodes"]
+    assert [id for each in node["judgements"] for id in each["ids"]] == ids
+
+
 def test_gc_lists_first_and_deletes_only_when_told(trueup, ws):
     kept = ws.put("thing", {"file": b"kept"}, name="kept")
     loose = ws.put("thing", {"file": b"loose"})

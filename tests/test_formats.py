@@ -285,8 +285,8 @@ def test_a_line_that_is_not_json_stops_the_import(tmp_path):
         (b"[1]", "a JSON list, not an object"),
         (b'"x"', "a JSON str, not an object"),
         (b'{"prompt": "\xff"}', "bad encoding"),
-        (b"[" * 200_000, "not JSON"),
-        (b'{"prompt": ' + b"1" * 10_000 + b"}", "not JSON"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"prompt": ' + b"1" * 10_000 + b"}", "a number with too many digits"),
     ],
     ids=["list", "text", "bytes", "deep", "digits"],
 )
@@ -347,17 +347,19 @@ def test_csv(tmp_path):
     with path.open("w", newline="", encoding="utf-8-sig") as file:
         long = "x" * 200_000
         csv.writer(file).writerows(
-            [("prompt", "completion"), ("hi", 'two\nlines, and "quotes"'), ("ho", ""), ("he",), ("hu", long)]
+            [("prompt", "completion"), ("hi", 'two\nlines, and "quotes"'), ("ho", ""), ("hu", long)]
         )
     loaded = load(path, "demonstrations")
     assert [r.completion for r in loaded.records] == ['two\nlines, and "quotes"', long]
-    assert loaded.skipped == [(f"{path}:4", "empty completion"), (f"{path}:5", "missing 'completion'")]
+    assert loaded.skipped == [(f"{path}:4", "empty completion")]
 
 
 def test_csv_errors(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("prompt,completion\nhi,yes\nhi,yes,and more\n")
     assert f"{path}:3: more values than columns" in error(path, "demonstrations")
+    path.write_text("prompt,completion\nhi,yes\nhi\n")
+    assert f"{path}:3: fewer values than columns: 1 for 2" in error(path, "demonstrations")
     path.write_text('prompt,completion\nhi,"never closed\n')
     assert "not CSV" in error(path, "demonstrations")
     path.write_bytes(b"prompt,completion\nhi,yes\nhi,\xff\n")

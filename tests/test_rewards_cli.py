@@ -170,14 +170,16 @@ def test_rl_records_whether_its_reward_model_was_audited_and_what_was_let_pass(w
     quick |= {"sampling": {"max_new_tokens": 6}, "evaluation_prompts": 2}
 
     def noted(reward: str) -> dict:
-        made = api.rl(ws, policy="base", reward=reward, prompts="prompts", **quick)
-        run = next(run for run in reversed(runs(ws)) if made.id in {o.id for o in run.outputs.values()})
+        api.rl(ws, policy="base", reward=reward, prompts="prompts", **quick)
+        climbed = ws.get(reward).id
+        (run,) = [run for run in runs(ws) if run.stage == "rl" and run.inputs["reward"].id == climbed]
         return next(event for event in run.events() if event["kind"] == "gate")
 
-    assert noted("judge1")["audit"] == "" and "not audited" in noted("judge1")["reason"]
-    let = AuditConfig(
-        threads=1, probes=0, overrides=("accuracy", "slices", "length", "calibration", "leak", "position")
-    )
+    config = settings("reward", steps=2, run={"seed": 7})
+    api.reward(ws, base="base", data="preferences", name="unseen", config=config)
+    before = noted("unseen")
+    assert before["audit"] == "" and "not audited" in before["reason"]
+    let = AuditConfig(threads=1, probes=0, overrides=("accuracy", "slices", "calibration", "leak"))
     found = auditing.audit(ws, model="judge0", data="preferences", config=let)
     said = noted("judge0")
     assert said["audit"] == found["evaluation"]

@@ -280,10 +280,14 @@ def test_lineage_of_a_policy_reaches_the_judges_and_the_data(ws):
     assert lineage.nodes[policy.id].sources == {"reward_model": reward.id, "prompts": posts.id}
     assert lineage.nodes[policy.id].run["id"] == "r1"
     counts = lineage.nodes[preferences.id].judgements
-    assert counts == (
-        {"source": "simulated", "judge": "ann", "count": 4},
-        {"source": "simulated", "judge": "bob", "count": 3},
-    )
+    assert [(each["source"], each["judge"], each["count"]) for each in counts] == [
+        ("simulated", "ann", 4),
+        ("simulated", "bob", 3),
+    ]
+    ids = {each["judge"]: each["ids"] for each in counts}
+    assert {judge: [j.id for j in ws.judgements() if j.judge == judge] for judge in ids} == ids
+    named = lineage.text(judgements=True).splitlines()
+    assert [line.split()[-1] for line in named if line.startswith("│     │    ")] == ids["ann"] + ids["bob"]
     assert json.loads(json.dumps(lineage.to_json()))["root"] == policy.id
     assert lineage.text().splitlines() == [
         f"policy {policy.id} 'final'  <- run r1, seed 7",

@@ -171,7 +171,8 @@ def add_data(
     """Read a data file into an artifact. Judgements get their held-out split here, by prompt.
 
     `format` names the shape of the rows where the columns leave a choice. A tenth of the prompts is held out, or the
-    share `heldout`; a raw export keeps the split that it has, unless `heldout` is given.
+    share `heldout`; a raw export keeps the split that it has, unless `heldout` is given. `skip_malformed` leaves out
+    rows that cannot be read, which otherwise stop the import.
     """
     if kind not in get_args(formats.Kind):
         raise ConfigError(f"unknown kind of data '{kind}'", ", ".join(get_args(formats.Kind)))
@@ -219,10 +220,10 @@ def export_data(
 ) -> ExportReport:
     """Write prompts, demonstrations, preferences, thumbs or completions to a new file, or a folder for `datasets`.
 
-    `raw` loses nothing: added again it gives equal records (all but completions, which only a model writes). Judges are
-    called what they are called in the workspace, which for people is a pseudonym; `number_judges` calls them judge-1,
-    judge-2 and so on. What people said leaves a trace in the audit log: `person` is the id of who asked for it, empty
-    for whoever sits at the machine.
+    `raw` loses nothing, in any kind of file: added again it gives equal records. Judges are called what they are called
+    in the workspace, which for people is a pseudonym; `number_judges` calls them judge-1, judge-2 and so on. What
+    people said leaves a trace in the audit log: `person` is the id of who asked for it, empty for whoever sits at the
+    machine.
     """
     from .text import views, writers
 
@@ -233,6 +234,8 @@ def export_data(
         raise TrueupError(f"{target} is there already", "name a new file; an export never writes over anything")
     if not target.parent.is_dir():
         raise TrueupError(f"there is no folder {target.parent}", "make it first")
+    if artifact.kind == "votes":
+        return _export_votes(ws, artifact, target, format, conversational, split, number_judges, person)
     rows = read_jsonl(artifact.path / wiring.ROWS) if artifact.kind in views.VIEWS["raw"] else []
     view = views.view(
         artifact.kind, rows, format, conversational=conversational, split=split, number_judges=number_judges
@@ -249,6 +252,26 @@ def export_data(
         about = str(artifact.meta.get("collection", artifact.id))
         audit.note(ws.database, time.time(), person, "exported", about, artifact=artifact.id, format=format)
     return ExportReport(target, len(view.rows), view.left_out, view.notes)
+
+
+def _export_votes(
+    ws: Workspace,
+    artifact: Artifact,
+    target: Path,
+    format: str,
+    conversational: bool,
+    split: str,
+    number_judges: bool,
+    person: str,
+) -> ExportReport:
+    """All that was said in a collection, without holding it."""
+    from .feedback import votes
+
+    votes.check_export(format, conversational)
+    rows = votes.write(artifact, target, split=split, number_judges=number_judges)
+    about = str(artifact.meta["collection"])
+    audit.note(ws.database, time.time(), person, "exported", about, artifact=artifact.id, format="votes")
+    return ExportReport(target, rows, [], {})
 
 
 def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 5) -> dict[str, Any]:
@@ -383,8 +406,9 @@ def collect(
 ) -> Collected:
     """Put completions before people: the collection `name`, made or gone on with. `trueup label` opens it.
 
-    Either `completions` (completion sets), or `prompts` and the `models` that answer them, `per_prompt` times each;
-    what was sampled before is taken again. `golds` is a file, or a collection in which people agreed on some items.
+    Either `completions` (completion sets, or judgements whose texts are judged anew), or `prompts` and the `models`
+    that answer them, `per_prompt` times each; what was sampled before is taken again. `golds` is a file, or a
+    collection in which people agreed on some items.
     """
     from .collecting import Candidates, collect_for
 

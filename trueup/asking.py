@@ -22,10 +22,10 @@ from .feedback import coverage as covering
 from .feedback import freeze as freezing
 from .feedback import learning as curves
 from .feedback import quality as figures
-from .feedback.collect import calibrated, merged
+from .feedback.collect import calibrated, merged, model_names, sides_of
 from .feedback.leaks import LeakFinder
 from .feedback.pooling import Rule
-from .feedback.splits import Split, known_sides, side_of
+from .feedback.splits import Split, side_of
 from .inputs import PROMPTS, SCORERS, Input, Ref, chain, find_input, find_inputs, note_inputs
 from .records import Completion, Judgement, Prompt
 from .runs import Run, track
@@ -114,7 +114,8 @@ def choose(
     first: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Put `n` of the candidates in completion sets into a collection, chosen by a strategy; how likely is noted.
+    """Put `n` of the candidates in completion sets into a collection, chosen by a strategy; how likely is noted. Of a
+    set of judgements the candidates are what was judged in it, to be judged anew.
 
     With `first` they come before everything that waits already. A prompt that a collection asks about already keeps the
     side of the split that it is on; another's is decided by `heldout`.
@@ -126,10 +127,10 @@ def choose(
     options = [option for group in groups for option in _options(group, config.task, asked)]
     if not options:
         raise DataError(f"'{found.name}' has every candidate of these sets already", "sample more completions")
-    sides = known_sides(ws)
+    sides = sides_of(ws, completions)
     candidates = [_candidate(option, side_of(option[0].prompt, sides, heldout)) for option in options]
     batch = _chosen(ws, options, candidates, n, strategy, rewards, random_share, seed)
-    leaks = LeakFinder(name for name in ws.names() if len(name) > 3)
+    leaks = LeakFinder([*(name for name in ws.names() if len(name) > 3), *model_names(ws, groups)])
     priority = highest + 1 if first else 0
     items = [
         _new_item(options[pick.candidate], candidates[pick.candidate].heldout, source, leaks, pick.why | batch.about)

@@ -174,8 +174,15 @@ def _prompt_format(format: PromptFormat) -> Iterator[str]:
 
 
 def _sources(lineage: Lineage) -> Counter[str]:
+    """Of a set whose texts were judged anew the judgements took no part."""
     counts: Counter[str] = Counter()
-    for node in lineage.nodes.values():
+    waiting, seen = [lineage.root], set()
+    while waiting:
+        if (identity := waiting.pop()) in seen:
+            continue
+        seen.add(identity)
+        node = lineage.nodes[identity]
+        waiting += [source for role, source in node.sources.items() if role != "texts"]
         for entry in node.judgements:
             counts[entry["source"]] += entry["count"]
     return counts

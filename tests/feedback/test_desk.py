@@ -173,7 +173,7 @@ def test_repeats_come_later_once_each_with_sides_swapped(make, person):
         assert second - first > queue.JUST_JUDGED
     past = {}
     for each in desk.history(person, 100):
-        past.setdefault(each.prompt, []).append(each.completions)
+        past.setdefault(each.prompt[-1]["content"], []).append(each.completions)
     assert all(shown[0] == shown[1][::-1] for shown in past.values() if len(shown) == 2)
 
 
@@ -453,10 +453,50 @@ def test_renew_says_whether_the_item_is_still_theirs(make, workspace, person, cl
 def test_sensitive_texts_are_covered_in_the_order_of_display_and_in_own_work(make, person):
     desk = make("sensitive=['BAD']", main=1)
     view = desk.next(person)
-    assert view.covered == (False, *(text.startswith("bad") for text in view.completions))
-    assert sum(view.covered) == 1
+    assert view.covered == (False, *(text == "" for text in view.completions)) and sum(view.covered) == 1
+    part = view.covered.index(True)
+    (message,) = desk.uncover(person, view.assignment, part)
+    assert message["content"].startswith("bad") and "bad answer" not in json.dumps(view.to_json())
+    (other,) = desk.uncover(person, view.assignment, 3 - part)
+    assert other["content"] == view.completions[2 - part]
+    assert desk.uncover(person, view.assignment, 0) == view.prompt
+    for nothing in (-1, 3):
+        with pytest.raises(NotFoundError):
+            desk.uncover(person, view.assignment, nothing)
     desk.answer(person, view.assignment, "a", PAIR)
-    assert desk.history(person)[0].covered
+    (past,) = desk.history(person)
+    assert past.covered and past.prompt == past.completions == ()
+    (past,) = desk.history(person, uncovered=view.assignment)
+    assert not past.covered and {text.split()[0] for text in past.completions} == {"good", "bad"}
+
+
+def test_a_covered_prompt_covers_what_answers_it_and_what_was_written_of_it(make, person):
+    desk = make("task=edit", "sensitive=['question']", main=1, k=1)
+    view = desk.next(person)
+    assert view.covered == (True, True) and view.prompt == ({"role": "user", "content": ""},)
+    assert view.completions == ("",)
+    desk.answer(person, view.assignment, "a", {"edited": 0, "text": "a better one"})
+    assert desk.history(person)[0].answer == {"edited": 0}
+    assert desk.history(person, uncovered=view.assignment)[0].answer["text"] == "a better one"
+
+
+def test_only_the_qualification_cannot_be_skipped(make, person):
+    desk = make("qualification=1", "qualification_pass=0", "gold_every=1", main=2, qualification=1, gold=1)
+    said = []
+    while (view := desk.next(person)) is not None:
+        said.append((view.prompt[0]["content"].split()[1], view.skippable))
+        desk.answer(person, view.assignment, "k", best(view))
+    assert sorted(said) == [("g0", True), ("m0", True), ("m1", True), ("q0", False)]
+
+
+def test_how_far_somebody_is_is_read_once_for_an_answer_and_the_next_item(make, person, monkeypatch):
+    desk = make("repeat_share=0", main=3)
+    view = desk.next(person)
+    read, standing = [], queue.standing
+    monkeypatch.setattr(queue, "standing", lambda *told, **more: read.append(1) or standing(*told, **more))
+    receipt, view = desk.answer_and_next(person, view.assignment, "a", PAIR)
+    assert len(read) == 1 and receipt.left == view.mine["left"] == 2 and view.mine["done"] == 1
+    assert desk.next(person).assignment == view.assignment
 
 
 def test_without_sensitive_words_nothing_is_covered(make, person):
@@ -504,6 +544,7 @@ def test_nobody_reaches_the_work_of_another_person_or_collection(make, workspace
             lambda where, who: where.skip(who, view.assignment, "no"),
             lambda where, who: where.postpone(who, view.assignment),
             lambda where, who: where.revise(who, view.assignment),
+            lambda where, who: where.uncover(who, view.assignment, 0),
         ):
             with pytest.raises(NotFoundError):
                 reach(where, who)
@@ -515,7 +556,8 @@ def test_history_shows_what_was_seen_and_said(make, person):
     desk.answer(person, view.assignment, "a", {"choice": 3, "rationale": "why not"})
     work(desk, person)
     first = desk.history(person)[-1]
-    assert first.completions == view.completions and first.answer == {"choice": 3, "rationale": "why not"}
+    assert (first.prompt, first.completions) == (view.prompt, view.completions)
+    assert first.answer == {"choice": 3, "rationale": "why not"}
     assert first.editable and first.assignment == view.assignment
     assert [p.assignment for p in desk.history(person, 1, before=desk.history(person)[1].assignment)] == [
         first.assignment

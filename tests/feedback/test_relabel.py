@@ -164,7 +164,7 @@ def test_retraining_keeps_people_apart_and_tells_how_much_it_knows(workspace, ju
 
 def test_what_is_longer_than_the_model_reads_is_left_out_and_counted(workspace, judged):
     """Found before anything is trained: at the end it would cost all that was."""
-    long = NewItem(Prompt.user("the cat"), ("rain " * 200, "red"), workspace.get("candidates").id)
+    long = NewItem(Prompt.user("the cat"), ("rain " * 200, "red"), workspace.get("candidates").id, (True, True))
     about = queue.collection(workspace.database, relabel.COLLECTION)
     queue.add_items(workspace.database, about.id, [long], 10**9)
     judge_some(workspace, people.people(workspace.database)[0], 60, longer=True)

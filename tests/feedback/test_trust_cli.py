@@ -96,6 +96,15 @@ def test_an_export_of_what_people_said_is_noted(say, folder, tmp_path):
         assert audit.entries(workspace.database)[-1] == last, "prompts are nobody's judgement"
 
 
+def test_all_that_was_said_goes_from_a_collection_to_a_file(say, folder, tmp_path):
+    found = json.loads(say("feedback", "freeze", "votes", "--as", "votes", "--name", "all", "--json"))
+    trained = json.loads(say("feedback", "freeze", "votes", "--json"))
+    assert found["rows"] == found["votes"] == trained["votes"] + sum(trained["left_out"].values()) > 50
+    said = say("data", "export", "all", str(tmp_path / "all.parquet"))
+    assert f"{found['rows']} rows as raw" in said and (tmp_path / "all.parquet").stat().st_size > 1000
+    assert "leave out --rule" in say("feedback", "freeze", "votes", "--as", "votes", "--rule", "soft", code=1)
+
+
 def test_freeze_takes_the_votes_of_those_who_were_named(say, folder):
     with Workspace.open(folder) as workspace:
         said = Counter(judgement.judge for judgement in workspace.judgements() if judgement.source == "human")

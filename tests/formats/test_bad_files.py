@@ -263,3 +263,88 @@ def test_votes_that_are_no_list_are_no_votes(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(SIGNED | {"all_preferences_unprocessed": 1e308}))
     assert "votes" not in load(path, "preferences").records[0].meta
+
+
+# --- JSON that Python reads without a word
+
+
+@pytest.mark.parametrize("inside", ['"rejected": "d"', '"meta": {"a": 1, "a": 2}'])
+def test_a_key_that_stands_twice_is_refused_or_skipped_with_its_line(tmp_path, inside):
+    good = json.dumps(PAIR)
+    bad = good.replace("}", f", {inside}}}")
+    path, array = tmp_path / "rows.jsonl", tmp_path / "rows.json"
+    path.write_text(f"{good}\n{bad}\n{good}\n")
+    array.write_text(f"[{good},\n {bad} , {good}]")
+    key = "rejected" if "rejected" in inside else "a"
+    for file, place, line in ((path, f"{path}:2", ""), (array, f"{array} item 2", " (line 2)")):
+        why = f"the key '{key}' stands twice in one object{line}"
+        assert error(file).startswith(f"{place}: {why} | ")
+        loaded = load(file, "preferences", skip_malformed=True)
+        assert len(loaded.records) == 2 and loaded.skipped == [(place, why)]
+
+
+@pytest.mark.parametrize("depth", [501, 100_000])
+def test_nesting_without_end_is_said_in_words_of_ours(tmp_path, depth):
+    deep = '{"prompt": "a", "chosen": "b", "rejected": "c", "meta": ' + "[" * depth + "]" * depth + "}"
+    path, array = tmp_path / "rows.jsonl", tmp_path / "rows.json"
+    path.write_text(lines(PAIR) + deep)
+    array.write_text(f"[{json.dumps(PAIR)}, {deep}]")
+    assert error(path).startswith(f"{path}:2: nested too deeply: more than 500 levels")
+    assert len(load(path, "preferences", skip_malformed=True).records) == 1
+    assert "nested too deeply" in error(array) and "recursion" not in error(array)
+    shallow = deep.replace("[" * depth, "[" * 400).replace("]" * depth, "]" * 400)
+    path.write_text(shallow)
+    assert len(load(path, "preferences").records) == 1
+
+
+def test_meta_in_a_text_is_read_as_strictly(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    deep, twice = '{"a":' * 600 + "1" + "}" * 600, '{"a": 1, "a": 2}'
+    rows = [RAW, *(RAW | {"id": str(i), "meta": meta} for i, meta in enumerate((deep, twice)))]
+    path.write_text(lines(*rows))
+    reasons = [reason for _, reason in load(path, "preferences").skipped]
+    assert [reason.partition(":")[0] for reason in reasons] == ["'meta'", "'meta'"]
+    assert "nested too deeply" in reasons[0] and "stands twice" in reasons[1]
+
+
+# --- rankings that contradict themselves
+
+
+@pytest.mark.parametrize(
+    ("completions", "ranks", "kept"),
+    [
+        (["a", "a", "b"], [1, 1, 2], ((("a", "b"), (1, 2)), "")),
+        (["a", "b", "a ", "c"], [1, 2, 3, 4], ((("b", "c"), (2, 4)), "several places")),
+        (["same", "same"], [1, 2], (None, "equal sides")),
+        (["same", " same", "same\n"], [1, 1, 1], (None, "equal sides")),
+        (["a", "b", "a"], [1, 2, 3], (None, "one text has several places")),
+    ],
+)
+def test_one_text_at_several_places(tmp_path, completions, ranks, kept):
+    path = tmp_path / "rows.jsonl"
+    good = {"prompt": "p", "completions": ["x", "y"], "ranks": [1, 2]}
+    path.write_text(lines(good, {"prompt": "p", "completions": completions, "ranks": ranks}))
+    loaded = load(path, "preferences")
+    expected, why = kept
+    assert [(j.completions, j.ranks) for j in loaded.records[1:]] == ([expected] if expected else [])
+    assert why in " ".join([*loaded.reasons, *loaded.notes]) and bool(loaded.reasons or loaded.notes) == bool(why)
+
+
+def test_rated_copies_of_one_text_are_equal_sides(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"question": "why?", "answers": [{"text": "so", "pm_score": 1}, {"text": b, "pm_score": 0}]}
+        for b in ("no", "so")
+    ]
+    path.write_text(lines(*rows))
+    assert load(path, "preferences").skipped == [(f"{path}:2", "equal sides")]
+
+
+@pytest.mark.parametrize("rank", [10**30, -(10**30), 1_000_001])
+@pytest.mark.parametrize("base", [RAW, {"prompt": "a", "completions": ["b", "c"]}])
+def test_places_that_no_table_holds_are_unusable(tmp_path, rank, base):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines(base | {"ranks": [1, 1_000_000]}, base | {"id": "j2", "ranks": [1, rank]}))
+    loaded = load(path, "preferences")
+    assert len(loaded.records) == 1
+    assert loaded.skipped == [(f"{path}:2", "'ranks' must be whole numbers of at most 1,000,000")]

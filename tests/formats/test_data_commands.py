@@ -74,7 +74,6 @@ def test_what_cannot_be_exported_is_an_error_with_a_way_out(trueup, tmp_path):
     for line, says in [
         ("thumbs x.jsonl --format trl-preference", "hint: formats for unpaired: raw, table, trl-unpaired, trl-prompt"),
         ("thumbs x.xlsx", "files ending in '.xlsx' are not written"),
-        ("thumbs x.csv", "CSV holds no lists"),
         ("nobody x.jsonl", "nobody"),
     ]:
         code, out, err = trueup(f"data export {line.replace(' x.', f' {tmp_path}/x.')}")

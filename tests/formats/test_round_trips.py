@@ -68,7 +68,7 @@ def there_and_back(folder: Path, rows: list[dict], kind: str, ending: str) -> li
 QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".parquet"])
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".csv", ".parquet"])
 @QUICK
 @given(found=st.lists(judgements(), min_size=1, max_size=4))
 def test_judgements_come_back_equal(found, ending, tmp_path_factory):
@@ -78,7 +78,7 @@ def test_judgements_come_back_equal(found, ending, tmp_path_factory):
     assert [json.dumps(row) for row in back] == [json.dumps(row) for row in rows], "1 and 1.0 stay apart"
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
 @QUICK
 @given(found=st.lists(judgements(most=1), min_size=1, max_size=3))
 def test_thumbs_come_back_equal(found, ending, tmp_path_factory):
@@ -87,6 +87,14 @@ def test_thumbs_come_back_equal(found, ending, tmp_path_factory):
 
 
 WORDS = TEXT.filter(str.strip)
+# What a spreadsheet would run, what carries our own mark already, and what reads like a list of messages.
+SAID = '[{"role": "user", "content": "hi"}]'
+FORMULAS = st.builds(
+    "{}{}{}".format,
+    st.text("'", max_size=3),
+    st.sampled_from([*"=+-@\t\r\n", SAID, '{"messages": []}', "[1]", "{", "\n\x00\x00"]),
+    TEXT | st.just(""),
+).filter(str.strip)
 ASKED = st.builds(
     lambda before, last, meta: Prompt((*before, Message("user", last)), meta),
     st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), TEXT), max_size=2).map(tuple),
@@ -95,13 +103,14 @@ ASKED = st.builds(
 )
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
 @QUICK
-@given(prompt=ASKED, completion=WORDS, beside=st.booleans())
+@given(prompt=ASKED, completion=WORDS | FORMULAS, beside=st.booleans())
 def test_demonstrations_and_prompts_come_back_equal(prompt, completion, beside, ending, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trip")
     shown = {"prompt": prompt.to_json(), "completion": completion}
     said = {"judge": "human:abc234", "source": "human", "id": "j1", "split": "train"} if beside else {}
+    said |= {"meta": {"models": ["m", None], "why": {"probability": 0.5}}} if beside else {}
     made = view("demonstrations", [shown | said], "raw")
     with (folder / f"demos{ending}").open("wb") as file:
         WRITERS[ending](file, made)
@@ -110,19 +119,61 @@ def test_demonstrations_and_prompts_come_back_equal(prompt, completion, beside, 
     assert there_and_back(folder, [prompt.to_json()], "prompts", ending) == [prompt.to_json()]
 
 
+COMPLETION = st.fixed_dictionaries(
+    {"text": TEXT | FORMULAS, "finished": st.booleans()},
+    optional={
+        "model": WORDS,
+        "tokens": st.lists(st.integers(0, 2**31), min_size=1, max_size=3),
+        "logprobs": st.lists(st.floats(-9, 0), min_size=1, max_size=3),
+    },
+)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+@QUICK
+@given(prompt=ASKED, found=st.lists(COMPLETION, min_size=1, max_size=3))
+def test_completions_come_back_equal(prompt, found, ending, tmp_path_factory):
+    rows = [{"prompt": prompt.to_json(), "completions": found}]
+    assert there_and_back(tmp_path_factory.mktemp("trip"), rows, "completions", ending) == rows
+
+
 @pytest.mark.parametrize("conversational", [False, True])
+@pytest.mark.parametrize(
+    ("source", "format", "kind"),
+    [
+        ("preferences", "trl-preference", "preferences"),
+        ("preferences", "trl-unpaired", "unpaired"),
+        ("preferences", "trl-prompt-completion", "demonstrations"),
+        ("preferences", "trl-prompt-completion", "completions"),
+        ("preferences", "trl-prompt", "prompts"),
+    ],
+)
+def test_a_csv_of_trl_rows_says_what_their_jsonl_says(source, format, kind, conversational, tmp_path):
+    rows = [*some(3), Judgement(Prompt.user(SAID), ("=1+1", "'-a"), (2, 1), "j", "human").to_json()]
+    found = []
+    for ending in (".jsonl", ".csv"):
+        with (tmp_path / f"rows{ending}").open("wb") as file:
+            WRITERS[ending](file, view(source, rows, format, conversational=conversational))
+        loaded = load(tmp_path / f"rows{ending}", kind)
+        assert not loaded.skipped
+        found.append([record.to_json() for record in loaded.records])
+    assert found[0] == found[1] and SAID in json.dumps(found[1]).replace('\\"', '"')
+
+
+@pytest.mark.parametrize("conversational", [False, True])
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
 @QUICK
 @given(data=st.data())
-def test_trl_pairs_come_back_as_the_pairs_of_the_ranking(conversational, data, tmp_path_factory):
-    texts = data.draw(st.lists(WORDS, min_size=2, max_size=4, unique_by=str.strip))
+def test_trl_pairs_come_back_as_the_pairs_of_the_ranking(ending, conversational, data, tmp_path_factory):
+    texts = data.draw(st.lists(WORDS | FORMULAS, min_size=2, max_size=4, unique_by=str.strip))
     ranks = data.draw(
         st.lists(st.integers(1, 4), min_size=len(texts), max_size=len(texts)).filter(lambda r: len({*r}) > 1)
     )
-    prompt = data.draw(ASKED if conversational else WORDS.map(Prompt.user))
+    prompt = data.draw(ASKED if conversational else (WORDS | FORMULAS).map(Prompt.user))
     judgement = Judgement(prompt, tuple(texts), tuple(ranks), "j", "human")
-    path = tmp_path_factory.mktemp("trip") / "rows.jsonl"
+    path = tmp_path_factory.mktemp("trip") / f"rows{ending}"
     with path.open("wb") as file:
-        WRITERS[".jsonl"](
+        WRITERS[ending](
             file, view("preferences", [judgement.to_json()], "trl-preference", conversational=conversational)
         )
     pairs = [(texts[i], texts[j]) if t else (texts[j], texts[i]) for i, j, t in judgement.pairs() if t != 0.5]
@@ -159,7 +210,7 @@ def some(count: int) -> list[dict]:
     ]
 
 
-@pytest.mark.parametrize("name", ["votes.jsonl", "votes.jsonl.gz", "votes.parquet", "votes"])
+@pytest.mark.parametrize("name", ["votes.jsonl", "votes.jsonl.gz", "votes.csv", "votes.parquet", "votes"])
 def test_an_export_added_again_is_the_same_set(ws, tmp_path, name):
     artifact = put_records(ws, "preferences", some(20))
     report = export_data(ws, artifact, tmp_path / name)
@@ -218,8 +269,10 @@ def test_an_export_never_writes_over_anything_and_leaves_no_rests(ws, tmp_path):
     for name in ("huge.parquet", "huge"):
         with pytest.raises(TrueupError, match="do not fit"):
             export_data(ws, put_records(ws, "preferences", rows), tmp_path / name)
-    with pytest.raises(TrueupError, match="CSV holds no lists"):
-        export_data(ws, artifact, tmp_path / "votes.csv")
+    rows = [Judgement(Prompt.user("a"), ("b", "c"), (1, 2), "j", "human").to_json() | {"meta": {"x": float("nan")}}]
+    for ending in ("csv", "jsonl"):
+        with (tmp_path / "ws" / "nan").open("wb") as file, pytest.raises(TrueupError, match="row 1 cannot be written"):
+            WRITERS[f".{ending}"](file, view("preferences", rows, "raw"))
     assert sorted(os.listdir(tmp_path)) == ["votes", "votes.jsonl", "ws"]
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
 
 from trueup.errors import ConfigError, DataError
 from trueup.records import Demonstration, Judgement, Message, Prompt
+from trueup.text.cells import guarded
 from trueup.text.views import VIEWS, view
-from trueup.text.writers import WRITERS, ending_of, guarded
+from trueup.text.writers import WRITERS, ending_of
 
 SKY = Prompt.user("The sky is")
 TALK = Prompt((Message("user", "hi"), Message("assistant", "hello"), Message("user", "why?")))
@@ -174,7 +176,7 @@ def test_no_cell_of_a_csv_begins_a_formula(text):
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))]
 
 
-@pytest.mark.parametrize("value", [-3, -0.5, None, True, "plain", "a=b", "'quoted", ""])
+@pytest.mark.parametrize("value", [-3, -0.5, None, True, "plain", "a=b", "'quoted", "", "[1, 2]", '{"a": 1}', "[oh]"])
 def test_other_cells_stay_as_they_are(value):
     assert guarded(value) is value
 
@@ -212,10 +214,23 @@ def test_the_golden_table(tmp_path):
     ]
 
 
-def test_csv_refuses_lists():
-    for options in ({"format": "raw"}, {"format": "trl-preference", "conversational": True}):
-        with pytest.raises(DataError, match="CSV holds no lists"):
-            WRITERS[".csv"](io.BytesIO(), view("preferences", [judged(1, 2)], **options))
+def test_lists_and_objects_are_json_in_a_csv():
+    header, row = written(view("preferences", [judged(1, 2, ratings={"overall": (1.0, None)})], "raw"))
+    cells = dict(zip(header, row, strict=True))
+    assert json.loads(cells["prompt"]) == SKY.to_json() and cells["completions"] == '["a", "b"]'
+    assert (cells["ranks"], cells["ratings"]) == ("[1, 2]", '{"overall": [1.0, null]}')
+    _, row = written(view("preferences", [judged(1, 2)], "trl-preference", conversational=True))
+    assert row[1] == '[{"role": "assistant", "content": "a"}]'
+
+
+def test_completions_have_a_table_and_prompts():
+    written = [{"text": "blue", "finished": True, "model": "m"}, {"text": "gr", "finished": False}]
+    row = {"prompt": SKY.to_json(), "completions": written}
+    assert rows("completions", "table", row) == [
+        {"prompt": "The sky is", "completion": "blue", "model": "m", "finished": True},
+        {"prompt": "The sky is", "completion": "gr", "model": "", "finished": False},
+    ]
+    assert rows("completions", "trl-prompt", row) == [{"prompt": "The sky is"}]
 
 
 def test_how_a_path_is_written():

@@ -13,7 +13,7 @@ from people_at_work import LEASE, collect, give, new_items, positions, said, tak
 
 from trueup.errors import DataError, NotFoundError, WorkspaceError
 from trueup.records import Message, Prompt
-from trueup.store import Workspace, queue, schema
+from trueup.store import Workspace, judgements, queue, schema
 from trueup.store.queue import NewItem
 
 
@@ -289,6 +289,38 @@ def test_a_revision_supersedes_and_nothing_is_overwritten(ws):
     assert old.meta["answer"] == {"choice": -1}
     assert queue.counts(db, collection)["judgements"] == 1
     assert queue.standing(db, collection, "ann", 0.0).done == {"main": 1}
+
+
+def test_all_that_was_ever_said_is_given_back_with_what_became_of_it(ws):
+    db, collection = ws.database, collect(ws, 2)
+    held = take(ws, collection, "ann")
+    first, second = give(ws, held, 1.0, key="a", choice=-1), give(ws, held, 2.0, key="b", choice=2)
+    other = take(ws, collection, "ann", 3.0)
+    withdrawn = give(ws, other, 4.0, key="c")
+    queue.take_back(db, other.id, "ann", 5.0)
+    queue.skip(db, other.id, "ann", "broken", 6.0, 3)
+    told = [(said.id, about["superseded_by"], about["stands"]) for said, about in queue.every_judgement(db, collection)]
+    assert told == [
+        (first.judgement, second.judgement, False),
+        (second.judgement, None, True),
+        (withdrawn.judgement, None, False),
+    ]
+    assert len(list(queue.current_judgements(db, collection))) == 1
+
+
+def test_all_skips_are_given_back_page_by_page(ws, monkeypatch):
+    monkeypatch.setattr(judgements, "CHUNK", 2)
+    db, collection = ws.database, collect(ws, 3, overlap=9)
+    for person in ("ann", "bob"):
+        for n in range(3):
+            queue.skip(db, take(ws, collection, person, n).id, person, f"{person} {n}", n + 0.5, 9)
+    give(ws, take(ws, collection, "cea"))
+    found = list(queue.every_skip(db, collection))
+    assert sorted(each["skipped_because"] for each in found) == [
+        f"{who} {n}" for who in ("ann", "bob") for n in range(3)
+    ]
+    assert [each["person"] for each in found] == ["ann"] * 3 + ["bob"] * 3
+    assert all(each["expires"] - each["issued"] == 0.5 and each["texts"] for each in found)
 
 
 def test_judgements_are_kept_without_the_texts_and_given_back_with_them(ws):

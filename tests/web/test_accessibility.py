@@ -45,7 +45,7 @@ SIZES: dict[str, dict[str, Any]] = {
 # No pages, or opened by the tests in another way.
 OTHERWISE = (
     *("/start", "/login", "/invite/{token}", "/c/{collection}", "/c/{collection}/next"),
-    *("/api/export/{collection}", "/api/status/{collection}"),
+    *("/api/export/{collection}", "/api/status/{collection}", "/a/{assignment}/covered"),
 )
 
 

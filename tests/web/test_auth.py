@@ -249,6 +249,8 @@ def test_expired_revoked_used_and_invented_invitations_look_the_same(site_of_app
     site_of_app.clock.offset = 2 * DAY
     said = set()
     for path in (expired, revoked, used, late, "/invite/" + "x" * 43):
+        page = site_of_app.client(None).get(path).text
+        assert "If this link was used or has ended, it will not work." in page
         answer = accept(site_of_app.client(None), path, "Mallory")
         assert answer.status_code == 400
         said.add(re.search(r'role="alert">([^<]*)', answer.text).group(1))

@@ -15,7 +15,9 @@ import sqlalchemy as sa
 from judging import answer, current, drag, is_done, is_saved, keys, work
 from sites import new_items, playwright
 
+from trueup.feedback import answers
 from trueup.store import queue, schema
+from trueup.web import security
 
 expect: Any = playwright().expect
 
@@ -100,11 +102,17 @@ def test_ratings_on_two_axes(serve, open_page):
     site = serve(task="rating", texts=[("a", "b")], axes=AXES)
     page = work(open_page, site)
     expect(page.locator(".anchors").first).to_have_text("1 useless7 perfect")
-    keys(page, "7", "Tab", "5", "Tab", "6")  # a digit where the focus is: help of A, truth of A, flags, help of B
-    page.get_by_role("group", name="help of B").get_by_role("radio", name="2", exact=True).check()
+    expect(page.locator("#below")).to_contain_text("the focus moves on to what is not rated yet")
+    keys(page, "7")  # a digit where the focus is, which moves on by itself
+    expect(page.locator("#spoken")).to_have_text("help of A: 7. Next: truth of A.")
+    keys(page, "5", "6")
+    expect(page.get_by_role("group", name="truth of B").get_by_role("radio").first).to_be_focused()
+    keys(page, "Shift+Tab", "2")  # Tab goes where it always went; what is rated already can be rated again
+    expect(page.locator("#spoken")).to_have_text("help of B: 2. Next: truth of B.")
     keys(page, "Enter")
     expect(page.locator("#state")).to_contain_text("1 of 4 numbers are missing; next: truth of B.")
-    page.get_by_role("group", name="truth of B").get_by_role("radio", name="1", exact=True).check()
+    keys(page, "1")
+    expect(page.locator("#spoken")).to_have_text("truth of B: 1. Nothing is missing.")
     keys(page, "Enter")
     is_done(page)
     assert answer(current(site)[0])["ratings"] == {"help": [7, 2], "truth": [5, 1]}
@@ -132,6 +140,30 @@ def test_an_edit_shows_its_differences_and_has_to_change_something(serve, open_p
     page.keyboard.press("Control+Enter")
     is_done(page)
     assert answer(current(site)[0]) == {"edited": 0, "text": "The dog sat on a new mat."}
+
+
+def test_what_is_too_long_is_said_before_it_is_sent(serve, open_page):
+    site = serve(task="edit", texts=[("The cat sat on the mat.",)])
+    page = work(open_page, site)
+    sent = []
+    page.on("request", lambda request: sent.append(request.url) if request.url.endswith("/answer") else None)
+    fill = "(e, text) => { e.value = text; e.dispatchEvent(new Event('input', { bubbles: true })); }"
+    version = page.get_by_label("Your version of A")
+    version.evaluate(fill, "😀" * (answers.LONGEST_TEXT + 1))
+    too_long = "Your version is too long: 200,001 characters, at most 200,000."
+    expect(page.locator("#change-count")).to_have_text(too_long)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#state")).to_have_text(too_long)
+    version.evaluate(fill, "😀" * answers.LONGEST_TEXT)  # not too long; with this reason too large for a request
+    reason = page.locator("#reason")
+    reason.evaluate(fill, "x" * 300_000)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#state")).to_contain_text(re.compile(r"too large: 1,1\d\d,\d{3} bytes, at most 1,048,576"))
+    assert sent == [] and security.BODY_LIMIT == 1_048_576
+    reason.evaluate(fill, "short")
+    page.keyboard.press("Control+Enter")
+    is_done(page)
+    assert len(answer(current(site)[0])["text"]) == answers.LONGEST_TEXT
 
 
 def test_an_edit_with_the_order_of_the_originals_by_keys_alone(serve, open_page):
@@ -189,7 +221,7 @@ def test_what_is_sensitive_is_not_in_the_page_before_somebody_asks_for_it(serve,
         )
     ]
     expect(page.locator("#spoken")).to_have_text(f"Covered: {place}.")
-    expect(page.locator("#judging")).not_to_contain_text("gory")
+    assert "gory" not in page.content(), "neither in what is shown nor in what the script got"
     expect(page.locator("#judging")).to_contain_text("A mild tale.")
     keys(page, "1", "Enter")
     expect(page.locator("#state")).to_have_text(f"Covered: {place}. Show it before you answer, or skip it.")
@@ -205,9 +237,10 @@ def test_what_is_sensitive_is_not_in_the_page_before_somebody_asks_for_it(serve,
     is_done(page)
     assert answer(current(site)[0]) == {"choice": -3}
     page.get_by_role("link", name="My work").click()
-    expect(page.get_by_text("A gory tale.")).to_be_hidden()
-    page.get_by_text("Covered, it may be upsetting: show it").click()
+    assert "gory" not in page.content()
+    page.get_by_role("link", name="show it").click()
     expect(page.get_by_text("A gory tale.")).to_be_visible()
+    expect(page.get_by_role("link", name="show it")).to_have_count(0)
 
 
 @pytest.mark.parametrize("task", ["edit", "ranking"])
@@ -219,6 +252,7 @@ def test_nothing_around_a_covered_text_gives_it_away(serve, open_page, task):
         sensitive=("gory",),
     )
     page = work(open_page, site)
+    assert "gory" not in page.content()
     said = page.get_by_text("gory")
     assert [each for each in said.all() if each.is_visible()] == []
     expect(page.locator("#rewritten")).to_have_count(int(task == "edit"))
@@ -408,12 +442,21 @@ def test_time_counts_while_somebody_is_there_and_the_lease_is_kept(serve, open_p
     assert 120_000 <= sent["active_ms"] < 125_000  # a minute after the start and a minute after the key
 
 
-def test_the_solution_of_a_qualification_item_is_shown(serve, open_page):
+def test_the_solution_of_a_qualification_item_is_shown_and_none_can_be_skipped(serve, open_page):
     key = {"role": "qualification", "key": {"ranks": [1, 2], "why": "The first is true."}}
-    site = serve(texts=[("a", "b")], qualification=1, columns=key)
+    site = serve(texts=[("a", "b")], qualification=1, qualification_pass=0, columns=key)
+    gold = {"role": "gold", "key": {"ranks": [1, 2]}}
+    queue.add_items(site.db, site.collection, new_items(site.workspace, [("c", "d")], ["Hidden."], **gold), time.time())
+    queue.add_items(site.db, site.collection, new_items(site.workspace, [("e", "f")], ["Plain."]), time.time())
     page = work(open_page, site)
+    skip = page.get_by_role("button", name="Skip")
+    expect(skip).to_have_count(0)
+    keys(page, "s")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator("#state")).to_contain_text("has to be judged before the work begins")
     keys(page, "1", "Enter")
     expect(page.locator("#notice")).to_contain_text("The first is true.")
+    expect(skip).to_be_visible()  # golds and ordinary items alike: the view says `skippable` of both
 
 
 def test_who_has_reached_the_daily_limit_is_told_so(serve, open_page):

@@ -49,6 +49,19 @@ def test_a_program_gets_what_its_token_is_for(site_of_app, owner, judged):
     assert ask(site_of_app, export, "/api/status/titles").status_code == 401
 
 
+def test_a_program_gets_votes_where_it_asks_for_them(site_of_app, owner, seated, judged):
+    view = seated.get(f"/c/{site_of_app.collection}/next").json()
+    seated.json(f"/a/{view['assignment']}/skip", reason="not in my language")
+    token = made(site_of_app, owner)
+    answer = ask(site_of_app, token, "/api/export/titles?format=votes")
+    rows = list(map(json.loads, answer.text.splitlines()))
+    assert [(row["what"], row["reason"]) for row in rows] == [("judgement", None), ("skip", "not in my language")]
+    assert {row["judge"] for row in rows} == {judged.judge} and judged.id not in answer.text
+    preferences = ask(site_of_app, token, "/api/export/titles?format=preferences").text
+    assert preferences == ask(site_of_app, token, "/api/export/titles").text and len(preferences.splitlines()) == 1
+    assert ask(site_of_app, token, "/api/export/titles?format=pickle").status_code == 400
+
+
 def test_every_token_that_is_no_good_is_the_same_refusal(site_of_app, owner, judged):
     revoked = made(site_of_app, owner)
     (id,) = [each["id"] for each in people.tokens(site_of_app.db)]

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sites import PASSWORD, Clock, Site, new_collection, new_items
 
+from trueup.records import Message, Prompt
 from trueup.store import Workspace, audit, figures, people, queue
 from trueup.web import create_app
 from trueup.web.limits import Limit, Limits
@@ -106,6 +107,7 @@ CASES = {
     "POST /c/{collection}/warning": Case(JUDGES),
     "GET /c/{collection}/next": Case(JUDGES),
     "POST /a/{assignment}/answer": Case(JUDGES, {"key": "k", "answer": {"choice": 1}}, json=True),
+    "GET /a/{assignment}/covered": Case(JUDGES),
     "POST /a/{assignment}/draft": Case(JUDGES, {"seq": 1, "draft": {"choice": 1}}, json=True),
     "POST /a/{assignment}/renew": Case(JUDGES, json=True),
     "POST /a/{assignment}/skip": Case(JUDGES, {"reason": "not in my language"}, json=True),
@@ -333,7 +335,8 @@ def test_no_answer_of_the_server_names_a_model_or_a_gold(site_of_app):
         view = answer.json()
         assert set(view) == {
             *("assignment", "kind", "question", "criteria", "axes", "ties", "both_bad", "strength", "rationale"),
-            *("prompt", "completions", "covered", "flags", "guideline", "draft", "warning", "mine", "rendered"),
+            *("prompt", "completions", "covered", "skippable", "flags", "guideline", "draft", "warning", "mine"),
+            "rendered",
         }
         texts.append(client.json(f"/a/{view['assignment']}/answer", key=str(turn), answer={"choice": 1}).text)
     texts += [client.get(f"/c/{collection}/mine").text, client.json(f"/c/{collection}/undo").text]
@@ -343,6 +346,42 @@ def test_no_answer_of_the_server_names_a_model_or_a_gold(site_of_app):
 
 
 # Pages one by one
+
+
+def test_a_covered_text_leaves_the_server_only_when_it_is_asked_for(serve_app):
+    site = serve_app(texts=[("a **gory** tale", "mild")], sensitive=("gory",), repeat_share=0.0)
+    client = site.client(site.ready(site.person("judge")))
+    view = client.get(f"/c/{site.collection}/next").json()
+    path, part = f"/a/{view['assignment']}", view["covered"].index(True)
+    sent = [
+        client.get(f"/c/{site.collection}"),
+        client.json(f"{path}/postpone"),
+        client.get(f"/c/{site.collection}/next"),
+    ]
+    sent += [client.json(f"{path}/answer", key="k", answer={"choice": 1}), client.get(f"/c/{site.collection}/mine")]
+    sent += [client.json(f"{path}/revise"), client.json(f"/c/{site.collection}/undo")]
+    assert [each.status_code for each in sent] == [200] * len(sent)
+    assert not any("gory" in each.text for each in sent) and "mild" in sent[0].text
+    found = client.get(f"{path}/covered?part={part}").json()
+    assert found == {"texts": ["a **gory** tale"], "rendered": ["<p>a <strong>gory</strong> tale</p>\n"]}
+    assert client.get(f"{path}/covered").json()["texts"] == [view["prompt"][0]["content"]]
+    codes = [client.get(f"{path}/covered?part={n}").status_code for n in ("3", "-1", "9" * 40, "x")]
+    assert codes == [404, 404, 404, 400]
+    page = client.get(f"/c/{site.collection}/mine?show={view['assignment']}").text
+    assert "<strong>gory</strong>" in page and "gory" not in client.get(f"/c/{site.collection}/mine?show=other").text
+
+
+def test_own_work_shows_the_whole_conversation(serve_app):
+    turns = (Message("system", "Be *brief*."), Message("user", "Who won?"), Message("assistant", "Ada did."))
+    prompt = Prompt((*turns, Message("user", "And second?")))
+    site = serve_app(texts=[("Bea.", "Cea.")], prompts=[prompt])
+    client = site.client(site.ready(site.person("judge")))
+    view = client.get(f"/c/{site.collection}/next").json()
+    client.json(f"/a/{view['assignment']}/answer", key="k", answer={"choice": 1})
+    page = client.get(f"/c/{site.collection}/mine").text
+    said = ["<h4>System</h4>", "Be <em>brief</em>.", "<h4>Person</h4>", "Who won?", "<h4>Assistant</h4>", "Ada did."]
+    places = [page.index(each) for each in [*said, "And second?", "<h3>A</h3>"]]
+    assert places == sorted(places)
 
 
 def test_the_way_of_a_new_annotator(site_of_app):
@@ -534,6 +573,31 @@ def test_an_export_holds_pseudonyms_and_is_noted(seated, site_of_app):
     for name, value in (("kind", "../etc"), ("rule", "x"), ("format", "pickle")):
         assert manager.form(path, **raw | {name: value}).status_code == 400
     assert manager.form(path, **raw | {"kind": "demonstrations", "rule": "majority"}).status_code == 400
+
+
+def test_votes_leave_out_nothing_that_was_said(seated, site_of_app):
+    """What the other exports leave out: an answer that was revised, both-bad, and a skip."""
+    view = seated.get(f"/c/{site_of_app.collection}/next").json()
+    path = f"/a/{view['assignment']}"
+    seated.json(f"{path}/answer", key="1", answer={"choice": 1})
+    seated.json(f"{path}/revise")
+    other = seated.json(f"{path}/answer", key="2", answer={"choice": "both bad"}).json()["next"]
+    seated.json(f"/a/{other['assignment']}/skip", reason="not in my language")
+    manager = site_of_app.client(site_of_app.person("boss", "manager"))
+    form = {"kind": "votes", "rule": "raw", "format": "raw"}
+    page = manager.get(f"/c/{site_of_app.collection}/export").text
+    assert 'value="votes"' in page and "every skip with its reason" in page and "everything" not in page
+    answer = manager.form(f"/c/{site_of_app.collection}/export", **form)
+    rows = list(map(json.loads, answer.text.splitlines()))
+    told = [(row["what"], (row["answer"] or {}).get("choice"), row["reason"]) for row in rows]
+    assert told == [("judgement", 1, None), ("judgement", "both bad", None), ("skip", None, "not in my language")]
+    assert {row["judge"] for row in rows} == {seated.person.judge}
+    assert seated.person.name not in answer.text and seated.person.id not in answer.text
+    for wrong in ({"format": "table"}, {"rule": "soft"}):
+        refused = manager.form(f"/c/{site_of_app.collection}/export", **form | wrong)
+        assert refused.status_code == 400 and 'role="alert"' in refused.text
+    annotator = seated.form(f"/c/{site_of_app.collection}/export", **form)
+    assert annotator.status_code == 403
 
 
 def test_what_is_flagged_as_personal_stays_out_of_an_export(seated, site_of_app):

@@ -42,14 +42,15 @@ def _mapping(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     trueup data add answers.csv --kind demonstrations --map prompt=question,completion=answer
     trueup data add votes.parquet --kind preferences --map prompt=question,chosen=best,rejected=worst --name votes
     trueup data add trees.jsonl.gz --kind preferences --format oasst --name rankings
+    trueup data add drafts.csv --kind completions --name drafts
     """,
 )
 @click.argument("file")
 @click.option(
     "--kind",
     required=True,
-    type=click.Choice(["prompts", "demonstrations", "preferences", "unpaired"]),
-    help="What each row is; unpaired: one completion that somebody liked or did not.",
+    type=click.Choice(["prompts", "demonstrations", "preferences", "unpaired", "completions"]),
+    help="What each row is; unpaired: one completion that somebody liked or did not; completions: still to be judged.",
 )
 @click.option(
     "--format",
@@ -72,7 +73,11 @@ def _mapping(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     help="Share of prompts whose judgements are kept for evaluation.  [default: 0.1; a raw export keeps its own]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which those are.")
-@click.option("--skip-malformed", is_flag=True, help="Leave out lines that are not JSON or not UTF-8, and count them.")
+@click.option(
+    "--skip-malformed",
+    is_flag=True,
+    help="Leave out and count what cannot be read: lines that are not JSON or UTF-8, CSV rows too long or too short.",
+)
 @click.option("--name", default="", help="A name for the artifact, to use in place of its id.")
 @click.pass_context
 def add(
@@ -138,7 +143,7 @@ def add(
     default="raw",
     show_default=True,
     type=click.Choice(["raw", "table", "trl-preference", "trl-unpaired", "trl-prompt-completion", "trl-prompt"]),
-    help="raw loses nothing; table is one flat row a completion, for a spreadsheet; the others are TRL's.",
+    help="raw loses nothing; table is one flat row a completion, to read and not to add again; the others are TRL's.",
 )
 @click.option("--conversational", is_flag=True, help="Prompts and completions as messages, not as texts (TRL formats).")
 @click.option("--split", type=click.Choice(["train", "heldout"]), help="Only this side of the split.")

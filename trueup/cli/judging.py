@@ -42,7 +42,9 @@ def feedback() -> None:
     """,
 )
 @click.option("--name", required=True, help="The collection's name; the same name again goes on with it.")
-@click.option("--completions", multiple=True, metavar="ID", help="A completion set to judge; may be repeated.")
+@click.option(
+    "--completions", multiple=True, metavar="ID", help="A completion set, or judgements whose texts are judged anew."
+)
 @click.option("--prompts", metavar="ID", help="Instead: prompts that are to be answered now.")
 @click.option("--model", "models", multiple=True, metavar="ID", help="Who answers them; may be repeated, stays hidden.")
 @click.option(

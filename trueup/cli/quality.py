@@ -98,7 +98,7 @@ def quality(collection: str, stored: bool, seed: int) -> Result:
     """,
 )
 @click.argument("collection")
-@click.option("--completions", multiple=True, metavar="ID", help="Completion set to choose from; may be repeated.")
+@click.option("--completions", multiple=True, metavar="ID", help="Completions, or judged texts, to choose from.")
 @click.option("--reorder", is_flag=True, help="Instead: which of the items that wait, unjudged, come first.")
 @click.option("--n", type=click.IntRange(min=1), required=True, help="How many items.")
 @click.option(
@@ -149,6 +149,7 @@ def choose(
     trueup feedback freeze helpfulness --name votes
     trueup feedback freeze helpfulness --rule soft --name votes-soft
     trueup feedback freeze rewrites --as demonstrations --name better
+    trueup feedback freeze helpfulness --as votes --name everything
     """,
 )
 @click.argument("collection")
@@ -158,7 +159,8 @@ def choose(
     type=_Words("freeze", "KINDS"),
     default="preferences",
     show_default=True,
-    help="What each row is: a judgement, a completion with its thumb, a prompt with what somebody wrote.",
+    help="What each row is: a judgement, a completion with its thumb, a prompt with what somebody wrote; or votes: "
+    "all that was said, checks, revisions, skips and decisions too, to look into and not to train on.",
 )
 @click.option(
     "--rule",
@@ -179,7 +181,10 @@ def choose(
 )
 @click.option("--name", default="", help="A name for the artifact, to use in place of its id.")
 def freeze(collection: str, name: str, **settings: Any) -> Result:
-    """Make a set to train on of what people said so far. The same votes give the same artifact."""
+    """Make a set of what people said so far: to train on, or, as votes, to have all of it. It never changes.
+
+    The same votes give the same artifact. `trueup data export` writes it to a file.
+    """
     from .. import asking
 
     with workspace() as ws:

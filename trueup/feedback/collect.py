@@ -16,14 +16,14 @@ from typing import Any
 
 from ..config import CollectionConfig, check
 from ..errors import ConfigError, DataError, TrueupError, WorkspaceError
-from ..records import Completion, Prompt
+from ..records import Completion, Judgement, Prompt
 from ..runs.progress import track
-from ..store import Artifact, Workspace, audit, queue, read_jsonl, write_jsonl
+from ..store import JUDGED, Artifact, Workspace, audit, queue, read_jsonl, write_jsonl
 from ..store.artifacts import check_name
 from ..store.items import NewItem, Role
 from .golds import MANY, too_few
 from .leaks import LeakFinder
-from .splits import Split, known_sides, side_of
+from .splits import Split, group_of, known_sides, side_of
 
 MOST = 9  # completions of an item: a digit key each
 ROWS = "rows.jsonl"
@@ -76,13 +76,16 @@ def collect(
     golds: Sequence[NewItem] = (),
     filling: Filling = Filling(),  # noqa: B008 - frozen
 ) -> Collected:
-    """Make the collection `name`, or go on with it, and put the candidates of these completion sets into its queue."""
+    """Make the collection `name`, or go on with it, and put the candidates of these completion sets into its queue.
+
+    A set of judgements is taken as what was judged in it, to be judged anew: of what was said of it nothing is shown.
+    """
     check_question(workspace, name, config, golds, filling)
     source, candidates = merged(workspace, completions)
     collection = open_collection(workspace, name, config, guideline, now)
     left_out: Counter[str] = Counter()
-    sides = known_sides(workspace)
-    items = fill(candidates, source, config, filling, left_out, _model_names(workspace, candidates), sides)
+    sides = sides_of(workspace, completions)
+    items = fill(candidates, source, config, filling, left_out, model_names(workspace, candidates), sides)
     found = leaks = added = 0
     with track(min(filling.limit or len(candidates), len(candidates)), f"filling '{name}'") as advance:
         for page in _pages(items, advance):
@@ -147,12 +150,7 @@ def merged(workspace: Workspace, refs: Sequence[str | Artifact]) -> tuple[Artifa
     """One completion set, and its completions by prompt. Several sets become one, in which a prompt has all its own."""
     if not refs:
         raise DataError("there is nothing to judge", "name a completion set, or prompts and a model")
-    sets = [workspace.get(ref) for ref in refs]
-    for artifact in sets:
-        if artifact.kind != "completions":
-            raise TrueupError(
-                f"artifact {artifact.id} is of kind '{artifact.kind}', not 'completions'", "sample some: trueup sample"
-            )
+    sets = [_completion_set(workspace, workspace.get(ref)) for ref in refs]
     prompts: dict[str, Prompt] = {}
     groups: dict[str, list[Completion]] = {}
     for artifact in sets:
@@ -161,6 +159,24 @@ def merged(workspace: Workspace, refs: Sequence[str | Artifact]) -> tuple[Artifa
             groups.setdefault(prompt.id, []).extend(_completion(kept, row, artifact) for row in rows)
     found = list(groups.values())
     return (sets[0] if len(sets) == 1 else _put_merged(workspace, sets, found)), found
+
+
+def sides_of(workspace: Workspace, refs: Sequence[str | Artifact]) -> dict[str, Split]:
+    """Group of prompts -> the side of the split that a collection has it on, else the side that it was judged on."""
+    sides = known_sides(workspace)
+    judged: dict[str, Split] = {}
+    for artifact in map(workspace.get, refs):
+        for row in read_jsonl(artifact.path / ROWS) if artifact.kind in JUDGED else ():
+            group = group_of(Prompt.from_json(row["prompt"]))
+            judged[group] = "heldout" if "heldout" in (row["split"], judged.get(group)) else "train"
+    return judged | sides
+
+
+def model_names(workspace: Workspace, groups: Sequence[Sequence[Completion]]) -> list[str]:
+    """What the models of these completions are called: a text that says it names its writer."""
+    ids = {completion.model for group in groups for completion in group}
+    named = [name for name, artifact in workspace.names().items() if artifact in ids]
+    return [name for name in (*named, *sorted(ids)) if len(name) > 3]
 
 
 def fill(
@@ -268,6 +284,40 @@ def _digest(seed: int, purpose: str, value: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}:{value}".encode()).digest()[:8], "big")
 
 
+def _completion_set(workspace: Workspace, artifact: Artifact) -> Artifact:
+    """The set itself; of judgements, one of the texts that were judged, each once a prompt, that leads back to them."""
+    if artifact.kind == "completions":
+        return artifact
+    if artifact.kind not in JUDGED:
+        raise TrueupError(
+            f"artifact {artifact.id} is of kind '{artifact.kind}', not 'completions'",
+            "sample some: trueup sample; or add a file of them: trueup data add FILE --kind completions",
+        )
+    prompts: dict[str, Prompt] = {}
+    texts: dict[str, dict[str, Completion]] = {}
+    for row in read_jsonl(artifact.path / ROWS):
+        judgement = Judgement.from_json(row)
+        prompt = prompts.setdefault(judgement.prompt.id, judgement.prompt)
+        for completion in _judged_texts(prompt, judgement):
+            texts.setdefault(prompt.id, {}).setdefault(completion.text, completion)
+    groups = [list(found.values()) for found in texts.values()]
+    return _put(workspace, groups, {"texts": artifact}, source=f"what was judged in {artifact.id}")
+
+
+def _judged_texts(prompt: Prompt, judgement: Judgement) -> Iterator[Completion]:
+    """With what is noted of them where the judgement came from a collection or a data set."""
+    finished, models = (_noted(judgement, name) for name in ("finished", "models"))
+    for i, text in enumerate(judgement.completions):
+        model = str(models[i] or "") if models else ""
+        yield Completion(prompt, text, finished=bool(finished[i]) if finished else True, model=model)
+
+
+def _noted(judgement: Judgement, name: str) -> Sequence[Any]:
+    """What stands in `meta` for each completion; nothing where it does not fit."""
+    noted = judgement.meta.get(name)
+    return noted if isinstance(noted, list) and len(noted) == len(judgement.completions) else ()
+
+
 def _rows(artifact: Artifact) -> Iterator[tuple[Prompt, Sequence[Mapping[str, Any]]]]:
     for row in read_jsonl(artifact.path / ROWS):
         yield Prompt.from_json(row["prompt"]), row["completions"]
@@ -279,17 +329,17 @@ def _completion(prompt: Prompt, row: Mapping[str, Any], artifact: Artifact) -> C
 
 
 def _put_merged(workspace: Workspace, sets: Sequence[Artifact], groups: Sequence[Sequence[Completion]]) -> Artifact:
-    rows = ({"prompt": group[0].prompt.to_json(), "completions": [c.to_json() for c in group]} for group in groups)
     parents = {"completions" + (f" {i}" if i > 1 else ""): each for i, each in enumerate(sets, 1)}
+    return _put(workspace, groups, parents)
+
+
+def _put(
+    workspace: Workspace, groups: Sequence[Sequence[Completion]], parents: Mapping[str, Artifact], **meta: Any
+) -> Artifact:
+    rows = ({"prompt": group[0].prompt.to_json(), "completions": [c.to_json() for c in group]} for group in groups)
     with workspace.staging() as folder:
         write_jsonl(folder / ROWS, rows)
-        return workspace.put("completions", folder, parents=parents, meta={"rows": len(groups)})
-
-
-def _model_names(workspace: Workspace, groups: Sequence[Sequence[Completion]]) -> list[str]:
-    """What the models of these completions are called: a text that says it names its writer."""
-    ids = {completion.model for group in groups for completion in group}
-    return [name for name, artifact in workspace.names().items() if artifact in ids and len(name) > 3]
+        return workspace.put("completions", folder, parents=parents, meta={"rows": len(groups), **meta})
 
 
 def _known(workspace: Workspace, name: str) -> queue.Collection | None:

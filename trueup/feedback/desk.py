@@ -44,9 +44,10 @@ class View:
     both_bad: bool
     strength: bool
     rationale: str
-    prompt: tuple[dict[str, str], ...]  # {role, content}
-    completions: tuple[str, ...]  # in the order of display
-    covered: tuple[bool, ...]  # of the prompt, then of each completion: not shown before the person asks for it
+    prompt: tuple[dict[str, str], ...]  # {role, content}; without the content where it is covered
+    completions: tuple[str, ...]  # in the order of display; empty where covered
+    covered: tuple[bool, ...]  # of the prompt, then of each completion: not sent before the person asks for it
+    skippable: bool  # the qualification is not
     flags: tuple[str, ...]
     guideline: dict[str, Any]  # {id, number, seen}: unless seen, it has to be read before the answer counts
     draft: dict[str, Any] | None
@@ -77,10 +78,10 @@ class Past:
     """Something a person judged: what they saw, what they said, whether they may still change it."""
 
     assignment: str
-    prompt: str
-    completions: tuple[str, ...]  # in the order of display
-    covered: bool  # something of it was not shown before they asked for it
-    answer: dict[str, Any]  # as they gave it, by places on the screen
+    prompt: tuple[dict[str, str], ...]  # {role, content} of each message; none while it is covered
+    completions: tuple[str, ...]  # in the order of display; none while it is covered
+    covered: bool  # something of it may be upsetting, and they have not asked to see it again
+    answer: dict[str, Any]  # as they gave it, by places on the screen; without a text they wrote while it is covered
     submitted: float
     editable: bool
 
@@ -115,7 +116,9 @@ class Desk:
 
     def next(self, person: str) -> View | None:
         """What the person holds, or the next thing for them; None when there is nothing now (`progress` says why)."""
-        schedule = self._schedule(person)
+        return self._next(person, self._schedule(person))
+
+    def _next(self, person: str, schedule: Schedule) -> View | None:
         if self._over_limit(schedule):  # nothing new; what is being judged or revised may be finished
             held = queue.holding(self.db, self.id, person, self.now())
             return None if held is None else self._view(held, schedule)
@@ -139,6 +142,16 @@ class Desk:
         """One of the person's own, as they see it."""
         return self._view(self._mine(assignment, person), self._schedule(person))
 
+    def uncover(self, person: str, assignment: str, part: int) -> tuple[dict[str, str], ...]:
+        """What stands under a cover, once it is asked for: part 0 is the prompt, then the completions as they are
+        shown. As messages, which a completion has one of."""
+        mine = self._mine(assignment, person)
+        if part == 0:
+            return _messages(mine.item)
+        if not 0 < part <= len(mine.order):
+            raise NotFoundError(f"this item has no text {part}", "reload the page")
+        return ({"role": "assistant", "content": mine.item.texts[mine.order[part - 1]]},)
+
     def undo(self, person: str) -> View | None:
         """Take the latest answer back, one further back each time; None when there is none."""
         for past in queue.own_work(self.db, self.id, person, MOST_UNDONE):
@@ -156,6 +169,16 @@ class Desk:
 
     def answer(self, person: str, assignment: str, key: str, payload: Mapping[str, Any]) -> Receipt:
         """Store an answer. `key` is the browser's own for this answer: sent twice, it is stored once."""
+        return self._answer(person, assignment, key, payload)[0]
+
+    def answer_and_next(
+        self, person: str, assignment: str, key: str, payload: Mapping[str, Any]
+    ) -> tuple[Receipt, View | None]:
+        """`answer`, then `next`, which both need to know how far the person is: it is read once for the two."""
+        receipt, schedule = self._answer(person, assignment, key, payload)
+        return receipt, self._next(person, schedule)
+
+    def _answer(self, person: str, assignment: str, key: str, payload: Mapping[str, Any]) -> tuple[Receipt, Schedule]:
         mine = self._mine(assignment, person)
         retry = bool(mine.judgement) and self._is_retry(mine, key)
         if mine.judgement and not retry:
@@ -170,8 +193,8 @@ class Desk:
             self._set_aside(mine.item, answer)
         stored = queue.submit(self.db, assignment, person, key=key, record=record, now=self.now())
         schedule = self._schedule(person)
-        feedback = _feedback(mine.item, record)
-        return Receipt(stored.judgement, stored.surplus, stored.again, feedback, schedule.standing.today, schedule.left)
+        feedback, today = _feedback(mine.item, record), schedule.standing.today
+        return Receipt(stored.judgement, stored.surplus, stored.again, feedback, today, schedule.left), schedule
 
     def draft(self, person: str, assignment: str, draft: Mapping[str, Any]) -> None:
         """Keep an unfinished answer, to come back as the `draft` of the view."""
@@ -203,11 +226,12 @@ class Desk:
 
     # What a person may know of their own work
 
-    def history(self, person: str, limit: int = 50, before: str | None = None) -> list[Past]:
-        """Newest first; `before` is the assignment that ended the page before."""
+    def history(self, person: str, limit: int = 50, before: str | None = None, uncovered: str = "") -> list[Past]:
+        """Newest first; `before` is the assignment that ended the page before, `uncovered` one that they ask to see
+        although it may be upsetting."""
         work = queue.own_work(self.db, self.id, person, limit, before)
         said = {j.id: j for j in self.workspace.judgements([each.judgement for each in work])}
-        return [self._past(each, said[each.judgement]) for each in work]
+        return [self._past(each, said[each.judgement], each.id == uncovered) for each in work]
 
     def progress(self, person: str) -> Progress:
         schedule = self._schedule(person)
@@ -237,6 +261,7 @@ class Desk:
     def _view(self, mine: Assignment, schedule: Schedule) -> View:
         config, item = self.config, mine.item
         shown = tuple(item.texts[i] for i in mine.order)
+        hidden = covered(config.sensitive, item.prompt, shown)
         return View(
             assignment=mine.id,
             kind=config.task,
@@ -247,9 +272,10 @@ class Desk:
             both_bad=config.both_bad,
             strength=config.strength,
             rationale=config.rationale,
-            prompt=tuple({"role": m.role, "content": m.content} for m in item.prompt.messages),
-            completions=shown,
-            covered=covered(config.sensitive, item.prompt, shown),
+            prompt=tuple(each | {"content": ""} if hidden[0] else each for each in _messages(item)),
+            completions=tuple("" if hides else text for text, hides in zip(shown, hidden[1:], strict=True)),
+            covered=hidden,
+            skippable=item.role != "qualification",
             flags=FLAGS,
             guideline=self._guideline(mine, mine.person),
             draft=mine.draft,
@@ -257,12 +283,15 @@ class Desk:
             mine={"done": schedule.done, "left": schedule.left},
         )
 
-    def _past(self, mine: Assignment, said: Judgement) -> Past:
+    def _past(self, mine: Assignment, said: Judgement, asked: bool) -> Past:
         assert mine.submitted is not None
         shown = tuple(mine.item.texts[i] for i in mine.order)
-        hidden = any(covered(self.config.sensitive, mine.item.prompt, shown))
+        hidden = not asked and any(covered(self.config.sensitive, mine.item.prompt, shown))
         answer, editable = dict(said.meta["answer"]), self._why_fixed(mine) == ""
-        return Past(mine.id, mine.item.prompt.text, shown, hidden, answer, mine.submitted, editable)
+        if hidden:  # a text that they wrote is made from one that is covered
+            answer.pop("text", None)
+            return Past(mine.id, (), (), True, answer, mine.submitted, editable)
+        return Past(mine.id, _messages(mine.item), shown, False, answer, mine.submitted, editable)
 
     def _schedule(self, person: str) -> Schedule:
         now = self.now()
@@ -368,6 +397,10 @@ class Desk:
         and nobody gets in without it."""
         if PERSONAL in answer.flags and item.state != "quarantined" and item.role != "qualification":
             queue.quarantine(self.db, item.id, f"flagged: {PERSONAL}", self.now())
+
+
+def _messages(item: Item) -> tuple[dict[str, str], ...]:
+    return tuple({"role": message.role, "content": message.content} for message in item.prompt.messages)
 
 
 def _key(item: Item) -> tuple[int, ...]:

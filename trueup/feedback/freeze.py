@@ -3,7 +3,7 @@
 Preferences are rows of `Judgement`: every vote as it was given (`raw`), or one row an item whose `targets` several
 votes were made into. Unpaired rows hold one completion with its thumb, demonstrations are what people wrote. What is
 left out is counted with its reason, the votes behind a made row stand beside it in `votes.jsonl`, and the same votes
-give the same artifact.
+give the same artifact. A set of votes is not to train on: it has everything that was said (`votes`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..errors import ConfigError, DataError, nearest
 from ..records import Judgement
 from ..store import Artifact, Workspace, queue, write_jsonl
 from ..store.items import ORDINARY
-from . import pooling
+from . import pooling, votes
 from .adjudicate import Decision, decisions, every_item
 from .answers import BOTH_BAD
 from .desk import PERSONAL
 from .pooling import OF_THUMBS, RULES, THUMB, Rule
 from .splits import Split, group_of, known_sides, side_of
 
-Kind = Literal["preferences", "unpaired", "demonstrations"]
+Kind = Literal["preferences", "unpaired", "demonstrations", "votes"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ROWS, VOTES = "rows.jsonl", "votes.jsonl"
 
@@ -49,6 +49,12 @@ class Choice:
             raise ConfigError(f"unknown kind '{self.kind}'{nearest(self.kind, KINDS)}", ", ".join(KINDS))
         if self.rule not in RULES:
             raise ConfigError(f"unknown rule '{self.rule}'{nearest(self.rule, RULES)}", ", ".join(RULES))
+        chosen = self.heldout is not None or self.heldout_judges or self.judges
+        if self.kind == votes.KIND and (self.rule != "raw" or chosen):
+            raise ConfigError(
+                "votes are all that was said by everybody: nothing is pooled, held out or chosen",
+                "leave out --rule, --heldout, --heldout-judge and --judge, or freeze them as preferences",
+            )
         if self.kind == "demonstrations" and self.rule != "raw":
             raise ConfigError("demonstrations are what people wrote: there is nothing to aggregate", "use rule 'raw'")
         if self.kind == "unpaired" and self.rule not in OF_THUMBS:
@@ -81,6 +87,8 @@ class Frozen:
 def freeze(workspace: Workspace, collection: str, choice: Choice, *, name: str = "") -> Frozen:
     """The votes that stand in a collection as an artifact. Judges in `heldout_judges` only ever evaluate."""
     found = queue.collection(workspace.database, collection)
+    if choice.kind == votes.KIND:
+        return _freeze_votes(workspace, found, choice, name)
     notes, sides = _notes(workspace, found.id), known_sides(workspace)
     decided = decisions(workspace, found.id)
     left_out: Counter[str] = Counter()
@@ -170,27 +178,10 @@ def _prepared(
     if split == "train" and choice.heldout is not None:
         split = side_of(judgement.prompt, {}, choice.heldout, choice.seed)
     note = notes[item]
-    finished, models = _finished(judgement, note), _models(judgement, note)
+    finished, models = votes.finished(judgement, note.finished), votes.models(judgement, note.models)
     known = {"finished": [] if all(finished) else finished, "models": models, "why": dict(note.why)}
     meta = {**judgement.meta, "item": item} | {key: value for key, value in known.items() if value}
     return replace(judgement, split=split, meta=meta)
-
-
-def _finished(judgement: Judgement, note: Note) -> list[bool]:
-    """What a person wrote is finished; the rest as the item says."""
-    edit = judgement.meta.get("edit")
-    if edit is not None and len(judgement.completions) == 2:
-        return [note.finished[edit["of"]], True]
-    return [*note.finished, *([True] if edit is not None else [])]
-
-
-def _models(judgement: Judgement, note: Note) -> list[str]:
-    """The model behind each completion; behind what a person wrote stands that person. Empty where none is known."""
-    edit = judgement.meta.get("edit")
-    if not note.models or edit is None:
-        return list(note.models)
-    before = [note.models[edit["of"]]] if len(judgement.completions) == 2 else list(note.models)
-    return [*before, judgement.judge]
 
 
 # --- what is written
@@ -225,10 +216,35 @@ def _write(
             "left_out": dict(sorted((why, count) for why, count in left_out.items() if why)),
         }
         meta |= {"judges": sorted(choice.judges)} if choice.judges else {}
-        sets = sorted({notes[item].completions for item in spool.items})
-        parents = {"completions" + (f" {i}" if i > 1 else ""): each for i, each in enumerate(sets, 1)}
+        parents = _parents({notes[item].completions for item in spool.items})
         artifact = workspace.put(choice.kind, folder, parents=parents, meta=meta, name=name)
     return Frozen(artifact, splits.total(), len(spool), len(spool.kept), dict(splits), +left_out)
+
+
+def _freeze_votes(workspace: Workspace, collection: queue.Collection, choice: Choice, name: str) -> Frozen:
+    """All that was said, as it comes from the database: only counts of it are held."""
+    tally = votes.Tally()
+    with workspace.staging() as folder:
+        write_jsonl(folder / votes.ROWS, votes.everything(workspace, collection.id, tally))
+        if not tally.rows.total():
+            raise _nothing(collection, choice, tally.left_out)
+        meta = {
+            "rows": tally.rows.total(),
+            "source": f"collection '{collection.name}'",
+            "collection": collection.id,
+            "what": dict(sorted(tally.rows.items())),
+            "people": dict(sorted(tally.people.items())),
+            "guidelines": dict(sorted(tally.guidelines.items())),
+            "splits": dict(sorted(tally.splits.items())),
+            "left_out": dict(sorted(tally.left_out.items())),
+        }
+        artifact = workspace.put(votes.KIND, folder, parents=_parents(tally.sets), meta=meta, name=name)
+    said = tally.rows[votes.JUDGEMENT]
+    return Frozen(artifact, tally.rows.total(), said, len(tally.people), dict(tally.splits), tally.left_out)
+
+
+def _parents(sets: set[str]) -> dict[str, str]:
+    return {"completions" + (f" {i}" if i > 1 else ""): each for i, each in enumerate(sorted(sets), 1)}
 
 
 def _rows(spool: Spool, choice: Choice, left_out: Counter[str]) -> Iterator[dict[str, Any]]:

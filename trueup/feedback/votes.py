@@ -18,8 +18,9 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..records import Judgement, Prompt
-from ..store import Artifact, Workspace, lineage, queue, read_jsonl, replacing, review
+from ..store import Artifact, Workspace, lineage, queue, read_jsonl, review
 from ..store.clock import utc_text
+from ..store.files import replacing
 from ..text.streams import write_rows
 from .adjudicate import Decision, decisions
 from .desk import PERSONAL
@@ -98,12 +99,9 @@ def everything(workspace: Workspace, collection: str, tally: Tally) -> Iterator[
 
 def write(artifact: Artifact, target: Path, *, split: str = "", number_judges: bool = False) -> int:
     """A frozen set of votes to a new .jsonl, .jsonl.gz or .parquet file, row by row; returns how many."""
-    numbers: dict[str, str] = {}
     rows = (row for row in read_jsonl(artifact.path / ROWS) if split in ("", row["split"]))
-    if number_judges:
-        rows = (row | {"judge": numbers.setdefault(row["judge"], f"judge-{len(numbers) + 1}")} for row in rows)
     with replacing(target) as file:
-        return write_rows(file, target, rows, COLUMNS)
+        return write_rows(file, target, _numbered(rows) if number_judges else rows, COLUMNS)
 
 
 def check_export(format: str, conversational: bool) -> None:
@@ -112,6 +110,17 @@ def check_export(format: str, conversational: bool) -> None:
             "votes are written as they are: they fit no format that others train on",
             "--format raw; or freeze the collection as preferences for the other formats",
         )
+
+
+def _numbered(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Judges as judge-1, judge-2 and so on; also where one of them stands for a model, as the writer of an edit."""
+    numbers: dict[str, str] = {}
+    for row in rows:
+        if row["judge"]:
+            judge = row["judge"]
+            row["judge"] = numbers.setdefault(judge, f"judge-{len(numbers) + 1}")
+            row["models"] = row["models"] and [row["judge"] if each == judge else each for each in row["models"]]
+        yield row
 
 
 class _Telling:

@@ -84,7 +84,7 @@ def trace(connection: sa.Connection, folder: Path, root: str) -> Lineage:
 def count_judgements(artifact: Artifact) -> list[dict[str, Any]]:
     """Who made the judgements in a set: for each source and judge how many different ones, and their ids.
 
-    Several rows may come from one judgement, as where each completion got a thumb. A row without an id is one by itself.
+    Several rows may come from one judgement, as where each completion got a thumb; one without an id is one by itself.
     """
     named: dict[tuple[str, str], dict[str, None]] = {}
     nameless: Counter[tuple[str, str]] = Counter()

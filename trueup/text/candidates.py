@@ -92,6 +92,8 @@ def _text(given: Columns) -> str:
 def _numbers(given: Columns, field: str) -> tuple[Any, ...]:
     whole = field == "tokens"
     value = given[field]
-    if not isinstance(value, list) or not all(type(each) is int or (not whole and type(each) is float) for each in value):
+    if not isinstance(value, list) or not all(
+        type(each) is int or (not whole and type(each) is float) for each in value
+    ):
         raise Skip(f"'{field}' is not a list of {'whole ' * whole}numbers")
     return tuple(value)

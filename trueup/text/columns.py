@@ -146,13 +146,15 @@ def storable(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str) and value.startswith("{"):
         try:
             value = strict_json.parse(value)
-        except ValueError:
+        except json.JSONDecodeError:
             return {}
+        except ValueError as error:
+            raise Skip(f"'meta': {error}") from None
     if not isinstance(value, Mapping):
         return {}
     try:
         encodable(json.dumps(value, ensure_ascii=False, allow_nan=False), "meta")
-    except (TypeError, ValueError, RecursionError) as error:  # Python reads NaN from JSON, which no other program takes back
+    except (TypeError, ValueError) as error:  # Python reads NaN from JSON, which no other program takes back
         raise Skip(f"'meta' cannot be stored as JSON: {error}") from None
     return value
 

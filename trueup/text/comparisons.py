@@ -34,9 +34,13 @@ def ranking(row: Columns) -> Judgement:
     columns.check_places(ranks)
     texts = [columns.text({"completions": each}, "completions") for each in given]
     kept = _once_each(texts, ranks)
-    about = {"contradiction": CONTRADICTION} if len(kept) < len({text.strip() for text in texts}) else {}
-    prompt = columns.prompt(row, "prompt")
-    return columns.judgement(row, prompt, [texts[i] for i in kept], [ranks[i] for i in kept], **about)
+    return columns.judgement(
+        row,
+        columns.prompt(row, "prompt"),
+        [texts[i] for i in kept],
+        [ranks[i] for i in kept],
+        contradiction=CONTRADICTION if len(kept) < len({text.strip() for text in texts}) else None,
+    )
 
 
 def _once_each(texts: Sequence[str], ranks: Sequence[int]) -> list[int]:

@@ -143,18 +143,19 @@ def _identity(record: Record) -> tuple[str, ...]:
 def _worth_knowing(record: Record) -> Iterator[str]:
     """What is kept as it is, and counted: some of it hides from the eye, or moves a terminal's cursor."""
     said = [m.content for m in (record if isinstance(record, Prompt) else record.prompt).messages]
-    said += _completions(record)
+    said += completions_of(record)
     if any(map(_CONTROL.search, said)):
         yield "with control characters"
     if any(map(_BIDI.search, said)):
         yield "with characters that change the direction of writing"
-    if isinstance(record, Candidates) and not all(map(str.strip, _completions(record))):
+    if isinstance(record, Candidates) and not all(map(str.strip, completions_of(record))):
         yield "with an empty completion, which nobody will be asked about"
     if isinstance(record, Judgement):
         yield from (str(record.meta[name]) for name in ("repaired", "contradiction") if name in record.meta)
 
 
-def _completions(record: Record) -> Sequence[str]:
+def completions_of(record: Record) -> Sequence[str]:
+    """The texts that answer its prompt."""
     if isinstance(record, Candidates):
         return [completion.text for completion in record.written]
     if isinstance(record, Demonstration):

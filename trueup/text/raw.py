@@ -5,6 +5,7 @@ Nothing is judged by its use here: an empty completion was judged by somebody, a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -116,8 +117,10 @@ def _object(row: Columns, field: str) -> Mapping[str, Any]:
     if isinstance(value, str):
         try:
             value = strict_json.parse(value)
-        except ValueError:
+        except json.JSONDecodeError:
             raise Skip(f"'{field}' is not JSON") from None
+        except ValueError as error:
+            raise Skip(f"'{field}': {error}") from None
     if value is None:
         return {}
     if not isinstance(value, Mapping):

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..records import Demonstration, Judgement, Prompt
+from ..records import Prompt
 from .chat import Encoder
-from .formats import Record
+from .formats import Record, completions_of
 
 OPEN, CLOSE = "⟦", "⟧"
 _GREEN, _PLAIN = "\x1b[32m", "\x1b[0m"
@@ -57,8 +57,7 @@ def show(record: Record, encoder: Encoder, max_tokens: int) -> list[Shown]:
     """One row a completion: a judgement has several, a bare prompt is one row with nothing trained."""
     if isinstance(record, Prompt):
         return [_show_prompt(record, encoder, max_tokens)]
-    texts = (record.completion,) if isinstance(record, Demonstration) else record.completions
-    return [_show_row(record.prompt, text, encoder, max_tokens) for text in texts]
+    return [_show_row(record.prompt, text, encoder, max_tokens) for text in completions_of(record)]
 
 
 def summarise(records: Iterable[Record], encoder: Encoder, max_tokens: int) -> Summary:
@@ -73,8 +72,7 @@ def summarise(records: Iterable[Record], encoder: Encoder, max_tokens: int) -> S
 def _texts(record: Record) -> list[tuple[Prompt, str | None]]:
     if isinstance(record, Prompt):
         return [(record, None)]
-    texts: Sequence[str] = record.completions if isinstance(record, Judgement) else (record.completion,)
-    return [(record.prompt, text) for text in texts]
+    return [(record.prompt, text) for text in completions_of(record)]
 
 
 def _measure(prompt: Prompt, text: str | None, encoder: Encoder, max_tokens: int) -> tuple[int, bool]:

@@ -106,17 +106,17 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     while True:
         start = reader.line_num + 1  # a row may span lines: it is named by its first
         where = f"{path}:{start}"
+        wrong: DataError | None
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:  # the reader goes on with the next line
             up_to = f" (the row goes on to line {reader.line_num})" if reader.line_num > start else ""
-            wrong = lines.wrong_here() or DataError(
-                f"{where}: not CSV: {error}{up_to}", "quote values with commas or line ends"
-            )
+            wrong = DataError(f"{where}: not CSV: {error}{up_to}", "quote values with commas or line ends")
         else:
-            wrong = lines.wrong_here() or (_wrong_length(where, row, header) if header and row else None)
+            wrong = _wrong_length(where, row, header) if header and row else None
+        where, wrong = lines.wrong_here() or (where, wrong)
         if wrong and not header:
             raise wrong
         if wrong:
@@ -135,8 +135,8 @@ class _CsvLines:
     """
 
     def __init__(self, path: Path) -> None:
-        self._lines = _checked_lines(path)
-        self._wrong: DataError | None = None
+        self._path, self._lines = path, _checked_lines(path)
+        self._wrong: tuple[str, DataError] | None = None
         self.marked = False
 
     def __iter__(self) -> Iterator[str]:
@@ -144,12 +144,13 @@ class _CsvLines:
 
     def __next__(self) -> str:
         number, line, wrong = next(self._lines)
-        self._wrong = self._wrong or wrong
+        if wrong and not self._wrong:
+            self._wrong = f"{self._path}:{number}", wrong
         self.marked |= number == 1 and line.startswith(codecs.BOM_UTF8)
         return line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace")
 
-    def wrong_here(self) -> DataError | None:
-        """What is wrong with the lines since the last call."""
+    def wrong_here(self) -> tuple[str, DataError] | None:
+        """Which of the lines since the last call is no text, and why."""
         wrong, self._wrong = self._wrong, None
         return wrong
 

@@ -36,8 +36,9 @@ def ending_of(path: Path) -> str:
 
 def _jsonl(file: IO[bytes], rows: Iterable[Row], columns: Mapping[str, str]) -> int:
     count = 0
-    for count, row in enumerate(rows, 1):
+    for row in rows:
         file.write(_json(row).encode() + b"\n")
+        count += 1
     return count
 
 

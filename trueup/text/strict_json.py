@@ -43,7 +43,7 @@ def _one_by_one(text: str) -> Iterator[Any]:
         try:
             yield parse(text[between.end() : position])
         except ValueError as error:
-            yield error
+            yield ValueError(f"{error} (line {text.count(chr(10), 0, between.end()) + 1})")
 
 
 def _decoded(text: str, of_pairs: Any) -> Any:
@@ -58,11 +58,11 @@ def _decoded(text: str, of_pairs: Any) -> Any:
 
 
 def _no_key_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key '{key}' stands twice in one object")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key '{twice}' stands twice in one object")
     return found
 
 

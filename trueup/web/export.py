@@ -13,6 +13,8 @@ from starlette.responses import FileResponse, Response
 from ..errors import TrueupError
 from ..feedback.freeze import KINDS, Choice, freeze
 from ..feedback.pooling import RULES
+from ..feedback.votes import KIND as VOTES
+from ..feedback.votes import check_export
 from ..store.queue import Collection
 from .auth import Sent, needs, new_router, text
 from .judging import collection_of
@@ -24,14 +26,20 @@ Exporting = Annotated[Visit, needs("export")]
 
 # Format -> (words, ending). A closed list: no part of a file's name comes from a request.
 FORMATS = {
-    "raw": ("everything, one JSON object a line", ".jsonl"),
+    "raw": ("all fields, one JSON object a line", ".jsonl"),
     "table": ("a spreadsheet, one line a text (CSV)", ".csv"),
     "trl-preference": ("preference pairs for TRL", ".jsonl"),
     "trl-unpaired": ("texts with a thumb for TRL", ".jsonl"),
     "trl-prompt-completion": ("prompts with the best text for TRL", ".jsonl"),
 }
+KIND_WORDS = {
+    "preferences": "preferences: what was judged in the ordinary work, to train on",
+    "unpaired": "unpaired: each text with its thumb, to train on",
+    "demonstrations": "demonstrations: what people wrote, to train on",
+    "votes": "votes: all that was said, with checks, revisions, skips and decisions",
+}
 RULE_WORDS = {
-    "raw": "every vote as it was given",
+    "raw": "a row each, as they were given",
     "soft": "shares of the votes",
     "majority": "the majority of the votes",
     "helpsteer": "the three most similar votes (HelpSteer)",
@@ -55,6 +63,8 @@ def export(visit: Exporting, collection: str, fields: Sent) -> Response:
     if kind not in KINDS or rule not in RULES or format not in FORMATS:
         raise Refused(400, "there is no such export", "choose from the lists of the page")
     try:
+        if kind == VOTES:
+            check_export(format, conversational=False)
         return as_file(visit, found, Choice(kind, rule), format)
     except Refused:
         raise
@@ -90,6 +100,7 @@ def _write(visit: Visit, collection: str, choice: Choice, format: str, folder: P
 def _page(visit: Visit, collection: str, status: int = 200, problem: str = "") -> Response:
     found = collection_of(visit, collection)
     rules = {rule: RULE_WORDS[rule] for rule in RULES}
+    kinds = {kind: KIND_WORDS[kind] for kind in KINDS}
     return visit.page(
-        "export.html", status, collection=found, problem=problem, kinds=KINDS, rules=rules, formats=FORMATS
+        "export.html", status, collection=found, problem=problem, kinds=kinds, rules=rules, formats=FORMATS
     )

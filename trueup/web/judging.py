@@ -1,7 +1,8 @@
 """Judging: thin over `feedback.desk`, which decides what comes next and stores what was said.
 
 What the script of the page gets is a view as JSON: all of `desk.View`, and beside it `rendered`, the same texts as
-safe HTML: {"prompt": [a message each], "completions": [...]}. Nothing else about an item leaves the server.
+safe HTML: {"prompt": [a message each], "completions": [...]}. Nothing else about an item leaves the server, and a text
+that is covered only by its own route, when somebody asks for it.
 Where there is no next view, `waiting` says why, in the words of `desk.Progress`; "" when everything is done.
 """
 
@@ -25,6 +26,7 @@ router = new_router()
 Judging = Annotated[Visit, needs("judge")]
 
 MINE_A_PAGE = 20
+ROLES = {"system": "System", "user": "Person", "assistant": "Assistant"}  # as the judging page calls them
 
 
 @router.get("/")
@@ -70,10 +72,20 @@ def next_view(visit: Judging, collection: str) -> Response:
 def answer(visit: Judging, assignment: str, fields: Sent) -> Response:
     held = assignment_of(visit, assignment)
     desk = _desk(visit, held.collection)
-    receipt = desk.answer(visit.me.id, held.id, text(fields, "key"), _object(fields, "answer"))
+    receipt, view = desk.answer_and_next(visit.me.id, held.id, text(fields, "key"), _object(fields, "answer"))
     if held.judgement and not receipt.again:
         audit.note(visit.db, visit.now, visit.me.id, "revised a judgement", receipt.judgement)
-    return as_json({"receipt": receipt.to_json()} | _next(visit, desk))
+    return as_json({"receipt": receipt.to_json()} | _come(visit, desk, view))
+
+
+@router.get("/a/{assignment}/covered")
+def covered(visit: Judging, assignment: str, part: int = 0) -> Response:
+    """A text that no view holds, because somebody has to ask for it: the prompt (0) or one of the completions (1 ...),
+    as {"texts": [one a message], "rendered": [the same as safe HTML]}."""
+    held = assignment_of(visit, assignment)
+    said = _desk(visit, held.collection).uncover(visit.me.id, held.id, part)
+    texts = [message["content"] for message in said]
+    return as_json({"texts": texts, "rendered": [str(markdown.render(each)) for each in texts]})
 
 
 @router.post("/a/{assignment}/draft")
@@ -120,14 +132,19 @@ def undo(visit: Judging, collection: str) -> Response:
 
 
 @router.get("/c/{collection}/mine")
-def mine(visit: Judging, collection: str, before: str = "") -> Response:
-    """What this person judged, newest first, as they saw it: in their order, and without what they were not told."""
+def mine(visit: Judging, collection: str, before: str = "", show: str = "") -> Response:
+    """What this person judged, newest first, as they saw it: in their order, and without what they were not told.
+
+    What is covered is not in the page, but for the one assignment that they ask to `show`.
+    """
     found = collection_of(visit, collection)
     last = assignment_of(visit, before).id if before else None
-    work = _desk(visit, found).history(visit.me.id, MINE_A_PAGE + 1, last)
+    work = _desk(visit, found).history(visit.me.id, MINE_A_PAGE + 1, last, show)
     shown = [(each, wording.said(each.answer)) for each in work[:MINE_A_PAGE]]
     older = work[MINE_A_PAGE - 1].assignment if len(work) > MINE_A_PAGE else ""
-    return visit.page("mine.html", collection=found, work=shown, older=older, letters=wording.LETTERS)
+    return visit.page(
+        "mine.html", collection=found, work=shown, before=before, older=older, letters=wording.LETTERS, roles=ROLES
+    )
 
 
 @router.get("/c/{collection}/guideline")
@@ -194,8 +211,11 @@ def _desk(visit: Visit, collection: Collection | str) -> Desk:
 
 
 def _next(visit: Visit, desk: Desk) -> dict[str, Any]:
-    view = as_sent(desk.next(visit.me.id))
-    return {"next": view, "waiting": "" if view else desk.progress(visit.me.id).waiting}
+    return _come(visit, desk, desk.next(visit.me.id))
+
+
+def _come(visit: Visit, desk: Desk, view: View | None) -> dict[str, Any]:
+    return {"next": as_sent(view), "waiting": "" if view else desk.progress(visit.me.id).waiting}
 
 
 def _warning(collection: Collection) -> str:

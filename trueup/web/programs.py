@@ -6,7 +6,7 @@ from typing import Annotated
 
 from starlette.responses import Response
 
-from ..feedback.freeze import Choice
+from ..feedback.freeze import Choice, Kind
 from ..feedback.status import status
 from ..store import audit, people
 from ..store.people import SCOPES
@@ -18,15 +18,20 @@ from .security import Refused
 from .site import Visit, as_json, goto
 
 router = new_router()
+FORMATS: tuple[Kind, ...] = ("preferences", "votes")
 Exporting = Annotated[Visit, token_for("export", "export")]
 Watching = Annotated[Visit, token_for("status", "see progress")]
 Granting = Annotated[Visit, needs("manage tokens")]
 
 
 @router.get("/api/export/{collection}")
-def export(visit: Exporting, collection: str) -> Response:
-    """Every vote as it was given, one JSON object a line: what the page of exports calls raw preferences."""
-    return as_file(visit, collection_of(visit, collection), Choice("preferences", "raw"), "raw")
+def export(visit: Exporting, collection: str, format: str = "preferences") -> Response:
+    """One JSON object a line, as on the page of exports: `preferences`, a row a vote to train on, or `votes`, all that
+    was said."""
+    found = collection_of(visit, collection)
+    if format not in FORMATS:
+        raise Refused(400, "there is no such format", f"format is one of {', '.join(FORMATS)}")
+    return as_file(visit, found, Choice(format), "raw")
 
 
 @router.get("/api/status/{collection}")

@@ -4,6 +4,7 @@ import { LETTERS, check, group } from "./controls.js";
 import { dense, placeCells, put } from "./ranking.js";
 import { changes, el, markedNodes, tidy } from "./text.js";
 
+const LONGEST_TEXT = 200_000; // characters that the server takes
 const COMPARE_AFTER = 150; // milliseconds without a change before differences are drawn again
 
 export function edit(view, draft, { map, changed, say, select }) {
@@ -54,7 +55,10 @@ function versionOf(view, draft, changed) {
   const count = el("p", { class: "muted", id: "change-count" });
   const label = el("label", { for: "rewritten" });
   let timer = 0;
-  const compare = () => showChanges(originals[edited], texts[edited], shown, count);
+  const compare = () => {
+    showChanges(originals[edited], texts[edited], shown, count);
+    if (tooLong(texts[edited])) count.textContent = tooLong(texts[edited]);
+  };
   const open = (index) => {
     edited = index;
     area.value = texts[index];
@@ -74,12 +78,22 @@ function versionOf(view, draft, changed) {
     open,
     nodes: [label, area, count, shown],
     edited: () => edited,
-    value: () => ({ edited, text: texts[edited] }),
+    value: () => (texts[edited] === originals[edited] ? { edited } : { edited, text: texts[edited] }),
     missing() {
       if (texts[edited].trim() === "") return "Write a text.";
+      if (tooLong(texts[edited])) return tooLong(texts[edited]);
       return same() ? "You have not changed anything yet: change the text, or skip it." : "";
     },
   };
+}
+
+// Counted as the server does: by characters, of which a browser counts some twice.
+function tooLong(text) {
+  const length = text.length > LONGEST_TEXT ? [...text].length : 0;
+  const words = (n) => n.toLocaleString("en");
+  return length > LONGEST_TEXT
+    ? `Your version is too long: ${words(length)} characters, at most ${words(LONGEST_TEXT)}.`
+    : "";
 }
 
 function showChanges(before, after, shown, count) {

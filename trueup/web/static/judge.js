@@ -2,7 +2,7 @@
 
 import { LETTERS } from "./controls.js";
 import { Keymap, keysForm } from "./keys.js";
-import { reading } from "./reading.js";
+import { nameOf, reading } from "./reading.js";
 import { flagBox, reasonBox } from "./remarks.js";
 import { Clock, Drafts, Refused, Shelf, insist, send } from "./saving.js";
 import { askWhy, closeSheet, openGuideline, openSheet, sheetIsOpen } from "./sheets.js";
@@ -19,6 +19,8 @@ const WHY = {
   "daily limit": "You have reached the most that one person may judge in a day. You can go on after midnight UTC.",
   qualification: "You did not pass the qualification. Those who lead this collection can give you another try.",
 };
+
+const NO_SKIP = "This one has to be judged before the work begins: put it aside for later, or answer it.";
 
 const at = (id) => document.getElementById(id);
 const form = at("judging");
@@ -75,9 +77,12 @@ function show(next, why = "") {
   at("why").textContent = WHY[why];
   labelKeys();
   if (!view) return at("nothing").querySelector("h1").focus();
+  view.shown = []; // parts that were covered and came when they were asked for
   const draft = drafts.begin(view);
   clock.reset(draft);
   build(draft);
+  const asked = (draft.uncovered ?? []).filter((part) => view.covered[part]);
+  if (asked.length) reveal(asked);
   scrollTo(0, 0);
   at("question").focus({ preventScroll: true });
   renew();
@@ -92,16 +97,53 @@ function build(draft) {
   flags = [view.prompt, ...view.completions].map((_, i) => flagBox(i, draft.flags, view, { map, changed }));
   task = makeTask(view, draft, { map, changed, say, select, prefer });
   reason = reasonBox(draft.rationale ?? "", view, { map, changed });
-  reader = reading(view, draft, { map, formatted, flags, feet: task.feet, select, act, tell, say, changed });
+  reader = reading(view, { map, formatted, flags, feet: task.feet, select, act, tell, say, uncover });
   for (const [id, node] of [
     ["board", task.board],
     ["scale", task.scale],
   ])
     at(id).replaceChildren(...(node ? [node] : []));
   at("below").replaceChildren(...[task.below, reason?.node].filter(Boolean));
+  document.querySelector("[data-action=skip]").hidden = !view.skippable;
   select(0, false);
   tell(shelf.lasting ? "" : "This browser keeps no drafts: leave the page open until your answer is saved", "");
   if (reader.covered()) tell(reader.covered(), "calm");
+}
+
+// What is covered is not in the page: it comes from the server. Parts: the prompt (0), then the texts as they stand.
+async function reveal(parts) {
+  const asking = view;
+  const ask = (part) => send(`/a/${asking.assignment}/covered?part=${part}`, null, { method: "GET" });
+  let found;
+  try {
+    found = await Promise.all(parts.map(ask));
+  } catch (error) {
+    refuse(error);
+    return false;
+  }
+  if (view !== asking) return false; // they went on meanwhile
+  parts.forEach((part, i) => fillIn(part, found[i]));
+  view.shown.push(...parts);
+  build(answer(false));
+  return true;
+}
+
+function fillIn(part, { texts, rendered }) {
+  if (part > 0) {
+    view.completions[part - 1] = texts[0];
+    view.rendered.completions[part - 1] = rendered[0];
+  } else {
+    view.prompt = view.prompt.map((message, i) => ({ ...message, content: texts[i] }));
+    view.rendered.prompt = rendered;
+  }
+}
+
+async function uncover(parts) {
+  if (busy || !(await reveal(parts))) return;
+  changed();
+  (parts[0] === 0 ? at("prompt") : reader.cards[parts[0] - 1]).focus();
+  tell(reader.covered(), "calm");
+  say(`Shown: ${parts.map(nameOf).join(", ")}`);
 }
 
 const formatted = () => Boolean(view.rendered) && settings.rendered !== false;
@@ -139,7 +181,7 @@ function answer(final) {
   const said = { ...task.value(final), ...clock.read() };
   if (flagged()) said.flags = { prompt: flags[0].value(), completions: flags.slice(1).map(({ value }) => value()) };
   if (reason?.area.value.trim()) said.rationale = reason.area.value.trim();
-  return final ? { ...said, client: CLIENT } : { ...said, uncovered: reader.uncovered() };
+  return final ? { ...said, client: CLIENT } : { ...said, uncovered: view.shown };
 }
 
 function changed() {
@@ -314,7 +356,7 @@ const DEEDS = {
   submit,
   undo,
   postpone,
-  skip: () => askWhy(skip),
+  skip: () => (view.skippable ? askWhy(skip) : tell(NO_SKIP, "error")),
   differences: () => reader.compareWith(selected),
   rendered: switchRendered,
   flag: nextFlag,

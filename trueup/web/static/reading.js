@@ -5,13 +5,13 @@ import { differences, el, markedNodes, rawNodes, safeNodes, tidy } from "./text.
 
 const ROLES = { system: "System", user: "Person", assistant: "Assistant" };
 const at = (id) => document.getElementById(id);
-const nameOf = (part) => (part === 0 ? "the prompt" : LETTERS[part - 1]); // parts: the prompt, then the texts
+export const nameOf = (part) => (part === 0 ? "the prompt" : LETTERS[part - 1]); // parts: the prompt, then the texts
 
-// desk = {map, formatted(), flags, feet, select(index, focus), act(action), tell(words, kind), say(words), changed()}
-export function reading(view, draft, desk) {
-  const { map, formatted, flags, select, act, tell, say, changed } = desk;
-  const asked = new Set(draft.uncovered ?? []); // parts that were covered and asked for
-  const covered = () => view.covered.flatMap((yes, part) => (yes && !asked.has(part) ? [part] : []));
+// desk = {map, formatted(), flags, feet, select(index, focus), act(action), tell(words, kind), say(words),
+// uncover(parts)}
+export function reading(view, desk) {
+  const { map, formatted, flags, select, act, tell, say } = desk;
+  const covered = () => view.covered.flatMap((yes, part) => (yes && !view.shown.includes(part) ? [part] : []));
   const cards = view.completions.map((_, index) => card(index, desk));
   let compared = -1; // the text that the others are compared with; -1: none
   let farApart = false;
@@ -47,23 +47,14 @@ export function reading(view, draft, desk) {
     return markedNodes(found.right, index === 0 && completions.length === 2 ? "del" : "ins");
   };
 
-  // Nothing of a covered text is in the page: no glance, search or screen reader comes upon it by accident.
+  // Nothing of a covered text is in the page, nor in the view: no glance, search or screen reader comes upon it.
   const cover = (part) => {
     const words = `${nameOf(part)} is covered: it may be upsetting.`;
     const button = el("button", { type: "button" }, `Show ${nameOf(part)} `, map.cap("reveal") ?? "");
-    button.addEventListener("click", () => uncover([part]));
+    button.addEventListener("click", () => desk.uncover([part]));
     return el("div", { class: "cover" }, el("p", {}, words[0].toUpperCase() + words.slice(1)), button);
   };
 
-  const uncover = (parts = covered()) => {
-    if (!parts.length) return;
-    parts.forEach((part) => asked.add(part));
-    fill();
-    changed();
-    (parts[0] === 0 ? at("prompt") : cards[parts[0] - 1]).focus();
-    tell(covered().length ? stillCovered() : "", "calm");
-    say(`Shown: ${parts.map(nameOf).join(", ")}`);
-  };
   const stillCovered = () => (covered().length ? `Covered: ${covered().map(nameOf).join(", ")}.` : "");
 
   const compare = (index) => {
@@ -90,6 +81,7 @@ export function reading(view, draft, desk) {
   };
 
   const k = view.completions.length;
+  const orSkip = view.skippable ? ", or skip it" : "";
   const promptHead = el("header", {}, el("h2", {}, "Prompt"), flags[0].node);
   const typed = view.rendered ? toggle("As typed", "rendered", map, act) : null;
   const two = k === 2 ? toggle("Differences", "differences", map, act) : null;
@@ -102,9 +94,8 @@ export function reading(view, draft, desk) {
   return {
     cards,
     redraw,
-    uncover,
-    uncovered: () => [...asked],
-    missing: () => (covered().length ? `${stillCovered()} Show it before you answer, or skip it.` : ""),
+    uncover: () => covered().length && desk.uncover(covered()),
+    missing: () => (covered().length ? `${stillCovered()} Show it before you answer${orSkip}.` : ""),
     covered: stillCovered,
     compareWith(selected) {
       const wanted = k === 2 ? 0 : selected;

@@ -1,6 +1,7 @@
 // Nothing that somebody typed is lost: a copy in this browser at once, one on the server soon, and answers are sent
 // until they arrive.
 
+const LARGEST = 1_048_576; // bytes of a request that the server takes
 const PATIENCE = 20_000; // milliseconds until an answer of the server counts as missing
 const LONGEST_WAIT = 30; // seconds between tries
 const DRAFT_PAUSE = 700; // milliseconds without a change before a draft is sent
@@ -23,16 +24,25 @@ export class Refused extends Error {
 
 // One request; JSON comes back.
 export async function send(path, body, { method = "POST", keepalive = false } = {}) {
+  const sent = method === "POST" ? JSON.stringify(body ?? {}) : undefined;
+  const size = sent && sent.length > LARGEST / 3 ? new Blob([sent]).size : 0; // what is shorter cannot be too large
+  if (size > LARGEST) throw tooLarge(size);
   const response = await fetch(path, {
     method,
     headers: { "Content-Type": "application/json", "X-Trueup": "1", Accept: "application/json" },
-    body: method === "POST" ? JSON.stringify(body ?? {}) : undefined,
+    body: sent,
     keepalive,
     signal: AbortSignal.timeout(PATIENCE),
   });
   const said = await response.json().catch(() => ({}));
   if (!response.ok) throw new Refused(response.status, said);
   return said;
+}
+
+function tooLarge(size) {
+  const bytes = (n) => n.toLocaleString("en");
+  const error = `what you wrote is too large: ${bytes(size)} bytes, at most ${bytes(LARGEST)}`;
+  return new Refused(413, { error, hint: "make it shorter; nothing was sent" });
 }
 
 // Tries until the server took it or refused it for good. `waiting(seconds)` is told before each pause.

@@ -92,15 +92,22 @@ function pairShort(value, view) {
 
 // Ratings
 
-function rating(view, draft, { changed, select }) {
+function rating(view, draft, { map, changed, say }) {
   const scales = view.axes.flatMap((axis, a) =>
     view.completions.map((_, index) => makeScale(axis, a, index, draft.ratings?.[axis.name]?.[index] ?? null, changed)),
   );
   const of = (index) => scales.filter((scale) => scale.index === index);
   const open = (index) =>
     of(index).find((scale) => scale.value === null) ?? scales.find((scale) => scale.value === null);
+  const inOrder = view.completions.flatMap((_, index) => of(index)); // as they stand in the page
+  const openAfter = (scale) => {
+    const here = inOrder.indexOf(scale) + 1;
+    return [...inOrder.slice(here), ...inOrder.slice(0, here)].find(({ value }) => value === null);
+  };
+  const how = "By keys: a digit rates, and the focus moves on to what is not rated yet.";
   return {
     feet: view.completions.map((_, index) => el("div", { class: "scales" }, ...of(index).map(({ node }) => node))),
+    below: map.choiceShown(0) ? el("p", { class: "muted" }, how) : null,
     value: () => ({
       ratings: Object.fromEntries(
         view.axes.map(({ name }) => [name, scales.filter((s) => s.axis === name).map((s) => s.value)]),
@@ -114,8 +121,9 @@ function rating(view, draft, { changed, select }) {
     choose(number, index) {
       const scale = scales.find(({ node }) => node.contains(document.activeElement)) ?? open(index);
       if (!scale?.set(number + 1)) return false;
-      if (scale.index !== index) select(scale.index);
-      scale.focus();
+      const next = openAfter(scale);
+      (next ?? scale).focus();
+      say(`${scale.title}: ${number + 1}. ${next ? `Next: ${next.title}.` : "Nothing is missing."}`);
       return true;
     },
   };
@@ -155,8 +163,10 @@ function makeScale(axis, number, index, start, changed) {
     take(value);
     return true;
   };
-  scale.focus = () =>
+  scale.focus = () => {
     (control.querySelector("input:checked") ?? control.querySelector("input")).focus({ preventScroll: true });
+    scale.node.scrollIntoView({ block: "nearest" });
+  };
   return scale;
 }
 
