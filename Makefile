@@ -8,6 +8,7 @@ SHELL := bash
 export OMP_WAIT_POLICY = PASSIVE
 
 BIN := .venv/bin
+JOBS ?= 2  # processes that share the tests; each works with one thread
 REQUIREMENTS := pyproject.toml constraints.txt
 FIND_PYTHON := for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done
@@ -25,7 +26,7 @@ demo: .venv/.ready-demo
 	@$(BIN)/trueup demo
 
 test: .venv/.ready
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: .venv/.ready
 	@$(BIN)/python scripts/check.py $(ARGS)

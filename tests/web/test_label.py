@@ -19,6 +19,11 @@ from trueup.store import Workspace, people
 from trueup.web import auth
 
 
+def ctrl_c_stops() -> None:
+    """As in a terminal: what a shell starts in the background ignores it, and so would all that pytest starts there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(workspace: Workspace) -> Iterator[Any]:
     """`start("--port", "0")`: the process, and what it said until the server was there."""
@@ -27,8 +32,9 @@ def start(workspace: Workspace) -> Iterator[Any]:
     def make(*options: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
         command = [sys.executable, "-m", "trueup", "--workspace", str(workspace.path), "label", *options]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
-        )
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment,
+            preexec_fn=ctrl_c_stops,
+        )  # fmt: skip
         running.append(process)
         said = ""
         for line in process.stderr:  # type: ignore[union-attr]
