@@ -137,6 +137,7 @@ def test_a_draft_survives_a_killed_server_and_a_reload(workspace, start, open_pa
             page.evaluate("localStorage.clear()")
         process.kill()
         process.wait()
+    page.goto("about:blank")  # or a last one would fail after the next line
     page.watched.console.clear()  # the browser itself reports the requests that nobody answered
 
 
