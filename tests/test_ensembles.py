@@ -17,6 +17,7 @@ from trueup.inputs import chain
 from trueup.models.load import load_reward
 from trueup.records import Completion, Judgement, Prompt
 from trueup.runs import runs
+from trueup.wiring import put_records
 
 QUICK = {"steps": 4, "run.threads": 1, "run.tensorboard": False, "run.evaluate_every": 4}
 COMPLETIONS = [Completion(Prompt.user("the cat"), text) for text in ("old rain", "the red house", "a")]
@@ -113,8 +114,6 @@ def rated_settings():
 
 
 def put_rated(workspace):
-    from trueup.wiring import put_records
-
     rows = [
         Judgement(
             Prompt.user(f"the cat {i}"), ("old rain", "red"), (1, 1), "ann", "human",
@@ -129,6 +128,18 @@ def test_each_objective_is_measured_on_what_speaks_of_it(workspace, checkpoint):
     made = trueup.reward(workspace, base=str(checkpoint("Llama")), data=put_rated(workspace), **rated_settings())
     (run,) = [run for run in runs(workspace) if run.outputs.get("reward", made).id == made.id]
     assert {name: each["n"] for name, each in run.result["objectives"].items()} == {"true": 4, "short": 6}
+
+
+def test_soft_targets_are_not_passed_over_in_silence(workspace, checkpoint):
+    """A whole order has no place for them."""
+    rows = [
+        Judgement(Prompt.user(f"the cat {i}"), ("old rain", "red"), (1, 2), "all", "human", targets=(0.8,)).to_json()
+        for i in range(8)
+    ]
+    data = put_records(workspace, "preferences", rows)
+    settings = QUICK | {"model.adapter": "none", "loss": "plackett-luce"}
+    with pytest.raises(TrueupError, match="soft targets"):
+        trueup.reward(workspace, base=str(checkpoint("Llama")), data=data, **settings)
 
 
 def test_an_objective_nobody_speaks_of_is_refused(workspace, checkpoint):

@@ -250,6 +250,19 @@ def test_it_ends_when_the_held_out_loss_stops_falling(checkpoint, encoder, train
     assert min(losses, key=losses.__getitem__) == stop["step"] - 10 == run.result["best_step"]
 
 
+def test_a_held_out_loss_that_is_no_number_is_no_progress():
+    """Not even as the first one, when there is nothing to compare it with."""
+    from types import SimpleNamespace
+
+    from trueup.train.reward import _stop_when_no_better
+
+    stops: list[str] = []
+    loop = SimpleNamespace(memory={}, stop=stops.append)
+    for loss in (float("nan"), 0.7, float("nan"), 0.8):
+        _stop_when_no_better(loop, loss, 2)  # type: ignore[arg-type]
+    assert loop.memory == {"lowest": 0.7, "waited": 2} and len(stops) == 1
+
+
 def test_scores_get_their_scale_from_the_reference(checkpoint, encoder, train):
     config = settings("reward", steps=5, model={"adapter": "none"})
     items, _ = judged(encoder, on("", "rain", 40, 1), 96)

@@ -18,7 +18,7 @@ from .evals import audit as audits
 from .evals.bench import Question, questions_of
 from .evals.gate import check_overrides
 from .evals.rivals import compare_scorers
-from .evals.scored import pairs_of
+from .evals.scored import in_parts, pairs_of
 from .inputs import PROMPTS, SCORERS, Input, Ref, chain, find_input, note_inputs
 from .records import Completion, Judgement, Prompt
 from .reports.card import reward_card
@@ -142,7 +142,7 @@ def score(
     found = find_input(ws, "model", model, SCORERS)
     scorer = _scorer(found, settings or ModelSettings(), scoring, threads)
     fits = scorer.fits
-    for batch in _batches(completions):
+    for batch in in_parts(completions, BATCH):
         readable = [completion for completion in batch if fits(completion)]
         scores = iter(scorer.score(readable))
         for completion in batch:
@@ -328,18 +328,6 @@ def _copy(artifact: Artifact, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (RESULT, CARD):
             (folder / name).write_bytes((artifact.path / name).read_bytes())
-
-
-def _batches(completions: Iterable[Completion]) -> Iterator[list[Completion]]:
-    """Never parting the completions of one prompt object, which are computed together."""
-    batch: list[Completion] = []
-    for completion in completions:
-        if len(batch) >= BATCH and completion.prompt is not batch[-1].prompt:
-            yield batch
-            batch = []
-        batch.append(completion)
-    if batch:
-        yield batch
 
 
 def _name(ref: Ref) -> str:

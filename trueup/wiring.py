@@ -215,6 +215,11 @@ def _reward(run: Run, config: RewardConfig) -> Artifact:
     left_out = _left_out(run, "data", "prompt", longest, dropped, len(asked), long)
     _require(run, train, "no judgement is left to train on", left_out, config)
     _check_said(train, config.objectives)
+    if config.loss == "plackett-luce" and any(judgement.targets for judgement in judgements):
+        raise TrueupError(
+            "these judgements have soft targets for their pairs, which loss = 'plackett-luce' would not read",
+            "leave the loss out, or freeze the votes as they were given: --rule raw",
+        )
     _say_if_none_held_out(run, heldout)
     reference = _reference(run, model, longest, config)
     best = reward(run, config, model, train, heldout, reference)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -122,7 +122,7 @@ def _different(judgements: Sequence[Judgement]) -> dict[str, list[Completion]]:
 def score_all(scorer: Scorer, completions: Sequence[Completion], advance: Advance = lambda n: None) -> list[Score]:
     """Scores in parts, so that somebody may watch; the completions of one prompt are never parted."""
     scores: list[Score] = []
-    for part in _parts(completions):
+    for part in in_parts(completions, CHUNK):
         found = scorer.score(part)
         assert len(found) == len(part), "a scorer gives one score a completion"
         scores += found
@@ -139,10 +139,11 @@ def values(scores: Sequence[Score]) -> Floats:
     return np.array([score.value for score in scores], dtype=float)
 
 
-def _parts(completions: Sequence[Completion]) -> Iterator[list[Completion]]:
+def in_parts(completions: Iterable[Completion], size: int) -> Iterator[list[Completion]]:
+    """About `size` at a time, never parting the completions of one prompt object, which are computed together."""
     part: list[Completion] = []
     for completion in completions:
-        if len(part) >= CHUNK and completion.prompt is not part[-1].prompt:
+        if len(part) >= size and completion.prompt is not part[-1].prompt:
             yield part
             part = []
         part.append(completion)

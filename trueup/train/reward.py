@@ -92,7 +92,7 @@ def _stop_when_no_better(loop: Loop, loss: float, patience: int) -> None:
     if loss < loop.memory.get("lowest", math.inf):
         loop.memory |= {"lowest": loss, "waited": 0}
         return
-    loop.memory["waited"] += 1
+    loop.memory["waited"] = loop.memory.get("waited", 0) + 1  # the first one may be no number at all
     if patience and loop.memory["waited"] >= patience:
         loop.stop(f"the held-out loss has not fallen for {patience} evaluations")
 
