@@ -15,10 +15,10 @@ def main(language_model: str, reward_model: str, pairs: str, batch: int, steps: 
 
     import trueup
     from trueup.config import ModelSettings
+    from trueup.loading import read_judgements
     from trueup.models.load import load_reward
     from trueup.runs import runs
     from trueup.train.judged import judged
-    from trueup.wiring import read_judgements
 
     torch.set_num_threads(threads)
     import trueup.train.reward  # noqa: F401  (what importing costs is not what training costs)

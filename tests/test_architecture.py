@@ -26,7 +26,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engines",),
     ("train", "feedback", "evals", "reports"),
     (
-        *("inputs", "wiring", "api", "asking", "collecting", "retraining", "exporting", "ensembling", "joining"),
+        *(
+            "inputs",
+            "loading",
+            "wiring",
+            "api",
+            "asking",
+            "collecting",
+            "retraining",
+            "exporting",
+            "ensembling",
+            "joining",
+        ),
         *("auditing", "planning", "memory", "model_card", "demonstrate", "web", "cli", "__init__", "__main__"),
     ),
 )

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from small import SENTENCES
 
-from trueup import api, inputs, wiring
+from trueup import api, inputs, loading
 from trueup.cli import main as cli
 from trueup.config import RlConfig, Sampling, SftConfig
 from trueup.errors import ConfigError, TrueupError
@@ -61,10 +61,10 @@ def ws(tmp_path_factory, checkpoint, make_model) -> Iterator[Workspace]:
             "prompts": [p.to_json() for p in PROMPTS],
             "demonstrations": [Demonstration(p, "the red house").to_json() for p in PROMPTS],
             "preferences": [vote(p, i) for i, p in enumerate(PROMPTS)],
-            "completions": wiring.completion_rows([Completion(p, "rain") for p in PROMPTS]),
+            "completions": loading.completion_rows([Completion(p, "rain") for p in PROMPTS]),
         }
         for kind, each in rows.items():
-            wiring.put_records(made, kind, each, name=kind)
+            loading.put_records(made, kind, each, name=kind)
         made.put("evaluation", {"rows.jsonl": b"{}\n", "result.json": b"{}"}, name="evaluation")
         yield made
 
@@ -74,7 +74,7 @@ def put(ws) -> Callable[..., str]:
     """`put("prompts", [...])`: the id of a new data artifact."""
 
     def call(kind: str, rows: Sequence[dict[str, Any]]) -> str:
-        return wiring.put_records(ws, kind, rows).id
+        return loading.put_records(ws, kind, rows).id
 
     return call
 
@@ -443,7 +443,7 @@ def test_other_things_that_do_not_go_together(refused, ws):
     refused("feedback simulate prompts", says="is of kind 'prompts', not 'completions'")
     refused("feedback simulate completions", says="only judge posts of the built-in world", hint="data world")
     post = Prompt.user("a post", world={})
-    alone = wiring.put_records(ws, "completions", wiring.completion_rows([Completion(post, "one")])).id
+    alone = loading.put_records(ws, "completions", loading.completion_rows([Completion(post, "one")])).id
     refused(f"feedback simulate {alone}", says="1 of the 1 prompts have one completion only", hint="per_prompt of 2")
     assert not list(ws.judgements())
     refused("data show model", says="not data")

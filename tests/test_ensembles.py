@@ -14,10 +14,10 @@ from trueup.config import ModelSettings, Scoring
 from trueup.engines.reward_scorer import RewardScorer
 from trueup.errors import ConfigError, ModelError, TrueupError
 from trueup.inputs import chain
+from trueup.loading import put_records
 from trueup.models.load import load_reward
 from trueup.records import Completion, Judgement, Prompt
 from trueup.runs import runs
-from trueup.wiring import put_records
 
 QUICK = {"steps": 4, "run.threads": 1, "run.tensorboard": False, "run.evaluate_every": 4}
 COMPLETIONS = [Completion(Prompt.user("the cat"), text) for text in ("old rain", "the red house", "a")]

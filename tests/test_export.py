@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from trueup import Prompt, Workspace, exporting, inputs, wiring
+from trueup import Prompt, Workspace, exporting, inputs, loading, wiring
 from trueup.config import Architecture, ModelSettings, PromptSettings, RewardConfig, SftConfig
 from trueup.engines.reward_scorer import RewardScorer
 from trueup.errors import ModelError, TrueupError
@@ -336,11 +336,11 @@ def by_a_run(ws, stage, config, inputs, make, result):
 def judged_by(ws, source, number):
     prompt = Prompt.user("p")
     rows = [Judgement(prompt, (f"a{i}", "b"), (0, 1), "someone", source).to_json() for i in range(number)]
-    return wiring.put_records(ws, "preferences", rows, source="votes.jsonl")
+    return loading.put_records(ws, "preferences", rows, source="votes.jsonl")
 
 
 def test_a_card_tells_what_it_is_where_it_comes_from_and_how_it_was_made(ws, base, tmp_path):
-    data = wiring.put_records(ws, "demonstrations", [{"x": 1}], source="demos.jsonl")
+    data = loading.put_records(ws, "demonstrations", [{"x": 1}], source="demos.jsonl")
     made = by_a_run(
         ws,
         "sft",

@@ -7,8 +7,8 @@ import pytest
 import trueup
 from trueup.cli.main import root
 from trueup.errors import ConfigError
+from trueup.loading import put_records, read_judgements
 from trueup.records import Judgement, Prompt
-from trueup.wiring import put_records, read_judgements
 
 
 def stored(ws, split: str, *prompts: str, kind: str = "preferences", judge: str = "ann"):

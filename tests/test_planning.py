@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trueup import Prompt, Workspace, api, planning, wiring
+from trueup import Prompt, Workspace, api, loading, planning, wiring
 from trueup.config import Architecture, ModelSettings, PromptSettings, Sampling, load
 from trueup.errors import ConfigError, ModelError, NotFoundError, TrueupError
 from trueup.memory import Lengths, Shape, estimate, measure
@@ -52,18 +52,18 @@ def put(ws, kind, save, parents, **meta):
 @pytest.fixture
 def demos(ws):
     rows = [{"prompt": Prompt.user("x" * 31).to_json(), "completion": c} for c in ("y" * 14, "z")]
-    return wiring.put_records(ws, "demonstrations", rows)
+    return loading.put_records(ws, "demonstrations", rows)
 
 
 @pytest.fixture
 def votes(ws):
     rows = [Judgement(Prompt.user("x" * 30), ("aaa", c), (0, 1), "j", "human").to_json() for c in ("bbb", "ccc", "bbb")]
-    return wiring.put_records(ws, "preferences", rows)
+    return loading.put_records(ws, "preferences", rows)
 
 
 @pytest.fixture
 def posts(ws):
-    return wiring.put_records(ws, "prompts", [Prompt.user("x" * 60).to_json(), Prompt.user("short").to_json()])
+    return loading.put_records(ws, "prompts", [Prompt.user("x" * 60).to_json(), Prompt.user("short").to_json()])
 
 
 def rewarding(ws, base, kind, settings=FULL):
@@ -264,7 +264,7 @@ def test_lengths_are_those_of_the_models_own_tokenizer(ws, base):
         Prompt.user(text) for text in ("a prompt and its answer " * 4, "\u96e8" * 40, *(f"p{i}" for i in range(90)))
     ]
     rows = [{"prompt": p.to_json(), "completion": "z" * (i % 7 + 1)} for i, p in enumerate(prompts)]
-    data = wiring.put_records(ws, "demonstrations", rows)
+    data = loading.put_records(ws, "demonstrations", rows)
     plan = plan_stage(ws, "sft", {"base": base.id, "data": data.id}, load("sft"))
     longest = max(len(encoder.prompt(p)) for p in prompts)
     assert longest == len(encoder.prompt(prompts[1])) > 2 * len(encoder.prompt(prompts[0]))
@@ -433,8 +433,8 @@ def test_winrate_counts_the_larger_writer_and_the_judges(ws, base, posts, tmp_pa
     inputs = {"a": base.id, "b": base.id, "prompts": posts.id, "judge": reward.id, "reward": reward.id}
     plan = plan_stage(ws, "winrate", inputs, load("winrate", sets=["best_of=2"]))
     assert list(memory(plan)) == ["weights", "sampling cache", "judge", "reward model"]
-    rows = wiring.completion_rows([Completion(Prompt.user("x"), "y")])
-    written = wiring.put_records(ws, "completions", rows)
+    rows = loading.completion_rows([Completion(Prompt.user("x"), "y")])
+    written = loading.put_records(ws, "completions", rows)
     inputs = {"a": written.id, "b": written.id, "prompts": posts.id, "judge": reward.id}
     assert list(memory(plan_stage(ws, "winrate", inputs, load("winrate")))) == ["judge"]
 

@@ -58,7 +58,7 @@ def test_an_audit_is_an_artifact_with_its_parents_and_can_be_found_again(ws, tmp
     artifact = ws.get(found["evaluation"])
     assert artifact.kind == "evaluation" and set(artifact.parents) == {"model", "data", "train", "policy", "prompts"}
     assert artifact.meta["stage"] == "audit" and artifact.meta["gate"]["failed"] == found["gate"]["failed"]
-    heldout = [j for j in auditing.wiring.read_judgements(ws.get("preferences")) if j.split == "heldout"]
+    heldout = [j for j in auditing.loading.read_judgements(ws.get("preferences")) if j.split == "heldout"]
     assert found["judgements"] == len(heldout) and found["split"] == "held-out judgements"
     assert found["policy"]["same_base"] is True and found["length"]["unit"] == "tokens"
     assert found["leakage"]["value"] == 0 and found["steady"]["alone"] < 1e-4 and found["steady"]["duplicates"] < 1e-4
@@ -97,8 +97,8 @@ def test_compare_and_score_from_python(ws):
 
 
 def test_a_model_audited_on_what_it_learnt_from_is_caught(ws):
-    rows = [j.to_json() for j in auditing.wiring.read_judgements(ws.get("preferences")) if j.split == "train"]
-    auditing.wiring.put_records(ws, "preferences", rows, name="again")
+    rows = [j.to_json() for j in auditing.loading.read_judgements(ws.get("preferences")) if j.split == "train"]
+    auditing.loading.put_records(ws, "preferences", rows, name="again")
     found = auditing.audit(ws, model="judge0", data="again", config=ONE)
     assert found["leakage"]["same_prompt"]["value"] == 1.0 and "leak" in found["gate"]["failed"]
     assert "none is marked as held out" in found["split"]

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 from . import config as configs
-from . import wiring
+from . import loading, wiring
 from .config import Table
 from .errors import ConfigError, RunError, TrueupError
 from .feedback.collect import Collected, Filling
@@ -184,7 +184,7 @@ def add_data(
             row["split"] = formats.split_by_prompt(record.prompt.id, share, seed)  # type: ignore[union-attr]
     source = Path(file).name if Path(file).exists() else file
     notes: dict[str, Any] = {"notes": loaded.notes} if loaded.notes else {}
-    artifact = wiring.put_records(
+    artifact = loading.put_records(
         ws, kind, rows, name=name, source=source, recognised=loaded.recognised, skipped=len(loaded.skipped), **notes
     )
     return DataReport(artifact, len(rows), loaded.skipped, loaded.recognised, loaded.notes)
@@ -236,7 +236,7 @@ def export_data(
         raise TrueupError(f"there is no folder {target.parent}", "make it first")
     if artifact.kind == "votes":
         return _export_votes(ws, artifact, target, format, conversational, split, number_judges, person)
-    rows = read_jsonl(artifact.path / wiring.ROWS) if artifact.kind in views.VIEWS["raw"] else []
+    rows = read_jsonl(artifact.path / loading.ROWS) if artifact.kind in views.VIEWS["raw"] else []
     view = views.view(
         artifact.kind, rows, format, conversational=conversational, split=split, number_judges=number_judges
     )
@@ -278,10 +278,10 @@ def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 
     """Rows of a data artifact; with a `model`, as it will see them: template applied, trained tokens marked."""
     artifact = ws.get(ref)
     readers: dict[str, Callable[[Artifact], list[Any]]] = {
-        "prompts": wiring.read_prompts,
-        "demonstrations": wiring.read_demonstrations,
-        "completions": wiring.read_drafts,
-        **dict.fromkeys(JUDGED, wiring.read_judgements),
+        "prompts": loading.read_prompts,
+        "demonstrations": loading.read_demonstrations,
+        "completions": loading.read_drafts,
+        **dict.fromkeys(JUDGED, loading.read_judgements),
     }
     records = readers.get(artifact.kind, _no_rows)(artifact)
     found: dict[str, Any] = {"artifact": artifact.id, "kind": artifact.kind, "rows": len(records)}
@@ -291,7 +291,7 @@ def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 
     from .text.show import show, summarise
 
     folders = find_input(ws, "model", model, (*MODELS, "reward")).folders
-    encoder, longest = wiring.load_reader(folders, configs.ModelSettings())
+    encoder, longest = loading.load_reader(folders, configs.ModelSettings())
     seen = [row for record in records[:rows] for row in show(record, encoder, longest)]
     summary = summarise(records, encoder, longest).to_json()
     text = "\n\n".join(row.text() for row in seen) + "\n\n" + "  ".join(f"{k} {v}" for k, v in summary.items())
@@ -334,7 +334,7 @@ def make_world(
         "heldout": ("prompts", [p.to_json() for p in world.prompts("heldout", heldout)]),
     }
     return {
-        what: wiring.put_records(ws, kind, rows, name=f"world-{what}", source=f"built-in world, seed {seed}")
+        what: loading.put_records(ws, kind, rows, name=f"world-{what}", source=f"built-in world, seed {seed}")
         for what, (kind, rows) in sets.items()
         if rows
     }
@@ -356,7 +356,7 @@ def simulate(
     if name:
         check_name(name)
     source = ws.get(completions)
-    items = by_prompt(wiring.read_completions(source))
+    items = by_prompt(loading.read_completions(source))
     if not all("world" in item[0].prompt.meta for item in items):
         raise TrueupError("simulated people can only judge posts of the built-in world", "use `trueup data world`")
     if lone := sum(len(item) < 2 for item in items):
@@ -379,7 +379,7 @@ def simulate(
     ]
     stored = ws.add_judgements(judgements, source)
     rows = [judgement.to_json() for judgement in stored]
-    return wiring.put_records(ws, "preferences", rows, name=name, parents={"completions": source}, source="simulated")
+    return loading.put_records(ws, "preferences", rows, name=name, parents={"completions": source}, source="simulated")
 
 
 # --- people who judge

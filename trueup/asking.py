@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Any
 
 from . import config as configs
-from . import wiring
+from . import loading
 from .config import CollectionConfig, ModelSettings, RewardConfig
 from .errors import ConfigError, DataError, TrueupError
 from .feedback import adjudicate as adjudication
@@ -50,7 +50,7 @@ def coverage(ws: Workspace, prompts: Ref, *, topics: int = 0, seed: int = 0) -> 
     if artifact.kind in ("prompts", "demonstrations"):
         found = list(_prompts(artifact))
     else:  # one row for each vote or draft: there a prompt that comes again is no copy
-        found = wiring.read_prompts(artifact)
+        found = loading.read_prompts(artifact)
     judged: Counter[str] = Counter(judgement.prompt.id for judgement in ws.judgements())
     for imported in ws.artifacts("preferences"):
         if "recognised" in imported.meta:  # a file that was added: its judgements are nowhere else
@@ -253,7 +253,7 @@ def learning(
     assert isinstance(chosen, RewardConfig)
     refs = {"base": base, "data": data} | ({} if features is None else {"features": features})
     inputs = note_inputs(ws, find_inputs(ws, "reward", refs, chosen))
-    judgements = wiring.read_judgements(inputs["data"])
+    judgements = loading.read_judgements(inputs["data"])
     heldout = [j for j in judgements if j.split == "heldout"]
     if not any(target != 0.5 for j in heldout for *_, target in j.pairs()):
         raise TrueupError(
@@ -278,7 +278,7 @@ def learning(
 
 
 def _prompts(artifact: Artifact) -> Iterator[Prompt]:
-    for row in read_jsonl(artifact.path / wiring.ROWS):
+    for row in read_jsonl(artifact.path / loading.ROWS):
         yield Prompt.from_json(row if artifact.kind == "prompts" else row["prompt"])
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import wiring
+from . import loading
 from .config import ModelSettings, Scoring
 from .config.audit import AuditConfig
 from .errors import DataError, TrueupError
@@ -80,7 +80,7 @@ def audit(
             result = audits.audit(
                 scorer, kept, config, advance=advance, fits=fits, bench=questions, scale=_scale(scorer),
                 train=_trained_on(inputs), policy=_bases(ws, inputs),
-                prompts=wiring.read_prompts(inputs["prompts"]) if "prompts" in inputs else None,
+                prompts=loading.read_prompts(inputs["prompts"]) if "prompts" in inputs else None,
                 length=_tokens(scorer), length_unit="tokens", **_truth(kept),
             )  # fmt: skip
         result |= {"split": split, "too_long": len(judgements) - len(kept)}
@@ -203,7 +203,7 @@ def _texts(row: columns.Columns, field: str) -> list[str]:
 
 def _judgements(found: Input) -> list[Judgement]:
     assert found.artifact is not None  # judgements are never taken from elsewhere
-    return wiring.read_judgements(found.artifact)
+    return loading.read_judgements(found.artifact)
 
 
 def _heldout(judgements: list[Judgement]) -> tuple[list[Judgement], str]:
@@ -232,7 +232,7 @@ def _learnt_from(ws: Workspace, model: Artifact) -> list[Artifact]:
 
 def _trained_on(inputs: dict[str, Artifact]) -> list[Judgement] | None:
     """The training side of the sets it learnt from; a set without one was learnt from as a whole."""
-    learnt = [wiring.read_judgements(artifact) for role, artifact in inputs.items() if role.startswith("train")]
+    learnt = [loading.read_judgements(artifact) for role, artifact in inputs.items() if role.startswith("train")]
     sides = [[each for each in judgements if each.split == "train"] or judgements for judgements in learnt]
     return [judgement for side in sides for judgement in side] if learnt else None
 

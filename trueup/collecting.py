@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import config as configs
-from . import wiring
+from . import loading, wiring
 from .config import CollectionConfig, SampleConfig
 from .errors import ConfigError, DataError, NotFoundError
 from .feedback.collect import Collected, Filling, check_question, collect, first_prompts
@@ -84,11 +84,11 @@ def _drawn(ws: Workspace, prompts: Ref, filling: Filling) -> tuple[Artifact, flo
     """The prompts that are asked about, and their share of all: nothing is sampled in vain."""
     artifact = find_input(ws, "prompts", prompts, PROMPTS).artifact
     assert artifact is not None  # prompts are never taken from elsewhere
-    everything = wiring.read_prompts(artifact)
+    everything = loading.read_prompts(artifact)
     if not filling.limit or filling.limit >= len(everything):
         return artifact, 1.0
     rows = [prompt.to_json() for prompt in first_prompts(everything, filling.limit, filling.seed)]
-    made = wiring.put_records(ws, "prompts", rows, parents={"prompts": artifact}, source="drawn for a collection")
+    made = loading.put_records(ws, "prompts", rows, parents={"prompts": artifact}, source="drawn for a collection")
     return made, len(rows) / len(everything)
 
 

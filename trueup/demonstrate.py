@@ -20,7 +20,7 @@ from typing import Any
 
 import trueup
 
-from . import api, wiring
+from . import api, loading
 from .inputs import chain
 from .records import by_prompt
 from .reports import demo_page
@@ -306,7 +306,7 @@ class _Demo:
         run = self._run_of(policy)
         scale = next(e for e in run.events() if e["kind"] == "score scale")
         with self._stage_run(model) as scorer:
-            groups = by_prompt(wiring.read_completions(sampled))
+            groups = by_prompt(loading.read_completions(sampled))
             proxy = [[(s.value - scale["mean"]) / scale["std"] for s in scorer.score(group)] for group in groups]
         gold = [[s.value for s in GoldScorer().score(group)] for group in groups]
         counts = [n for n in (1, 2, 4, 8) if n <= BEST_OF]
@@ -330,15 +330,17 @@ class _Demo:
         }
 
     def _gold_scores(self, sets: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-        firsts = {name: [g[0] for g in by_prompt(wiring.read_completions(a))] for name, a in sets.items()}
+        firsts = {name: [g[0] for g in by_prompt(loading.read_completions(a))] for name, a in sets.items()}
         return [{"name": name, "values": [s.value for s in GoldScorer().score(c)]} for name, c in firsts.items()]
 
     def _samples(self, sampled: Artifact, tuned: Artifact, prompts: Artifact, count: int = 5) -> list[dict[str, Any]]:
         """The first held-out posts: not chosen."""
         sides = {"SFT": sampled, "after RL": tuned}
-        by_id = {who: {g[0].prompt.id: g[0] for g in by_prompt(wiring.read_completions(a))} for who, a in sides.items()}
+        by_id = {
+            who: {g[0].prompt.id: g[0] for g in by_prompt(loading.read_completions(a))} for who, a in sides.items()
+        }
         shown = []
-        for prompt in wiring.read_prompts(prompts)[:count]:
+        for prompt in loading.read_prompts(prompts)[:count]:
             entries = [(who, found[prompt.id]) for who, found in by_id.items()]
             golds = GoldScorer().score([completion for _, completion in entries])
             shown.append(

@@ -7,8 +7,8 @@ from typing import Any
 
 from .errors import ConfigError
 from .inputs import Ref, find_input
+from .loading import ROWS, put_records
 from .store import JUDGED, Artifact, Workspace, read_jsonl
-from .wiring import ROWS, put_records
 
 
 def join_data(ws: Workspace, sets: Sequence[Ref | tuple[str, Ref]], *, name: str = "") -> Artifact:

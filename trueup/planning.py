@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import wiring
+from . import loading
 from .config import STAGES, ModelSettings, StageConfig, Table, check
 from .errors import ConfigError, WorkspaceError
 from .inputs import INPUTS, MODELS, SCORERS, Input, find_inputs, stored_kind
@@ -187,13 +187,13 @@ def _answers(found: Mapping[str, Input]) -> dict[str, tuple[Prompt, set[str]]]:
     (artifact,) = (item.artifact for role, item in found.items() if role in ("data", "prompts"))
     assert artifact is not None, "data is always in the workspace"
     if "prompts" in found:
-        return {prompt.id: (prompt, set()) for prompt in wiring.read_prompts(artifact)}
+        return {prompt.id: (prompt, set()) for prompt in loading.read_prompts(artifact)}
     answers: dict[str, tuple[Prompt, set[str]]] = {}
     if artifact.kind == "demonstrations":
-        for demonstration in wiring.read_demonstrations(artifact):
+        for demonstration in loading.read_demonstrations(artifact):
             answers.setdefault(demonstration.prompt.id, (demonstration.prompt, set()))[1].add(demonstration.completion)
     else:
-        for judgement in wiring.read_judgements(artifact):
+        for judgement in loading.read_judgements(artifact):
             answers.setdefault(judgement.prompt.id, (judgement.prompt, set()))[1].update(judgement.completions)
     return answers
 
@@ -225,10 +225,10 @@ def _check_possible(stage: str, found: Mapping[str, Input], config: Any, models:
     if stage == "winrate" and "judge" not in found:
         artifact = found["prompts"].artifact
         assert artifact is not None, "prompts are always in the workspace"
-        prompts = wiring.read_prompts(artifact)
-        wiring.require_gold(prompts[: config.limit or len(prompts)])
+        prompts = loading.read_prompts(artifact)
+        loading.require_gold(prompts[: config.limit or len(prompts)])
     if getattr(config, "max_tokens", 0):
-        wiring.longest_row(config.max_tokens, models["base"].context)
+        loading.longest_row(config.max_tokens, models["base"].context)
 
 
 # --- where it would compute

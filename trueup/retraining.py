@@ -14,7 +14,7 @@ from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from . import wiring
+from . import loading, wiring
 from .config import ModelSettings, RewardConfig, check
 from .errors import ConfigError, NotFoundError, TrueupError, nearest
 from .evals.reward import as_completions
@@ -59,7 +59,7 @@ def retrain(
     about = queue.collection(ws.database, collection)
     frozen = freeze(ws, about.id, Choice(judges=(pseudonym(ws, judge),) if judge else ()))
     reader = _scorer(ws, before)
-    said = wiring.read_judgements(frozen.artifact)
+    said = loading.read_judgements(frozen.artifact)
     mine = [judgement for judgement in said if all(map(reader.fits, as_completions(judgement)))]
     if not mine:
         raise TrueupError(
@@ -88,7 +88,7 @@ def retrain(
         "judges": whose,
         "judgements": len(mine),
         "people": frozen.people,
-        "trained_on": _counted(wiring.read_judgements(ws.get(kept.parents["data"]))),
+        "trained_on": _counted(loading.read_judgements(ws.get(kept.parents["data"]))),
         "left_out": dict(frozen.left_out)
         | ({"longer than the reward model reads": len(said) - len(mine)} if len(mine) < len(said) else {}),
         "steps": config.steps,
@@ -119,7 +119,7 @@ class _Shelf:
 
     @cached_property
     def before(self) -> list[Judgement]:
-        return wiring.read_judgements(self.old)
+        return loading.read_judgements(self.old)
 
     @cached_property
     def learnt_before(self) -> set[str]:
@@ -132,14 +132,14 @@ class _Shelf:
         rows = [judgement.to_json() for judgement in mine]
         if self.votes == "only-mine":
             parents: dict[str, Artifact] = {"judgements": self.frozen}
-            return wiring.put_records(self.ws, "preferences", rows, parents=parents, source="people's judgements")
+            return loading.put_records(self.ws, "preferences", rows, parents=parents, source="people's judgements")
         shut = {judgement.prompt.id for judgement in closed}
         learnt = {judgement.prompt.id for judgement in mine if judgement.split == "train"}
         train = [each for each in self.before if each.split == "train" and each.prompt.id not in shut]
         heldout = [each for each in self.before if each.split == "heldout" and each.prompt.id not in learnt]
         kept = [each.to_json() for each in (*train, *heldout[: MOST_HELDOUT if others else 0])]
         parents = {"judgements": self.old, "added": self.frozen}
-        return wiring.put_records(
+        return loading.put_records(
             self.ws, "preferences", [*kept, *rows], parents=parents, source="judgements, some added"
         )
 

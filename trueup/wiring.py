@@ -1,4 +1,4 @@
-"""Where artifacts become the models and records that stages are handed, and their results become artifacts.
+"""Where a stage is handed its models and records (`loading`) and its result becomes an artifact.
 
 `EXECUTE[stage](run, config)` does one stage from start to end, whether fresh or resumed; everything it needs stands in
 the run's record, so resuming is calling it again.
@@ -7,13 +7,11 @@ the run's record, so resuming is calling it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .config import (
-    ModelSettings,
     PretrainConfig,
     RewardConfig,
     RlConfig,
@@ -24,18 +22,33 @@ from .config import (
     Table,
     WinrateConfig,
 )
-from .errors import ModelError, TrueupError
-from .inputs import chain, stored_kind
+from .errors import TrueupError
+from .inputs import chain
+from .loading import (
+    ROWS,
+    completion_rows,
+    in_world,
+    load_policy,
+    load_reader,
+    load_scorer,
+    longest_row,
+    put_records,
+    read_completions,
+    read_demonstrations,
+    read_judgements,
+    read_prompts,
+    require_gold,
+    rows_of,
+    sampler_of,
+)
 from .records import Completion, Demonstration, Judgement, Prompt, by_prompt
 from .runs import Run
 from .runs.left_out import LISTED, LeftOut
-from .store import JUDGED, Artifact, Workspace, read_jsonl, write_jsonl
+from .store import Artifact, write_jsonl
 from .text.formats import split_by_prompt
 from .world import GoldScorer, p_true
 
 if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
-    from .engines.reward_scorer import RewardScorer
-    from .engines.sampler import Sampler
     from .models.language_model import LanguageModel
     from .models.reward_model import RewardModel
     from .models.rows import Group
@@ -43,95 +56,7 @@ if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
     from .text.chat import Encoder
     from .train.judged import Judged
 
-ROWS = "rows.jsonl"
 REFERENCE_PROMPTS = 256  # enough to know a mean and a std by
-
-
-# --- artifacts as records
-
-
-def read_prompts(artifact: Artifact) -> list[Prompt]:
-    """The prompts of a prompt set, or those that a set of demonstrations, judgements or completions is about."""
-    rows = _rows(artifact)
-    prompts = [Prompt.from_json(row if artifact.kind == "prompts" else row["prompt"]) for row in rows]
-    return list({prompt.id: prompt for prompt in prompts}.values())
-
-
-def read_demonstrations(artifact: Artifact) -> list[Demonstration]:
-    _expect(artifact, "demonstrations")
-    return [Demonstration.from_json(row) for row in _rows(artifact)]
-
-
-def read_judgements(artifact: Artifact) -> list[Judgement]:
-    _expect(artifact, *JUDGED)
-    return [Judgement.from_json(row) for row in _rows(artifact)]
-
-
-def read_completions(artifact: Artifact) -> list[Completion]:
-    _expect(artifact, "completions")
-    found = []
-    for row in _rows(artifact):
-        prompt = Prompt.from_json(row["prompt"])
-        found += [Completion.from_json(prompt, c) for c in row["completions"]]
-    return found
-
-
-def read_drafts(artifact: Artifact) -> list[Demonstration]:
-    """A completion set to look at: each completion with its prompt."""
-    return [Demonstration(completion.prompt, completion.text) for completion in read_completions(artifact)]
-
-
-def put_records(
-    workspace: Workspace,
-    kind: str,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    name: str = "",
-    parents: Mapping[str, Artifact] | None = None,
-    **meta: Any,
-) -> Artifact:
-    with workspace.staging() as folder:
-        write_jsonl(folder / ROWS, rows)
-        return workspace.put(kind, folder, parents=parents or {}, meta={"rows": len(rows), **meta}, name=name)
-
-
-def completion_rows(completions: Sequence[Completion]) -> list[dict[str, Any]]:
-    return [
-        {"prompt": group[0].prompt.to_json(), "completions": [c.to_json(logprobs=True) for c in group]}
-        for group in by_prompt(completions)
-    ]
-
-
-# --- artifacts as models
-
-
-def load_reader(folders: Sequence[str], settings: ModelSettings) -> tuple[Encoder, int]:
-    """How the model in a chain of folders reads text, and how much of it at once. No weights are loaded."""
-    from .models.language_model import context_of
-    from .models.load import load_config, load_encoder
-    from .models.reward_model import PARTS
-
-    root = f"{folders[0]}/{PARTS[0]}" if stored_kind(folders[0]) == "features" else folders[0]
-    return load_encoder(folders[-1], settings, None), context_of(load_config(root, settings))
-
-
-def load_policy(run: Run, role: str, config: Any, *, trainable: bool = False, prompt: Any = None) -> LanguageModel:
-    from .models.load import load_model
-
-    artifact = run.inputs[role]
-    return load_model(
-        chain(run.workspace, artifact), config.model, prompt=prompt, source=artifact.id, trainable=trainable,
-        seed=config.run.seed,
-    )  # fmt: skip
-
-
-def load_scorer(run: Run, role: str, config: Any) -> RewardScorer:
-    from .engines.reward_scorer import RewardScorer
-    from .models.load import load_reward
-
-    artifact = run.inputs[role]
-    model = load_reward(chain(run.workspace, artifact), config.model, source=artifact.id)
-    return RewardScorer(model, scoring=config.scoring, cut=role == "reward" and run.stage == "rl")
 
 
 # --- stages
@@ -171,7 +96,7 @@ def _sample(run: Run, config: SampleConfig) -> Artifact:
     use_threads(config.run.threads)
     model = load_policy(run, "model", config)
     prompts, dropped = _with_room(run, read_prompts(run.inputs["prompts"]), [(model.encoder, model.context)], config)
-    with _sampler(model, len(prompts)) as sampler:
+    with sampler_of(model, len(prompts)) as sampler:
         completions = sampler.sample(prompts, config.sampling, seed=config.run.seed, n=config.per_prompt)
     artifact = put_records(run.workspace, "completions", completion_rows(completions), parents=run.inputs)
     run.output("completions", artifact)
@@ -231,7 +156,7 @@ def _reward(run: Run, config: RewardConfig) -> Artifact:
         scorer = RewardScorer(model, scoring=Scoring(normalise=False))
         result["objectives"] = evaluate_objectives(scorer, speaking, config.objectives)
     elif kept:
-        gold = GoldScorer() if _in_world([j.prompt for j in kept]) else None
+        gold = GoldScorer() if in_world([j.prompt for j in kept]) else None
         result |= evaluate_reward(RewardScorer(model), kept, gold, p_true if simulated else None)
     is_adapter = getattr(model, "adapter", None) is not None
     artifact = _put_model(run, "reward", lambda folder: save_reward(model, folder), is_adapter, scorer=config.kind)
@@ -296,7 +221,7 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
     train = [prompt for prompt in prompts if prompt.id not in apart]
     _say_if_none_held_out(run, held)
     _note_audit(run, inputs["reward"])
-    watched: dict[str, Scorer] = {"gold": GoldScorer()} if _in_world(prompts) else {}
+    watched: dict[str, Scorer] = {"gold": GoldScorer()} if in_world(prompts) else {}
     best = rl(run, config, policy, reference, Sampler(policy), scorer, train, held, watched)
     if scorer.cut_short:
         run.tell("cut", f"{scorer.cut_short} completions were longer than the reward model reads and scored in part")
@@ -355,7 +280,7 @@ def _answers(
 ) -> list[Completion]:
     """`each` completions a prompt: sampled from a model now, or the first ones of a completion set."""
     if run.inputs[role].kind != "completions":
-        with _sampler(load_policy(run, role, config), len(prompts)) as sampler:
+        with sampler_of(load_policy(run, role, config), len(prompts)) as sampler:
             return sampler.sample(prompts, sampling, seed=seed, n=each)
     stored: dict[str, list[Completion]] = {}
     for completion in read_completions(run.inputs[role]):
@@ -453,7 +378,7 @@ def _left_out(
     """`long` are the prompts that do not fit, in any order."""
     artifact = run.inputs[role]
     numbers: dict[str, int] = {}
-    for number, row in enumerate(_rows(artifact) if long else (), 1):
+    for number, row in enumerate(rows_of(artifact) if long else (), 1):
         prompt = Prompt.from_json(row if artifact.kind == "prompts" else row["prompt"])
         numbers.setdefault(prompt.id, number)
     first = {numbers[prompt.id]: prompt for prompt in long}
@@ -481,31 +406,6 @@ def _put_model(run: Run, kind: str, save: Callable[[Path], None], is_adapter: bo
         )
     run.output(kind, artifact)
     return artifact
-
-
-@contextmanager
-def _sampler(model: LanguageModel, prompts: int) -> Iterator[Sampler]:
-    from .engines.sampler import Sampler
-    from .runs import track
-
-    with track(prompts, "sample") as advance:
-        yield Sampler(model, progress=advance)
-
-
-def require_gold(prompts: Sequence[Prompt]) -> None:
-    if not _in_world(prompts):
-        raise TrueupError("these prompts have no gold score", "only the built-in world has one; name a reward model")
-
-
-def _in_world(prompts: Sequence[Prompt]) -> bool:
-    return bool(prompts) and all("world" in prompt.meta for prompt in prompts)
-
-
-def longest_row(asked: int, context: int) -> int:
-    """The longest row, in tokens."""
-    if asked > context:
-        raise ModelError(f"max_tokens is {asked}, but the model's context is {context}", "lower it, or leave it out")
-    return asked or context
 
 
 def _decided(judgement: Judgement) -> bool:
@@ -538,18 +438,3 @@ def _way_out(config: Any, left_out: LeftOut) -> str:
         return "lower sampling.max_new_tokens, or use shorter prompts"
     longer = "a model with a longer context" if config.row_limit == "max_tokens" else "shorter rows"
     return f"raise {config.row_limit}, or use {longer}"
-
-
-def _expect(artifact: Artifact, *kinds: str) -> None:
-    if artifact.kind not in kinds:
-        raise TrueupError(
-            f"artifact {artifact.id} is of kind '{artifact.kind}', not '{' or '.join(kinds)}'",
-            "see `trueup artifacts list`",
-        )
-
-
-def _rows(artifact: Artifact) -> list[dict[str, Any]]:
-    path = artifact.path / ROWS
-    if not path.is_file():
-        raise TrueupError(f"artifact {artifact.id} ({artifact.kind}) holds no rows", "see `trueup artifacts list`")
-    return list(read_jsonl(path))

@@ -135,7 +135,7 @@ def test_what_cannot_be_chosen_by(problem, strategy, scorers, more):
 def drafts(workspace):
     from crowd import prompts, texts
 
-    from trueup.wiring import put_records
+    from trueup.loading import put_records
 
     rows = [
         {"prompt": p.to_json(), "completions": [{"text": t} for t in texts(i, 4)]} for i, p in enumerate(prompts(12))
@@ -202,8 +202,8 @@ def test_what_is_drawn_at_random_has_its_share_of_calibration_items(workspace, d
     from trueup import asking
     from trueup.config import load
     from trueup.feedback.collect import collect
+    from trueup.loading import put_records
     from trueup.store import queue
-    from trueup.wiring import put_records
 
     def completions(number):
         return [

@@ -18,8 +18,8 @@ import pytest
 
 from trueup.cli.main import run
 from trueup.feedback import relabel
+from trueup.loading import put_records
 from trueup.store import Workspace, people, queue
-from trueup.wiring import put_records
 from trueup.world import World
 
 httpx = pytest.importorskip("httpx2", reason="the labelling app needs `pip install -e .[dev]`")

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from crowd import best_first, open_collection, ranker, reader, worth
 
-from trueup import wiring
+from trueup import loading
 from trueup.errors import ConfigError, DataError
 from trueup.feedback import adjudicate, pooling
 from trueup.feedback.freeze import Choice, freeze
@@ -48,7 +48,7 @@ def standing(crowd):
 
 def test_raw_keeps_every_vote_whole_and_prompts_together(judged):
     frozen = freeze(judged.workspace, "votes", Choice())
-    rows = wiring.read_judgements(frozen.artifact)
+    rows = loading.read_judgements(frozen.artifact)
     said = {judgement.id: judgement for judgement in standing(judged)}
     assert len(rows) == 72 and {row.id for row in rows} == set(said)
     assert all(row == said[row.id] and row.meta["answer"] == said[row.id].meta["answer"] for row in rows)
@@ -139,7 +139,7 @@ def test_rows_say_who_wrote_the_completions_and_how_the_item_was_chosen(tmp_path
 def test_a_prompt_is_on_one_side_and_a_new_share_moves_whole_prompts(judged):
     for choice in (Choice(), Choice(heldout=0.4, seed=3), Choice(rule="soft", heldout=0.4, seed=3)):
         sides: dict[str, set[str]] = {}
-        for row in wiring.read_judgements(freeze(judged.workspace, "votes", choice).artifact):
+        for row in loading.read_judgements(freeze(judged.workspace, "votes", choice).artifact):
             sides.setdefault(row.prompt.id, set()).add(row.split)
         assert all(len(side) == 1 for side in sides.values())
         if choice.heldout is not None:
@@ -155,7 +155,7 @@ def test_a_prompt_is_held_out_of_every_set_of_the_workspace(tmp_path):
         for crowd in crowds:
             crowd.work([reader()])
         for choice in (Choice(), Choice(heldout=0.0), Choice(heldout=0.3, seed=7), Choice(rule="soft")):
-            found = [wiring.read_judgements(freeze(workspace, name, choice).artifact) for name in "ab"]
+            found = [loading.read_judgements(freeze(workspace, name, choice).artifact) for name in "ab"]
             sides = [{row.prompt.id: row.split for row in rows} for rows in found]
             assert sides[0] == sides[1]
             assert [sides[0][item.prompt.id] for item in crowds[1].items[:5]] == ["heldout"] * 5
@@ -176,7 +176,7 @@ def test_only_what_some_people_said(judged):
 def test_a_held_out_judge_only_evaluates(judged):
     judge = judged.people[0].judge
     frozen = freeze(judged.workspace, "votes", Choice(heldout_judges=(judge,)))
-    rows = wiring.read_judgements(frozen.artifact)
+    rows = loading.read_judgements(frozen.artifact)
     theirs = [row for row in rows if row.judge == judge]
     assert theirs and {row.split for row in theirs} == {"heldout"}
     alone = [row for row in standing(judged) if row.judge == judge and row.split == "train"]
@@ -218,7 +218,7 @@ def test_what_else_is_asked_about_a_flagged_prompt_stays_in_too(tmp_path):
             "quarantined: flagged: personal data": 1,
             "its prompt is in quarantine: personal data": 1,
         }
-        assert shared.id not in {row.prompt.id for row in wiring.read_judgements(frozen.artifact)}
+        assert shared.id not in {row.prompt.id for row in loading.read_judgements(frozen.artifact)}
         queue.clear(workspace.database, crowd.items[0].id, crowd.clock())
         queue.quarantine(workspace.database, crowd.items[0].id, "skipped: too long", crowd.clock())
         assert freeze(workspace, "votes", Choice()).rows == 3, "what is too long for some says nothing of the others"
@@ -349,7 +349,7 @@ def test_rankings_keep_all_their_pairs_and_ties(tmp_path):
         crowd = open_collection(workspace, items=5, k=4, overlap=2, crowd=2, task="ranking")
         crowd.work([ranker, ranker])
         for rule in ("raw", "soft", "bradley-terry"):
-            for row in wiring.read_judgements(freeze(workspace, "votes", Choice(rule=rule)).artifact):
+            for row in loading.read_judgements(freeze(workspace, "votes", Choice(rule=rule)).artifact):
                 assert [(i, j) for i, j, _ in row.pairs()] == list(combinations(range(4), 2))
                 assert row.ranks == best_first(row.completions)
                 for i, j, target in row.pairs():
@@ -394,8 +394,8 @@ def test_edits_are_demonstrations_and_pairs(tmp_path):
         demos = freeze(workspace, "votes", Choice(kind="demonstrations"))
         written = [Demonstration.from_json(row) for row in rows_of(demos)]
         assert demos.artifact.kind == "demonstrations" and len(written) == 3
-        assert wiring.read_demonstrations(demos.artifact) == written
-        pairs = wiring.read_judgements(freeze(workspace, "votes", Choice()).artifact)
+        assert loading.read_demonstrations(demos.artifact) == written
+        pairs = loading.read_judgements(freeze(workspace, "votes", Choice()).artifact)
         for pair, demo in zip(pairs, written, strict=True):
             assert pair.prompt == demo.prompt and pair.completions[1] == demo.completion
             assert pair.pairs() == [(0, 1, 0.0)], "what was rewritten is better than what it was made from"
@@ -411,7 +411,7 @@ def test_an_edit_after_a_ranking_is_above_the_chosen_one_above_the_rejected(tmp_
         crowd = open_collection(workspace, items=3, overlap=1, crowd=1, task="edit")
         crowd.work([editor])
         demos = rows_of(freeze(workspace, "votes", Choice(kind="demonstrations")))
-        judged = wiring.read_judgements(freeze(workspace, "votes", Choice()).artifact)
+        judged = loading.read_judgements(freeze(workspace, "votes", Choice()).artifact)
         for said, demo in zip(judged, demos, strict=True):
             chosen, rejected = sorted(said.completions[:2], key=worth, reverse=True)
             better = [

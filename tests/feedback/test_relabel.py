@@ -8,7 +8,7 @@ import shlex
 import pytest
 from small import add_small_data
 
-from trueup import api, retraining, wiring
+from trueup import api, loading, retraining
 from trueup.cli.main import run
 from trueup.errors import ConfigError, DataError, NotFoundError, TrueupError
 from trueup.feedback import relabel
@@ -122,7 +122,7 @@ def test_a_model_learns_nothing_about_the_prompts_it_is_tested_on(workspace, jud
     learnt = []
 
     def note(ws, row, config, data):
-        learnt.append({j.prompt.id for j in wiring.read_judgements(data) if j.split == "train"})
+        learnt.append({j.prompt.id for j in loading.read_judgements(data) if j.split == "train"})
         return trained(ws, row, config, data)
 
     trained = retraining._trained
@@ -135,7 +135,7 @@ def test_a_model_learns_nothing_about_the_prompts_it_is_tested_on(workspace, jud
     assert found["known_before"] > 0, "and it says that the model before had the easier test"
     held = {j.prompt.id for j in workspace.judgements() if j.source == "human" and j.split == "heldout"}
     assert held and not held & kept and asked - held <= kept, "the model that stays learns nothing that is held out"
-    rows = wiring.read_judgements(workspace.get(workspace.get(found["model"]).parents["data"]))
+    rows = loading.read_judgements(workspace.get(workspace.get(found["model"]).parents["data"]))
     assert not kept & {j.prompt.id for j in rows if j.split == "heldout"}, "no prompt is on both sides"
 
 

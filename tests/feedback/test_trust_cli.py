@@ -11,8 +11,8 @@ from crowd import always_left, open_collection, prompts, reader
 from trueup import asking
 from trueup.cli.main import main
 from trueup.errors import ConfigError
+from trueup.loading import put_records
 from trueup.store import Workspace, audit, queue
-from trueup.wiring import put_records
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 import trueup
 from trueup.api import export_data
 from trueup.errors import TrueupError
+from trueup.loading import put_records
 from trueup.records import Judgement, Message, Prompt
 from trueup.store import Workspace, read_jsonl
 from trueup.text.formats import load
 from trueup.text.views import view
 from trueup.text.writers import WRITERS, write_folder
-from trueup.wiring import put_records
 
 # Any text that UTF-8 holds: with line ends of every kind, zero bytes, directions, formulas.
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
