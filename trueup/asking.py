@@ -184,7 +184,8 @@ def quality(ws: Workspace, collection: str, *, seed: int = 0) -> dict[str, Any]:
     run = Run.start(ws, "quality", {"collection": found.id, "name": found.name}, {}, seed=seed)
     with run:
         value = figures.compute(ws, found.id, seed=seed)
-        figures.keep(ws, found.id, value, time.time())
+        figures.keep(ws, found.id, value, now := time.time())
+        adjudication.keep_differing(ws, found.id, value["n"], now)
         run.finish({"n": value["n"], "agreement": value["agreement"], "warnings": value["warnings"]})
     stored = figures.summary(ws, found.id, time.time())
     assert stored is not None
@@ -200,14 +201,16 @@ def freeze(
     heldout: float | None = None,
     heldout_judges: Sequence[str] = (),
     judges: Sequence[str] = (),
+    assisted: freezing.Assisted = "",
     seed: int = 0,
     name: str = "",
 ) -> freezing.Frozen:
     """What people said as an artifact to train on. `heldout` None keeps the split of the collection, `judges` takes
-    the votes of these people alone, and those of `heldout_judges` only ever evaluate."""
+    the votes of these people alone, those of `heldout_judges` only ever evaluate, and `assisted` takes the votes given
+    with help ("only") or "without"."""
     if heldout is not None and not 0 <= heldout < 1:
         raise ConfigError(f"heldout is {heldout:g}", "give a share from 0 to below 1")
-    choice = freezing.Choice(kind, rule, heldout, tuple(heldout_judges), seed, tuple(judges))
+    choice = freezing.Choice(kind, rule, heldout, tuple(heldout_judges), seed, tuple(judges), assisted)
     frozen = freezing.freeze(ws, collection, choice, name=name)
     about = queue.collection(ws.database, collection).id
     audit.note(ws.database, time.time(), "", "froze", about, artifact=frozen.artifact.id, kind=kind, rule=rule)

@@ -15,6 +15,7 @@ from .errors import ConfigError, DataError, NotFoundError
 from .feedback.collect import Collected, Filling, check_question, collect, first_prompts
 from .feedback.golds import agreed_golds, read_golds
 from .inputs import PROMPTS, Ref, find_input, find_inputs, note_inputs
+from .planning import check_run
 from .runs import Run
 from .store import Artifact, Workspace
 from .store.items import NewItem
@@ -48,7 +49,7 @@ def collect_for(
     sets = list(completions)
     if candidates.prompts is not None:
         prompts, drawn = _drawn(ws, candidates.prompts, filling)
-        sets = [_sampled(ws, model, prompts, candidates, filling.seed, i) for i, model in enumerate(candidates.models)]
+        sets = [sampled(ws, model, prompts, candidates, filling.seed, i) for i, model in enumerate(candidates.models)]
         filling = replace(filling, limit=0, drawn=drawn)
     return collect(ws, name, config, sets, now=time.time(), guideline=guideline, golds=checks, filling=filling)
 
@@ -92,15 +93,18 @@ def _drawn(ws: Workspace, prompts: Ref, filling: Filling) -> tuple[Artifact, flo
     return made, len(rows) / len(everything)
 
 
-def _sampled(ws: Workspace, model: Ref, prompts: Artifact, candidates: Candidates, seed: int, number: int) -> Artifact:
+def sampled(ws: Workspace, model: Ref, prompts: Artifact, candidates: Candidates, seed: int, number: int) -> Artifact:
     """A completion set by one model; the one that an earlier call made, if it is the same."""
-    flags = {"per_prompt": candidates.per_prompt, "sampling": dict(candidates.sampling), "run": {"seed": seed + number}}
+    flags = {"per_prompt": candidates.per_prompt, "run": {"seed": seed + number}}
+    flags |= {"sampling": dict(candidates.sampling)} if candidates.sampling else {}
     config = configs.load("sample", flags=configs.flat(flags))
     assert isinstance(config, SampleConfig)
-    inputs = note_inputs(ws, find_inputs(ws, "sample", {"model": model, "prompts": prompts}, config))
+    found = find_inputs(ws, "sample", {"model": model, "prompts": prompts}, config)
+    inputs = note_inputs(ws, found)
     settings = config.model_dump(mode="json")
     ids = {role: artifact.id for role, artifact in inputs.items()}
     for row in ws.run_rows():
         if (row.stage, row.status, dict(row.inputs), dict(row.config)) == ("sample", "done", ids, settings):
             return ws.get(row.outputs["completions"])
+    check_run(ws, "sample", found, config)
     return wiring.execute(Run.start(ws, "sample", settings, inputs, seed=config.run.seed), config)

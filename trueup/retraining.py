@@ -21,6 +21,7 @@ from .evals.reward import as_completions
 from .feedback.freeze import Choice, freeze
 from .feedback.relabel import VOTES, Votes, compared, parts, points
 from .inputs import Ref, chain, find_inputs, note_inputs
+from .planning import check_run
 from .records import Judgement
 from .runs import Run
 from .store import Artifact, RunRow, Workspace, audit, people, queue
@@ -170,7 +171,9 @@ def _settings(row: RunRow, steps: int, alone: Sequence[Judgement]) -> RewardConf
 def _trained(ws: Workspace, row: RunRow, config: RewardConfig, data: Artifact) -> Artifact:
     refs: dict[str, Ref] = {**row.inputs, "data": data}
     check(config)
-    inputs = note_inputs(ws, find_inputs(ws, "reward", refs, config))
+    found = find_inputs(ws, "reward", refs, config)
+    check_run(ws, "reward", found, config)
+    inputs = note_inputs(ws, found)
     run = Run.start(ws, "reward", config.model_dump(mode="json"), inputs, seed=config.run.seed)
     return wiring.execute(run, config)
 

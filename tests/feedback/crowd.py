@@ -101,7 +101,8 @@ def _open(
     models: bool = False,
     **settings: Any,
 ) -> Crowd:
-    config = CollectionConfig(overlap=overlap, calibration_share=0.0, gold_every=5 if golds else 0, **settings)
+    settings = {"gold_every": 5 if golds else 0, **settings}
+    config = CollectionConfig(overlap=overlap, calibration_share=0.0, **settings)
     clock = Clock()
     asked = prompts(items + golds)
     with workspace.staging() as folder:

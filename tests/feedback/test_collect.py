@@ -9,7 +9,7 @@ import pytest
 
 from trueup import api
 from trueup.config import load
-from trueup.errors import ConfigError, DataError, TrueupError, WorkspaceError
+from trueup.errors import ConfigError, DataError, RunError, TrueupError, WorkspaceError
 from trueup.feedback import relabel
 from trueup.feedback.collect import Filling, collect, merged
 from trueup.feedback.desk import Desk
@@ -423,6 +423,19 @@ def test_collect_samples_each_model_once_and_takes_it_again(workspace, checkpoin
     monkeypatch.setattr(wiring, "execute", None)
     assert api.collect(workspace, "c", **made, calibration_share=0.0, overlap=2).added == 0
     assert api.status(workspace, "c").needed == 2 * len(items)
+
+
+def test_what_cannot_be_sampled_is_refused_before_a_run_is_recorded(workspace, checkpoint, monkeypatch):
+    from small import add_small_data
+
+    def no_device(settings):
+        raise RunError("there is no such device")
+
+    add_small_data(workspace, workspace.path, prompts=4)
+    monkeypatch.setattr("trueup.models.device.place", no_device)
+    with pytest.raises(RunError, match="no such device"):
+        api.collect(workspace, "c", prompts="prompts", models=[str(checkpoint("Llama"))], per_prompt=2)
+    assert list(workspace.run_rows()) == []
 
 
 def test_collect_says_where_completions_may_come_from(workspace, candidates):

@@ -592,3 +592,41 @@ def test_the_other_tasks_go_the_same_way(make, person, task):
     better = view.completions[1]
     assert task == "edit" or said.ranks[said.completions.index(better)] == 1
     assert task != "edit" or (said.completions, said.ranks) == ((better, "all anew"), (2, 1))
+
+
+# Two tabs of one person
+
+
+def test_the_second_answer_of_another_tab_is_kept_as_a_draft_and_supersedes_nothing(make, person):
+    desk = make()
+    view = desk.next(person)
+    assert view.revises == ""
+    first = desk.answer(person, view.assignment, "tab 1", {"choice": 1}, "")
+    second = desk.answer(person, view.assignment, "tab 2", {"choice": -2, "rationale": "worth keeping"}, "")
+    assert (second.judgement, second.elsewhere, second.again) == (first.judgement, True, False)
+    assert len(list(queue.every_judgement(desk.db, desk.id))) == 1
+    changed = desk.revise(person, view.assignment)
+    assert (changed.draft["rationale"], changed.revises) == ("worth keeping", first.judgement)
+    third = desk.answer(person, view.assignment, "tab 2b", {"choice": 2}, changed.revises)
+    assert not third.elsewhere and third.judgement != first.judgement
+    stale = desk.answer(person, view.assignment, "tab 1b", {"choice": 0}, first.judgement)
+    assert (stale.elsewhere, stale.judgement) == (True, third.judgement), "both tabs were changing it"
+
+
+def test_tabs_that_share_a_draft_share_its_key_and_still_lose_nothing(make, person):
+    desk = make()
+    view = desk.next(person)
+    first = desk.answer(person, view.assignment, "shared", {"choice": 1}, "")
+    again = desk.answer(person, view.assignment, "shared", {"choice": 1}, "")
+    assert (again.judgement, again.again, again.elsewhere) == (first.judgement, True, False), "the answer got lost"
+    other = desk.answer(person, view.assignment, "shared", {"choice": 3}, "")
+    assert (other.judgement, other.again, other.elsewhere) == (first.judgement, False, True)
+    assert queue.assignment(desk.db, view.assignment, person).draft == {"choice": 3}
+
+
+def test_a_second_tab_on_the_qualification_learns_nothing_and_changes_nothing(make, person):
+    desk = make("qualification=1", qualification=1)
+    view = desk.next(person)
+    desk.answer(person, view.assignment, "tab 1", worst(view), "")
+    receipt = desk.answer(person, view.assignment, "tab 2", best(view), "")
+    assert receipt.elsewhere and receipt.gold_feedback == "" and desk.next(person) is None

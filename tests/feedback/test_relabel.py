@@ -10,7 +10,7 @@ from small import add_small_data
 
 from trueup import api, loading, retraining
 from trueup.cli.main import run
-from trueup.errors import ConfigError, DataError, NotFoundError, TrueupError
+from trueup.errors import ConfigError, DataError, NotFoundError, RunError, TrueupError
 from trueup.feedback import relabel
 from trueup.feedback.desk import Desk
 from trueup.feedback.relabel import ENOUGH, FEWEST, compared, parts, points
@@ -194,6 +194,17 @@ def test_whose_votes_is_said_in_text_and_json_and_noted(workspace, judged, capsy
     assert workspace.get(said["details"]["frozen"]).meta["judges"] == [bea.judge]
     assert run([*command, "--judge", "human:nobody"]) == 1
     assert "'human:nobody' has judged nothing in this collection" in capsys.readouterr().err
+
+
+def test_what_cannot_be_trained_is_refused_before_a_run_is_recorded(workspace, judged, monkeypatch):
+    def full(path, needed):
+        raise RunError("too little space")
+
+    before = list(workspace.run_rows())
+    monkeypatch.setattr("trueup.runs.run.check_space", full)
+    with pytest.raises(RunError, match="too little space"):
+        api.retrain(workspace, relabel.COLLECTION, votes="only-mine", steps=1)
+    assert list(workspace.run_rows()) == before
 
 
 def test_me_is_somebody_only_where_somebody_owns_the_workspace(workspace):

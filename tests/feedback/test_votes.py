@@ -11,7 +11,7 @@ import pytest
 from crowd import open_collection, reader, worth
 
 from trueup import api, asking
-from trueup.errors import ConfigError, DataError
+from trueup.errors import ConfigError, DataError, TrueupError
 from trueup.feedback import adjudicate, votes
 from trueup.feedback.freeze import Choice, freeze
 from trueup.store import RunRow, Workspace, audit, people, queue, read_jsonl, schema
@@ -275,3 +275,14 @@ def test_nothing_said_is_nothing_to_freeze(tmp_path):
         open_collection(workspace, items=1)
         with pytest.raises(DataError, match="nobody has judged yet"):
             freeze(workspace, "votes", Choice("votes"))
+
+
+def test_a_set_of_votes_is_shown_without_what_it_does_not_say(told):
+    crowd, _, frozen, rows, _ = told
+    shown = api.show_data(crowd.workspace, frozen.artifact, rows=2)
+    assert (shown["kind"], shown["rows"], len(shown["shown"])) == ("votes", len(rows), 2)
+    for row, whole in zip(shown["shown"], rows, strict=False):
+        assert row == {name: value for name, value in whole.items() if value not in (None, "", [], {})}
+    assert json.loads(shown["text"].partition("\n}\n")[0] + "}") == shown["shown"][0]
+    with pytest.raises(TrueupError, match="no model is trained on these"):
+        api.show_data(crowd.workspace, frozen.artifact, model="policy")

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from trueup.records import Judgement, Prompt
 from trueup.store import Workspace, queue, schema
+from trueup.store.categories import categories
 from trueup.store.queue import Assignment, Item, NewItem, Submitted
 
 LEASE = 60.0
 
 
-def new_items(ws: Workspace, n: int, *, first: int = 0, k: int = 2, **fields: Any) -> list[NewItem]:
+def new_items(
+    ws: Workspace, n: int, *, first: int = 0, k: int = 2, tags: Sequence[Any] = (None,), **fields: Any
+) -> list[NewItem]:
+    """`tags`: the categories of the prompts, in turn."""
     completions = ws.put("completions", {"rows": b"some"}).id
     texts = tuple(f"answer {i}" for i in range(k))
-    prompts = [Prompt.user(f"question {i}") for i in range(first, first + n)]
+    about = [{"category": tag} if (tag := tags[i % len(tags)]) else {} for i in range(n)]
+    prompts = [Prompt.user(f"question {first + i}", **about[i]) for i in range(n)]
     return [NewItem(prompt, texts, completions, (True,) * k, **fields) for prompt in prompts]
 
 
@@ -70,6 +76,13 @@ def check_counts(ws: Workspace, collection: str) -> None:
     assert whole.size == len(ordinary)
     assert whole.wanted == sum(max(0, i.overlap - i.done) for i in ordinary if i.state != "quarantined")
     assert whole.wanted == queue.counts(ws.database, collection)["needed"]
+    by_category: dict[str, list[Any]] = {each.category: [] for each in items if each.category}
+    for each in ordinary:
+        by_category.get(each.category, []).append(each)
+    assert {each.key: (each.size, each.wanted) for each in categories(ws.database, [collection])} == {
+        key: (len(mine), sum(max(0, i.overlap - i.done) for i in mine if i.state != "quarantined"))
+        for key, mine in by_category.items()
+    }
     judged = Counter((each.person, role[each.item]) for each in given if each.judgement and each.round == 0)
     assert {(each.person, each.role): each.done for each in stand if each.done} == dict(judged)
     turns = [each.turn for each in items if each.turn is not None]

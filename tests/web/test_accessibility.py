@@ -28,6 +28,7 @@ FITTING = (HERE / "fitting.js").read_text()
 SENTENCE = "The committee met on Tuesday to consider whether the bridge should be closed to lorries. "
 TITLED = f"# A heading\n\n### Another\n\n{SENTENCE}\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```\nx = 1\n```\n\n> said"
 AXES = [{"name": "helpfulness", "question": "Does it do what was asked?", "anchors": {1: "useless", 7: "perfect"}}]
+HELP = ({"helper": "helper A", "kind": "critique", "text": TITLED, "places": [SENTENCE, "Fine."]},)
 TASKS: dict[str, dict[str, Any]] = {
     "pair": {"task": "pair", "texts": [(TITLED, SENTENCE * 40)], "criteria": ("true", "short")},
     "ranking": {"task": "ranking", "texts": [tuple(f"{i}: {SENTENCE * (1 + i % 4)}" for i in range(9))]},
@@ -35,6 +36,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "thumbs": {"task": "thumbs", "texts": [("Short.", SENTENCE)], "rationale": "required"},
     "edit": {"task": "edit", "texts": [(SENTENCE, "Short.")]},
     "covered": {"task": "pair", "texts": [("A grim tale.", "Short.")], "sensitive": ("grim",)},
+    "helped": {"task": "pair", "texts": [("Long.", "Short.")], "columns": {"help": HELP}, "help_share": 1.0},
 }
 SIZES: dict[str, dict[str, Any]] = {
     "phone": {"width": 390, "height": 844},

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sites import Client, Site, new_collection, new_items, playwright
 
+from trueup import asking
 from trueup.feedback import adjudicate
 from trueup.feedback.freeze import Choice, freeze
 from trueup.records import Judgement, Prompt
@@ -226,6 +227,30 @@ def test_what_takes_long_to_read_is_kept_for_a_while_but_decisions_show_at_once(
     assert "To decide: 1" in page and first.id not in page
     queue.quarantine(disputes.db, items(disputes)[1].id, "skipped", 0.0)
     assert sections(client.get(path).text) == {}, "set aside a moment ago"
+
+
+def test_of_very_many_judgements_the_page_opens_from_what_quality_kept(disputes, monkeypatch):
+    client, path = manager(disputes), f"/c/{disputes.collection}/disputed"
+    looked = client.get(path).text
+    asking.quality(disputes.workspace, disputes.collection)
+    assert adjudicate.kept_differing(disputes.workspace, disputes.collection) is None, "few: the page looks for itself"
+    monkeypatch.setattr(adjudicate, "MANY", 5)
+    asking.quality(disputes.workspace, disputes.collection)
+    disputes.clock.offset = 620
+    monkeypatch.setattr(adjudicate.review, "differing", lambda *_: 1 / 0)
+    page = client.get(path).text
+    assert list(sections(page)) == list(sections(looked)) and "As it was 10 minutes ago" in page and ", of " not in page
+    decide(client, items(disputes)[0], "first")
+    assert "To decide: 1" in client.get(path).text
+    assert "As it was" not in client.get(f"{path}?decided=1").text
+
+
+def test_what_is_kept_is_what_people_disagree_on_most(disputes, monkeypatch):
+    monkeypatch.setattr(adjudicate, "MANY", 5)
+    monkeypatch.setattr(adjudicate, "MOST_KEPT", 1)
+    asking.quality(disputes.workspace, disputes.collection)
+    page = manager(disputes).get(f"/c/{disputes.collection}/disputed").text
+    assert list(sections(page)) == [items(disputes)[0].id] and "the 1 items that people disagree on most, of 2" in page
 
 
 def test_only_this_collections_decisions_count(disputes):

@@ -45,7 +45,8 @@ def test_a_program_gets_what_its_token_is_for(site_of_app, owner, judged):
     answer = ask(site_of_app, status, f"/api/status/{site_of_app.collection}")
     assert answer.json()["judgements"] == 1 and answer.json()["people"][0]["judge"] == judged.judge
     assert judged.name not in answer.text and judged.id not in answer.text
-    assert ask(site_of_app, status, "/api/export/titles").status_code == 401
+    refused = ask(site_of_app, status, "/api/export/titles")
+    assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
     assert ask(site_of_app, export, "/api/status/titles").status_code == 401
 
 
@@ -146,7 +147,9 @@ def test_a_program_that_asks_too_often_waits(serve_app):
     site = serve_app(Limits(look=Limit(2, 60), sign_in_address=Limit(4, 60), export=Limit(1, 60)))
     olga, otto = (site.person(name, "owner") for name in ("Olga", "Otto"))
     one, two = (people.new_token(site.db, each.id, "status", time.time(), 3600) for each in (olga, otto))
-    assert [ask(site, one, "/api/status/titles").status_code for _ in range(3)] == [200, 200, 429]
+    answers = [ask(site, one, "/api/status/titles") for _ in range(3)]
+    assert [each.status_code for each in answers] == [200, 200, 429]
+    assert 0 < int(answers[-1].headers["retry-after"]) <= 3600 and "retry-after" not in answers[0].headers
     assert ask(site, two, "/api/status/titles").status_code == 200
     assert [ask(site, "guess", "/api/status/titles").status_code for _ in range(5)] == [401] * 4 + [429]
     export = people.new_token(site.db, otto.id, "export", time.time(), 3600)

@@ -156,6 +156,7 @@ CASES = {
     "GET /account/demographics": Case(SIGNED),
     "POST /account/demographics": Case(SIGNED, NO_ANSWERS),
     "POST /account/demographics/forget": Case(SIGNED),
+    "POST /account/categories": Case(JUDGES, {"listed": "[]"}),
 }
 OBJECTS = ("{collection}", "{assignment}", "{item}", "{person}", "{invite}", "{token_id}")
 
@@ -336,7 +337,7 @@ def test_no_answer_of_the_server_names_a_model_or_a_gold(site_of_app):
         assert set(view) == {
             *("assignment", "kind", "question", "criteria", "axes", "ties", "both_bad", "strength", "rationale"),
             *("prompt", "completions", "covered", "skippable", "flags", "guideline", "draft", "warning", "mine"),
-            "rendered",
+            *("help", "help_open", "revises", "rendered"),
         }
         texts.append(client.json(f"/a/{view['assignment']}/answer", key=str(turn), answer={"choice": 1}).text)
     texts += [client.get(f"/c/{collection}/mine").text, client.json(f"/c/{collection}/undo").text]

@@ -11,10 +11,11 @@ import click
 
 from ..config import CollectionConfig, WinrateConfig
 from .command import Group, Result, workspace
+from .help import help_judges
 from .quality import ASKING
 from .settings import stage_settings
 from .team import TEAM, read_text
-from .text import artifact_data, artifact_line, named, table
+from .text import artifact_data, artifact_line, counted, named, table
 from .tokens import token
 
 if TYPE_CHECKING:
@@ -229,6 +230,7 @@ def _status_text(found: Status) -> str:
     ]
     if found.warning:
         parts.append(f"warning: {found.warning}")
+    parts += [f"no one takes category {name}: {counted(n, 'item')}" for name, n in found.nobody_takes.items()]
     if found.leaks:
         parts.append(
             f"{found.leaks} items have a completion that names a model or its maker: look at them (see --json)"
@@ -269,7 +271,7 @@ def simulate(completions: str, seed: int, pairs_per_prompt: int, heldout: float,
         return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
 
 
-for command in (*ASKING, *TEAM, token):
+for command in (*ASKING, help_judges, *TEAM, token):
     feedback.add_command(command)
 
 

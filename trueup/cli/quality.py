@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -177,10 +177,15 @@ def choose(
 @click.option("--heldout-judge", "heldout_judges", multiple=True, metavar="JUDGE", help="Somebody only to evaluate by.")
 @click.option("--judge", "judges", multiple=True, metavar="JUDGE", help="Only this person's votes; may be repeated.")
 @click.option(
+    "--assisted",
+    type=click.Choice(["only", "without"]),
+    help="Only votes of people who were shown what helpers say, or only the others.",
+)
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which prompts those are."
 )
 @click.option("--name", default="", help="A name for the artifact, to use in place of its id.")
-def freeze(collection: str, name: str, **settings: Any) -> Result:
+def freeze(collection: str, name: str, assisted: Literal["only", "without"] | None, **settings: Any) -> Result:
     """Make a set of what people said so far: to train on, or, as votes, to have all of it. It never changes.
 
     The same votes give the same artifact. `trueup data export` writes it to a file.
@@ -188,7 +193,7 @@ def freeze(collection: str, name: str, **settings: Any) -> Result:
     from .. import asking
 
     with workspace() as ws:
-        found = asking.freeze(ws, collection, name=name, **settings)
+        found = asking.freeze(ws, collection, name=name, assisted=assisted or "", **settings)
     lines = [
         f"{artifact_line(found.artifact, name)}: {counted(found.rows, 'row')} of {counted(found.votes, 'vote')} "
         f"by {counted(found.people, 'judge')}",
@@ -299,6 +304,8 @@ def _planned(found: Mapping[str, Any]) -> str:
 
 def _quality_text(found: Mapping[str, Any]) -> str:
     """Figures that were stored by an earlier version lack what is newer: such tables are left out."""
+    from ..reports.assistance import assistance_lines
+
     value = found["value"]
     counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in value["counts"].items() if count)
     lines = [f"{value['n']:,} judgements ({counts}), measured on {printable(value['measured_on'])}"]
@@ -314,6 +321,8 @@ def _quality_text(found: Mapping[str, Any]) -> str:
         lines += ["", table(["judgements, in time", "nobody clearly better", "95% interval", "items"], tenths)]
     if value.get("leaderboard"):
         lines += ["", *_leaderboard_lines(value["leaderboard"])]
+    if value.get("assistance"):
+        lines += ["", *map(printable, assistance_lines(value["assistance"]))]
     lines += ["", *_people_lines(value["judges"])]
     warnings = value["warnings"]
     lines += ["", *(f"warning: {warning}" for warning in warnings[:SHOWN_WARNINGS])] if warnings else []

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from ..errors import ConfigError, DataError, NotFoundError, nearest
 from ..records import Judgement
-from ..store import Workspace, audit, judgements, queue, review
+from ..store import Workspace, audit, figures, judgements, queue, review
 
 Verdict = Literal["accept", "requeue", "ambiguous"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -33,6 +33,9 @@ CAUSES = (
     "a matter of taste",
 )
 LONGEST_CAUSE = 500
+KIND = "differing"  # the name under which what people disagree on is kept in the store
+MANY = 100_000  # judgements; where there are no more, a page looks for itself
+MOST_KEPT = 10_000  # items
 Places = tuple[int, ...]
 
 
@@ -108,6 +111,33 @@ def cases(workspace: Workspace, collection: str, ids: Sequence[str]) -> list[Dis
         for i in ids
         if i in items
     ]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What people disagreed on when it was last looked for: the items that they did so most, of `total`."""
+
+    items: tuple[review.Differing, ...]
+    total: int
+    made: float
+
+
+def keep_differing(workspace: Workspace, collection: str, n: int, now: float) -> None:
+    """Of many judgements (`n`) this takes seconds, so it is done with the figures of quality and not for a page."""
+    if n <= MANY:
+        return
+    found = {each.item: each for each in review.differing(workspace.database, collection)}
+    ids = _most_disputed(list(found.values()), 1.0)
+    value = {"items": [[i, list(found[i].places)] for i in ids[:MOST_KEPT]], "total": len(ids)}
+    figures.keep(workspace.database, collection, KIND, value, n, now)
+
+
+def kept_differing(workspace: Workspace, collection: str) -> Kept | None:
+    stored = figures.latest(workspace.database, collection, KIND)
+    if stored is None:
+        return None
+    items = tuple(review.Differing(item, tuple(places)) for item, places in stored["value"]["items"])
+    return Kept(items, stored["value"]["total"], stored["made"])
 
 
 def disputed(workspace: Workspace, collection: str, *, below: float = 1.0, limit: int = 20) -> list[Disputed]:

@@ -26,7 +26,7 @@ LONGEST_TEXT = 200_000  # characters of a rewritten completion
 LONGEST_NOTE = 20_000  # of a rationale
 LONGEST_MS = 10**12  # of a time; what is longer is no time, and may be no float
 MOST_CHIPS = 20
-SHARED_FIELDS = ("rationale", "flags", "active_ms", "opened_ms", "client")
+SHARED_FIELDS = ("rationale", "flags", "active_ms", "opened_ms", "client", "help_opened")
 FIELDS: dict[TaskKind, tuple[str, ...]] = {
     "pair": ("choice",),
     "ranking": ("ranks", "order_changed", "confirmed"),
@@ -204,6 +204,8 @@ def _check_shared(payload: Mapping[str, Any]) -> None:
     for name in ("active_ms", "opened_ms"):
         if not _is_whole(payload.get(name, 0)) or not 0 <= payload.get(name, 0) <= LONGEST_MS:
             raise _wrong(name, "must be a whole number of milliseconds, at least 0")
+    if not isinstance(payload.get("help_opened", False), bool):
+        raise _wrong("help_opened", "must be true or false")
     for name, longest in (("rationale", LONGEST_NOTE), ("client", 200)):
         value = payload.get(name, "")
         if not isinstance(value, str):

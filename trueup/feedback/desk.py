@@ -7,6 +7,7 @@ in the order in which this person sees them, and the question. Models, scores, r
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 from ..config import CollectionConfig
 from ..errors import DataError, NotFoundError
 from ..records import Judgement
-from ..store import Workspace, queue
+from ..store import Workspace, categories, queue
 from ..store import people as people_store
+from ..store.categories import category_of
 from ..store.collections import plain_text
 from ..store.items import Item, Role
 from ..store.queue import Assignment
 from .answers import FLAGS, Answer, agreement, read_answer, to_judgement
+from .helping import helpers_for, noted, shown_help
 from .order import display_order
 from .schedule import Schedule
 from .welfare import covered
@@ -46,11 +49,14 @@ class View:
     rationale: str
     prompt: tuple[dict[str, str], ...]  # {role, content}; without the content where it is covered
     completions: tuple[str, ...]  # in the order of display; empty where covered
-    covered: tuple[bool, ...]  # of the prompt, then of each completion: not sent before the person asks for it
+    help: tuple[dict[str, Any], ...]  # {helper, kind, text, places} of each output; texts are empty where covered
+    help_open: bool
+    covered: tuple[bool, ...]  # of prompt, completions and, if any, help: not sent before the person asks for it
     skippable: bool  # the qualification is not
     flags: tuple[str, ...]
     guideline: dict[str, Any]  # {id, number, seen}: unless seen, it has to be read before the answer counts
     draft: dict[str, Any] | None
+    revises: str  # their own judgement that stands, where they change it
     warning: str
     mine: dict[str, int]  # {done, left}
 
@@ -60,7 +66,8 @@ class View:
 
 @dataclass(frozen=True)
 class Receipt:
-    """`gold_feedback` is the solution of a qualification item, in words; empty for everything else."""
+    """`gold_feedback` is the solution of a qualification item, in words; empty for everything else. `elsewhere`: they
+    had answered it in another tab, which stands, and this answer is kept as a draft."""
 
     judgement: str
     surplus: bool
@@ -68,6 +75,7 @@ class Receipt:
     gold_feedback: str
     done_today: int
     left: int
+    elsewhere: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -80,6 +88,7 @@ class Past:
     assignment: str
     prompt: tuple[dict[str, str], ...]  # {role, content} of each message; none while it is covered
     completions: tuple[str, ...]  # in the order of display; none while it is covered
+    helped: tuple[str, ...]  # the helpers whose outputs stood beside it
     covered: bool  # something of it may be upsetting, and they have not asked to see it again
     answer: dict[str, Any]  # as they gave it, by places on the screen; without a text they wrote while it is covered
     submitted: float
@@ -88,7 +97,8 @@ class Past:
 
 @dataclass(frozen=True)
 class Progress:
-    """`waiting` says why there is nothing to do, if somebody could know: "closed", "daily limit", "qualification"."""
+    """`waiting` says why there is nothing to do, if somebody could know: "closed", "daily limit", "qualification", or
+    "categories": what is left is of those that they chose not to be given."""
 
     done: int
     left: int
@@ -110,7 +120,7 @@ class Desk:
         self._numbers: dict[str, int] = {}  # person -> place among the people
         self._guidelines: dict[str, tuple[int, bool]] = {}  # version -> its number, whether it says anything
         self._qualified: set[str] = set()
-        self._checks: dict[Role, int] | None = None
+        self._checks: dict[Role, Counter[str]] | None = None  # by category
 
     # What is handed out
 
@@ -133,6 +143,7 @@ class Desk:
                 order=order,
                 role=turn.role,
                 repeat=turn.repeat,
+                helped=lambda item, person: helpers_for(item, person, self.config),
             )
             if found is not None:
                 return self._view(found, schedule)
@@ -144,18 +155,23 @@ class Desk:
 
     def uncover(self, person: str, assignment: str, part: int) -> tuple[dict[str, str], ...]:
         """What stands under a cover, once it is asked for: part 0 is the prompt, then the completions as they are
-        shown. As messages, which a completion has one of."""
+        shown, then all that helpers say. As messages, which a completion has one of."""
         mine = self._mine(assignment, person)
         if part == 0:
             return _messages(mine.item)
+        if part == len(mine.order) + 1 and mine.helped:
+            help = shown_help(mine.item, mine.helped, mine.order)
+            return tuple({"role": "assistant", "content": text} for text in _texts_of(help))
         if not 0 < part <= len(mine.order):
             raise NotFoundError(f"this item has no text {part}", "reload the page")
         return ({"role": "assistant", "content": mine.item.texts[mine.order[part - 1]]},)
 
     def undo(self, person: str) -> View | None:
-        """Take the latest answer back, one further back each time; None when there is none."""
+        """Take the latest answer back, one further back each time; None when there is none. What they refuse by now
+        is passed by: they may still change it, where they ask for that very one."""
+        refused = categories.refused_in(self.db, self.id, person)
         for past in queue.own_work(self.db, self.id, person, MOST_UNDONE):
-            if past.state == "done":
+            if past.state == "done" and category_of(past.item.prompt) not in refused:
                 return self.revise(person, past.id)
         return None
 
@@ -167,34 +183,40 @@ class Desk:
 
     # What comes back
 
-    def answer(self, person: str, assignment: str, key: str, payload: Mapping[str, Any]) -> Receipt:
-        """Store an answer. `key` is the browser's own for this answer: sent twice, it is stored once."""
-        return self._answer(person, assignment, key, payload)[0]
+    def answer(
+        self, person: str, assignment: str, key: str, payload: Mapping[str, Any], revises: str | None = None
+    ) -> Receipt:
+        """Store an answer. `key` is the browser's own for this answer: sent twice, it is stored once. `revises` is what
+        the view said: it tells who changes an answer from who gives one in two tabs."""
+        return self._answer(person, assignment, key, payload, revises)[0]
 
     def answer_and_next(
-        self, person: str, assignment: str, key: str, payload: Mapping[str, Any]
+        self, person: str, assignment: str, key: str, payload: Mapping[str, Any], revises: str | None = None
     ) -> tuple[Receipt, View | None]:
         """`answer`, then `next`, which both need to know how far the person is: it is read once for the two."""
-        receipt, schedule = self._answer(person, assignment, key, payload)
+        receipt, schedule = self._answer(person, assignment, key, payload, revises)
         return receipt, self._next(person, schedule)
 
-    def _answer(self, person: str, assignment: str, key: str, payload: Mapping[str, Any]) -> tuple[Receipt, Schedule]:
+    def _answer(
+        self, person: str, assignment: str, key: str, payload: Mapping[str, Any], revises: str | None
+    ) -> tuple[Receipt, Schedule]:
         mine = self._mine(assignment, person)
         retry = bool(mine.judgement) and self._is_retry(mine, key)
-        if mine.judgement and not retry:
+        if mine.judgement and not retry and revises in (None, mine.judgement):
             self._check_editable(mine)
         if not self._guideline(mine, person)["seen"]:
             raise DataError("the guideline has to be read first", "open it and confirm that you have read it")
         answer = read_answer(self.config, len(mine.item.texts), payload)
         record = to_judgement(answer, mine, self._judge(person), self.now())
-        record = replace(record, meta={**record.meta, "key": key})
+        record = replace(record, meta={**record.meta, "key": key, **noted(mine.item, mine.helped)})
         if not retry:
             self._check_limit(mine, payload)
             self._set_aside(mine.item, answer)
-        stored = queue.submit(self.db, assignment, person, key=key, record=record, now=self.now())
+        stored = queue.submit(self.db, assignment, person, key=key, record=record, now=self.now(), revises=revises)
         schedule = self._schedule(person)
-        feedback, today = _feedback(mine.item, record), schedule.standing.today
-        return Receipt(stored.judgement, stored.surplus, stored.again, feedback, today, schedule.left), schedule
+        feedback = "" if stored.elsewhere else _feedback(mine.item, record)
+        today = schedule.standing.today
+        return Receipt(**vars(stored), gold_feedback=feedback, done_today=today, left=schedule.left), schedule
 
     def draft(self, person: str, assignment: str, draft: Mapping[str, Any]) -> None:
         """Keep an unfinished answer, to come back as the `draft` of the view."""
@@ -231,7 +253,8 @@ class Desk:
         although it may be upsetting."""
         work = queue.own_work(self.db, self.id, person, limit, before)
         said = {j.id: j for j in self.workspace.judgements([each.judgement for each in work])}
-        return [self._past(each, said[each.judgement], each.id == uncovered) for each in work]
+        refused = categories.refused_in(self.db, self.id, person)
+        return [self._past(each, said[each.judgement], refused, each.id == uncovered) for each in work]
 
     def progress(self, person: str) -> Progress:
         schedule = self._schedule(person)
@@ -242,6 +265,8 @@ class Desk:
             waiting = "daily limit"
         elif not schedule.qualified and self._tried(schedule):
             waiting = "qualification"
+        elif schedule.standing.withheld or (schedule.standing.refused and not schedule.qualified):
+            waiting = "categories"
         return Progress(schedule.done, schedule.left, schedule.standing.today, self.config.per_day, waiting)
 
     # Inside
@@ -261,7 +286,8 @@ class Desk:
     def _view(self, mine: Assignment, schedule: Schedule) -> View:
         config, item = self.config, mine.item
         shown = tuple(item.texts[i] for i in mine.order)
-        hidden = covered(config.sensitive, item.prompt, shown)
+        hidden, help = covered(config.sensitive, item.prompt, shown), shown_help(item, mine.helped, mine.order)
+        upsetting = any(hidden) or any(covered(config.sensitive, item.prompt, _texts_of(help)))
         return View(
             assignment=mine.id,
             kind=config.task,
@@ -274,31 +300,37 @@ class Desk:
             rationale=config.rationale,
             prompt=tuple(each | {"content": ""} if hidden[0] else each for each in _messages(item)),
             completions=tuple("" if hides else text for text, hides in zip(shown, hidden[1:], strict=True)),
-            covered=hidden,
+            help=tuple(map(_emptied, help)) if upsetting else help,
+            help_open=config.help_open,
+            covered=(*hidden, upsetting) if help else hidden,
             skippable=item.role != "qualification",
             flags=FLAGS,
             guideline=self._guideline(mine, mine.person),
             draft=mine.draft,
+            revises=mine.judgement,
             warning=config.warning,
             mine={"done": schedule.done, "left": schedule.left},
         )
 
-    def _past(self, mine: Assignment, said: Judgement, asked: bool) -> Past:
+    def _past(self, mine: Assignment, said: Judgement, refused: frozenset[str], asked: bool) -> Past:
         assert mine.submitted is not None
         shown = tuple(mine.item.texts[i] for i in mine.order)
-        hidden = not asked and any(covered(self.config.sensitive, mine.item.prompt, shown))
+        upsetting = category_of(mine.item.prompt) in refused
+        hidden = not asked and (upsetting or any(covered(self.config.sensitive, mine.item.prompt, shown)))
         answer, editable = dict(said.meta["answer"]), self._why_fixed(mine) == ""
+        helped = mine.helped or ()
         if hidden:  # a text that they wrote is made from one that is covered
             answer.pop("text", None)
-            return Past(mine.id, (), (), True, answer, mine.submitted, editable)
-        return Past(mine.id, _messages(mine.item), shown, False, answer, mine.submitted, editable)
+            return Past(mine.id, (), (), helped, True, answer, mine.submitted, editable)
+        return Past(mine.id, _messages(mine.item), shown, helped, False, answer, mine.submitted, editable)
 
     def _schedule(self, person: str) -> Schedule:
         now = self.now()
         standing = queue.standing(self.db, self.id, person, since=now - now % DAY)
         qualified = self._is_qualified(person, standing.done.get("qualification", 0))
         who = f"{self.id} {person}"
-        found = Schedule(self.config, self.secret, who, self._count_checks(), standing, qualified)
+        checks = self._count_checks(standing.refused)
+        found = Schedule(self.config, self.secret, who, checks, standing, qualified)
         if not found.repeat_place:
             return found
         last = queue.own_work(self.db, self.id, person, 1)
@@ -317,8 +349,9 @@ class Desk:
 
     # Qualification and golds
 
-    def _count_checks(self) -> Mapping[Role, int]:
-        """Counted once in the life of a desk: checks are put in before the work begins."""
+    def _count_checks(self, refused: frozenset[str] = frozenset()) -> Mapping[Role, int]:
+        """Those of no category that is refused. Counted once in the life of a desk: checks are put in before the work
+        begins."""
         if self._checks is None:
             wanted: dict[Role, int] = {
                 "qualification": self.config.qualification,
@@ -326,13 +359,15 @@ class Desk:
                 "control": self.config.control_every,
             }
             self._checks = {role: self._count(role) for role, asked in wanted.items() if asked}
-        return self._checks
+        return {role: found.total() - sum(found[key] for key in refused) for role, found in self._checks.items()}
 
-    def _count(self, role: Role) -> int:
-        n, after = 0, -1
+    def _count(self, role: Role) -> Counter[str]:
+        found: Counter[str] = Counter()
+        after = -1
         while page := queue.items(self.db, self.id, after, role=role):
-            n, after = n + sum(item.state != "quarantined" for item in page), page[-1].position
-        return n
+            found.update(category_of(item.prompt) for item in page if item.state != "quarantined")
+            after = page[-1].position
+        return found
 
     def _is_qualified(self, person: str, tried: int) -> bool:
         """Whether enough of the latest answers to qualification items are right. More items are another try."""
@@ -401,6 +436,15 @@ class Desk:
 
 def _messages(item: Item) -> tuple[dict[str, str], ...]:
     return tuple({"role": message.role, "content": message.content} for message in item.prompt.messages)
+
+
+def _texts_of(help: tuple[dict[str, Any], ...]) -> tuple[str, ...]:
+    """One after another: of each output what it says of all, then of each completion."""
+    return tuple(text for each in help for text in (each["text"], *each["places"]))
+
+
+def _emptied(output: dict[str, Any]) -> dict[str, Any]:
+    return {**output, "text": "", "places": [""] * len(output["places"])}
 
 
 def _key(item: Item) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from .pooling import OF_THUMBS, RULES, THUMB, Rule
 from .splits import Split, group_of, known_sides, side_of
 
 Kind = Literal["preferences", "unpaired", "demonstrations", "votes"]
+Assisted = Literal["", "only", "without"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ROWS, VOTES = "rows.jsonl", "votes.jsonl"
 
@@ -35,7 +36,8 @@ ROWS, VOTES = "rows.jsonl", "votes.jsonl"
 @dataclass(frozen=True)
 class Choice:
     """How to freeze. `heldout` None keeps the split that the collection gave its prompts; another share may hold out
-    more of them, and never fewer. `judges` takes the votes of these people and of nobody else."""
+    more of them, and never fewer. `judges` takes the votes of these people and of nobody else, `assisted` only those
+    given with help, or without."""
 
     kind: Kind = "preferences"
     rule: Rule = "raw"
@@ -43,17 +45,20 @@ class Choice:
     heldout_judges: tuple[str, ...] = ()
     seed: int = 0
     judges: tuple[str, ...] = ()
+    assisted: Assisted = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"unknown kind '{self.kind}'{nearest(self.kind, KINDS)}", ", ".join(KINDS))
         if self.rule not in RULES:
             raise ConfigError(f"unknown rule '{self.rule}'{nearest(self.rule, RULES)}", ", ".join(RULES))
-        chosen = self.heldout is not None or self.heldout_judges or self.judges
+        if self.assisted not in get_args(Assisted):
+            raise ConfigError(f"assisted is '{self.assisted}'", "only, or without")
+        chosen = self.heldout is not None or self.heldout_judges or self.judges or self.assisted
         if self.kind == votes.KIND and (self.rule != "raw" or chosen):
             raise ConfigError(
                 "votes are all that was said by everybody: nothing is pooled, held out or chosen",
-                "leave out --rule, --heldout, --heldout-judge and --judge, or freeze them as preferences",
+                "leave out --rule, --heldout, --heldout-judge, --judge and --assisted, or freeze them as preferences",
             )
         if self.kind == "demonstrations" and self.rule != "raw":
             raise ConfigError("demonstrations are what people wrote: there is nothing to aggregate", "use rule 'raw'")
@@ -128,6 +133,8 @@ def why_out(vote: Judgement, about: Mapping[str, Any], note: Note, decision: Dec
     """Why a vote takes no part, or an empty text."""
     if choice.judges and vote.judge not in choice.judges:
         return "by somebody else"
+    if choice.assisted and bool(vote.meta.get("assisted")) != (choice.assisted == "only"):
+        return "given without help" if choice.assisted == "only" else "given with help"
     if about["role"] not in ORDINARY:
         return f"a check ({about['role']})"
     if about["round"] > 0:
@@ -153,9 +160,12 @@ def quarantined(note: Note) -> str:
 
 
 def _takes_decision(decision: Decision, choice: Choice) -> bool:
-    """An accepted answer stands for the votes, unless it is asked what certain people said, and it is not theirs."""
+    """An accepted answer stands for the votes, unless it is asked what certain people said, and it is not theirs. It is
+    neither with help nor without: it was made from votes of both."""
     said = decision.judgement
-    return said is not None and choice.kind == "preferences" and (not choice.judges or said.judge in choice.judges)
+    if said is None or choice.kind != "preferences" or choice.assisted:
+        return False
+    return not choice.judges or said.judge in choice.judges
 
 
 def _no_use(vote: Judgement, kind: Kind) -> str:
@@ -216,6 +226,7 @@ def _write(
             "left_out": dict(sorted((why, count) for why, count in left_out.items() if why)),
         }
         meta |= {"judges": sorted(choice.judges)} if choice.judges else {}
+        meta |= {"assisted": choice.assisted} if choice.assisted else {}
         parents = _parents({notes[item].completions for item in spool.items})
         artifact = workspace.put(choice.kind, folder, parents=parents, meta=meta, name=name)
     return Frozen(artifact, splits.total(), len(spool), len(spool.kept), dict(splits), +left_out)

@@ -24,6 +24,7 @@ from ..store import Workspace, figures, queue
 from ..store import people as people_store
 from .adjudicate import every_item
 from .answers import FLAGS
+from .assistance import HelpedGolds
 from .leaderboard import Entries, ratings
 from .tally import MOST, NONE, PAIR, ROLES, THUMBS, Tally, said, tally_of
 
@@ -43,10 +44,11 @@ def compute(workspace: Workspace, collection: str, *, seed: int = 0) -> dict[str
     """Every figure of a collection, from its judgements as they stand. Streams them: texts are not kept."""
     found = queue.collection(workspace.database, collection)
     keys: dict[str, Sequence[int]] = {}
-    entries, quarantined = Entries(), set()
+    entries, golds, quarantined = Entries(), HelpedGolds(), set()
     for item in every_item(workspace, found.id):
         keys[item.id] = (item.key or {}).get("ranks", ())
         entries.add(item)
+        golds.add(item)
         if item.state == "quarantined":
             quarantined.add(item.id)
     tally = tally_of(queue.current_judgements(workspace.database, found.id), keys, quarantined)
@@ -56,7 +58,9 @@ def compute(workspace: Workspace, collection: str, *, seed: int = 0) -> dict[str
     versions = {version: numbers.get(name, 0) for name, version in tally.guidelines.items()}
     names = {artifact: name for name, artifact in workspace.names().items()}
     figures_of_all = describe(tally, versions, skips=_skips(workspace, found.id), seed=seed)
-    return figures_of_all | {"leaderboard": ratings(tally, entries, _shared(tally), names, seed)}
+    board = ratings(tally, entries, _shared(tally), names, seed)
+    assistance = golds.figures(queue.current_judgements(workspace.database, found.id), seed=seed)
+    return figures_of_all | {"leaderboard": board, "assistance": assistance}
 
 
 def _skips(workspace: Workspace, collection: str) -> dict[str, int]:

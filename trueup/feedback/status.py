@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
 from ..config import CollectionConfig
-from ..store import Workspace, queue, review
+from ..store import Workspace, categories, queue, review
 from ..store import people as people_store
+from ..store.people import MIN_CELL
 from .golds import too_few
 
 RECENT = 20  # judgements of a person that their pace is taken from
@@ -47,6 +49,8 @@ class Status:
     assumption: str
     leaks: int  # items with a completion that names its writer
     warning: str = ""  # what the settings of the collection will not do
+    nobody_takes: Mapping[str, int] = field(default_factory=dict)  # category -> items: all who work here refuse it
+    opted_out: Mapping[str, int] = field(default_factory=dict)  # category -> people, where these are not too few to say
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,6 +66,7 @@ def status(workspace: Workspace, collection: str, now: float, *, leaks: bool = T
     pace = median(paces) if paces else None
     hours, assumption = _time_left(counts["needed"], pace, counts["working"])
     versions = queue.guidelines(db, found.id)
+    refused = _refused(workspace, found.id, counts["people"])
     return Status(
         id=found.id,
         name=found.name,
@@ -78,6 +83,8 @@ def status(workspace: Workspace, collection: str, now: float, *, leaks: bool = T
         assumption=assumption,
         leaks=review.count_noted(db, found.id, LEAKS) if leaks else 0,
         warning=too_few(CollectionConfig.model_validate(dict(found.config))),
+        nobody_takes=_nobody_takes(workspace, found.id, refused),
+        opted_out=_opted_out(workspace, found.id, refused),
     )
 
 
@@ -87,6 +94,33 @@ def leaking(workspace: Workspace, collection: str) -> list[dict[str, Any]]:
     while page := review.noted(workspace.database, collection, LEAKS, found[-1]["position"] if found else -1):
         found += [{"item": item.id, "position": item.position, "words": item.why[LEAKS]} for item in page]
     return found
+
+
+def _refused(workspace: Workspace, collection: str, judged: Mapping[str, Any]) -> list[set[str]]:
+    """What each person who works here chose not to be given: annotators, and others once they have judged."""
+    chose = categories.refused_names(workspace.database)
+    return [
+        chose.get(each.id, set())
+        for each in people_store.people(workspace.database)
+        if each.active and each.collection in ("", collection) and (each.role == "annotator" or each.id in judged)
+    ]
+
+
+def _nobody_takes(workspace: Workspace, collection: str, refused: Sequence[set[str]]) -> dict[str, int]:
+    """Items that wait for nobody, by category; those of several at once by all their names."""
+    if not any(refused):
+        return {}
+    found = categories.categories(workspace.database, [collection])
+    left = {each.key: each for each in found if all(names.intersection(each.names) for names in refused)}
+    waiting = categories.waiting(workspace.database, collection, list(left))
+    return {" and ".join(left[key].names): n for key, n in sorted(waiting.items())}
+
+
+def _opted_out(workspace: Workspace, collection: str, refused: Sequence[set[str]]) -> dict[str, int]:
+    """Fewer than a few are never counted out: whoever knows the people could tell who it is."""
+    here = {name for each in categories.categories(workspace.database, [collection]) for name in each.names}
+    counts = Counter(name for names in refused for name in names & here)
+    return {name: n for name, n in sorted(counts.items()) if n >= MIN_CELL}
 
 
 def _people(workspace: Workspace, collection: str, counts: Mapping[str, Mapping[str, int]]) -> tuple[Worker, ...]:

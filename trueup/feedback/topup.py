@@ -8,6 +8,7 @@ from itertools import combinations
 from ..config import CollectionConfig
 from ..store import Workspace, audit, queue
 from ..store.items import ORDINARY
+from .adjudicate import decisions
 
 Pair = tuple[int, int]
 
@@ -15,8 +16,10 @@ Pair = tuple[int, int]
 def undecided(workspace: Workspace, collection: str) -> list[queue.Item]:
     """Items that have all their votes, and a pair of completions with as many votes one way as the other.
 
-    Where everybody said that two are equally good, that is the answer and no lack of one.
+    Where everybody said that two are equally good, that is the answer and no lack of one. So is what somebody with the
+    say decided, accepted or called ambiguous: another vote would change nothing.
     """
+    closed = {item for item, made in decisions(workspace, collection).items() if made.decision != "requeue"}
     balance: dict[str, dict[Pair, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0]))
     for judgement, about in queue.current_judgements(workspace.database, collection):
         if about["role"] in ORDINARY and about["round"] == 0 and "edit" not in judgement.meta:
@@ -27,7 +30,7 @@ def undecided(workspace: Workspace, collection: str) -> list[queue.Item]:
     open_questions = {
         item for item, pairs in balance.items() if any(decided and not lead for lead, decided in pairs.values())
     }
-    return [item for item in _full(workspace, collection) if item.id in open_questions]
+    return [item for item in _full(workspace, collection) if item.id in open_questions - closed]
 
 
 def top_up(workspace: Workspace, collection: str, now: float) -> int:

@@ -55,6 +55,7 @@ COLUMNS = {
     "guideline": "whole",  # number of its version
     "answer": "json",  # as it came, by places on the screen
     "flags": "json",
+    "assisted": "texts",  # helpers whose outputs were shown; empty where none were, null where the item had none
     "rationale": "text",
     "reason": "text",  # of a skip or a decision
     "quarantined": "text",  # why nobody gets the item any more
@@ -66,7 +67,9 @@ COLUMNS = {
     "why": "json",  # how the item was chosen: strategy, probability, batch
     "meta": "json",  # what else the judgement notes
 }
-_TOLD = ("answer", "flags", "order", "guideline", "round", "role", "item", "surplus", "supersedes", "seconds")
+_TOLD = (
+    *("answer", "flags", "assisted", "order", "guideline", "round", "role", "item", "surplus", "supersedes", "seconds"),
+)
 
 
 @dataclass
@@ -150,6 +153,7 @@ class _Telling:
                 "guideline": self.numbers.get(meta.get("guideline")),
                 "answer": meta.get("answer"),
                 "flags": meta.get("flags"),
+                "assisted": meta.get("assisted"),
                 "rationale": (meta.get("answer") or {}).get("rationale"),
                 "models": models(said, about["models"]) or None,
                 "finished": finished(said, about["finished"]),
@@ -165,6 +169,7 @@ class _Telling:
                 "submitted": utc_text(about["expires"]),
                 "seconds": round(max(0.0, about["expires"] - about["issued"]), 3),
                 "order": about["order"],
+                "assisted": about["helped"],
                 "guideline": self.numbers.get(about["guideline"]),
                 "reason": about["skipped_because"],
             }

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from ..records import Prompt
-
-CATEGORY = "category"  # the tag of a prompt, in its meta, that says what it is about
+from ..store.categories import names_of, plain_name
 
 
 def covered(words: Sequence[str], prompt: Prompt, texts: Sequence[str]) -> tuple[bool, ...]:
@@ -27,10 +26,7 @@ def covered(words: Sequence[str], prompt: Prompt, texts: Sequence[str]) -> tuple
 
 
 def _tagged(words: Sequence[str], prompt: Prompt) -> bool:
-    """A tag is one category or a list of them."""
-    tags = prompt.meta.get(CATEGORY, ())
-    given = [tags] if isinstance(tags, str) else tags if isinstance(tags, list | tuple) else []
-    return not {_plain(word) for word in words}.isdisjoint(_plain(str(tag)) for tag in given)
+    return not {plain_name(word) for word in words}.isdisjoint(names_of(prompt))
 
 
 @lru_cache(maxsize=64)
@@ -38,7 +34,3 @@ def _any_of(words: tuple[str, ...]) -> re.Pattern[str] | None:
     """Whole words, in any case; None where there is none."""
     wanted = [re.escape(word.strip()) for word in words if word.strip()]
     return re.compile(rf"(?<!\w)(?:{'|'.join(wanted)})(?!\w)", re.IGNORECASE) if wanted else None
-
-
-def _plain(word: str) -> str:
-    return word.strip().casefold()

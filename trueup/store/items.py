@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from ..errors import DataError, NotFoundError
 from ..records import Prompt, digest
-from . import schema
+from . import categories, schema
 from .artifacts import plain_json
 from .collections import new_id, update_collection
 from .database import Database, writing
@@ -31,7 +31,10 @@ WHOLE = [*schema.item.c, *(column for column in schema.item_text.c if column.nam
 
 @dataclass(frozen=True)
 class NewItem:
-    """What `add_items` takes. `key` is the expected answer of a gold, `why` how the item was chosen."""
+    """What `add_items` takes. `key` is the expected answer of a gold, `why` how the item was chosen.
+
+    `help` is what helpers wrote for whoever judges it: {helper, kind, text, places} each, `places` a text a completion.
+    """
 
     prompt: Prompt
     texts: tuple[str, ...]
@@ -44,6 +47,7 @@ class NewItem:
     why: Mapping[str, Any] = field(default_factory=dict)
     split: Literal["train", "heldout"] = "train"
     priority: int = 0
+    help: tuple[Mapping[str, Any], ...] | None = None
 
     def __post_init__(self) -> None:
         assert 1 <= len(self.texts) == len(self.finished) and self.overlap >= 1
@@ -178,6 +182,8 @@ def change(connection: sa.Connection, item: sa.Row[Any], **columns: Any) -> None
         connection.execute(schema.item.update().where(schema.item.c.id == item.id).values(changed))
     if item.role in ORDINARY and (more := _wanted(new) - _wanted(old)):
         update_collection(connection, item.collection, wanted=schema.collection.c.wanted + more)
+        if item.category:
+            categories.want(connection, item.collection, item.category, more)
 
 
 def whole_item() -> sa.Select[Any]:
@@ -197,6 +203,7 @@ def make_item(row: sa.Row[Any]) -> Item:
         why=row.why,
         split=row.split,
         priority=row.priority,
+        help=None if row.help is None else tuple(row.help),
         id=row.id,
         collection=row.collection,
         position=row.position,
@@ -209,11 +216,12 @@ def make_item(row: sa.Row[Any]) -> Item:
 def _rows(collection: str, item: NewItem) -> dict[str, Any]:
     """Both halves of an item's row, without its places."""
     content = digest([item.role, item.prompt.id, sorted(item.texts)])
-    wide = {name: asdict(item)[name] for name in ("texts", "finished", "models", "key", "why")}
+    wide = {name: asdict(item)[name] for name in ("texts", "finished", "models", "key", "why", "help")}
     wide["prompt"] = item.prompt.to_json()
-    identity = new_id()
+    identity, names = new_id(), categories.names_of(item.prompt)
     return {
         "content": content,
+        "categories": names,
         "wide": {"item": identity} | {name: plain_json(value, f"item.{name}") for name, value in wide.items()},
         "narrow": {
             "id": identity,
@@ -229,6 +237,7 @@ def _rows(collection: str, item: NewItem) -> dict[str, Any]:
             "overlap": item.overlap,
             "done": 0,
             "leased": 0,
+            "category": categories.key_of(names),
         },
     }
 
@@ -251,7 +260,7 @@ def _insert(connection: sa.Connection, collection: str, rows: Mapping[str, dict[
     except sa.exc.IntegrityError as error:
         raise DataError("an item names a completion set that is not in this workspace") from error
     connection.execute(schema.item_text.insert(), [row["wide"] for row in new])
-    _enter(connection, collection, [row["narrow"] for row in new])
+    _enter(connection, collection, new)
     return len(new)
 
 
@@ -273,14 +282,22 @@ def _move(connection: sa.Connection, collection: str, whys: Mapping[str, Mapping
     return len(moved)
 
 
-def _enter(connection: sa.Connection, collection: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _enter(connection: sa.Connection, collection: str, new: Sequence[Mapping[str, Any]]) -> None:
     """Count new items, and call back whoever has passed the places they were given."""
+    rows = [row["narrow"] for row in new]
     ordinary = [row for row in rows if row["role"] in ORDINARY]
     counts = schema.collection.c
     wanted = counts.wanted + sum(_wanted(row) for row in ordinary)
     update_collection(connection, collection, size=counts.size + len(ordinary), wanted=wanted)
+    names = {row["narrow"]["category"]: row["categories"] for row in new if row["categories"]}
+    categories.enter(connection, collection, names, {key: _counted(rows, key) for key in names})
     for role in {row["role"] for row in rows}:
         _call_back(connection, collection, role, min(row["turn"] for row in rows if row["role"] == role))
+
+
+def _counted(rows: Sequence[Mapping[str, Any]], category: str) -> tuple[int, int]:
+    mine = [row for row in rows if row["category"] == category and row["role"] in ORDINARY]
+    return len(mine), sum(map(_wanted, mine))
 
 
 def _turns(connection: sa.Connection, collection: str, n: int) -> int:

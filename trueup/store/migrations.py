@@ -1,17 +1,53 @@
 """Numbered steps from an empty database to today's schema. A released step is never edited; a change is a new step.
 
-Plain SQL, because a step must keep meaning what it meant when `schema` has long moved on.
+Plain SQL, because a step must keep meaning what it meant when `schema` has long moved on. Where SQL cannot say it, a
+function here that uses nothing of today's code.
 """
 
 from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import sqlalchemy as sa
 
 from ..errors import WorkspaceError
 from .clock import utc_now
 
+Step = str | Callable[[sa.Connection], None]
+
+
+def _categories_of_items(connection: sa.Connection) -> None:
+    """Step 3: what items are about, from the tag of their prompts, which older versions stored and did not look at."""
+    tagged = "SELECT item, CAST(prompt AS TEXT) FROM item_text WHERE CAST(prompt AS TEXT) LIKE '%\"category\"%'"
+    if connection.engine.dialect.name == "postgresql":
+        tagged = tagged.replace("%", "%%")  # its driver reads a single one as the place of a value
+    names: dict[str, list[str]] = {}
+    for item, prompt in connection.exec_driver_sql(tagged).all():
+        if found := _names(json.loads(prompt).get("meta", {}).get("category")):
+            joined = "\n".join(found)
+            key = joined if len(joined.encode()) <= 500 else hashlib.sha256(joined.encode()).hexdigest()
+            names[key] = found
+            connection.execute(sa.text("UPDATE item SET category = :c WHERE id = :i"), {"c": key, "i": item})
+    counts = """SELECT collection, category, SUM(CASE WHEN role IN ('main', 'calibration') THEN 1 ELSE 0 END), SUM(CASE
+        WHEN role IN ('main', 'calibration') AND state <> 'quarantined' AND overlap > done THEN overlap - done ELSE 0
+        END) FROM item WHERE category <> '' GROUP BY collection, category"""
+    new = sa.text("INSERT INTO category VALUES (:collection, :key, :name, :size, :wanted)")
+    for collection, key, size, wanted in connection.exec_driver_sql(counts).all():
+        same = {"collection": collection, "key": key, "size": size, "wanted": wanted}
+        connection.execute(new, [same | {"name": name} for name in names[key]])
+
+
+def _names(tags: Any) -> list[str]:
+    given: Iterable[Any] = tags if isinstance(tags, list) else [tags] if isinstance(tags, str | int) else ()
+    plain = (" ".join(str(tag).split()).casefold() for tag in given)
+    return sorted({"".join(c for c in tag if c.isprintable())[:100].strip() for tag in plain} - {""})
+
+
 # MIGRATIONS[n - 1] brings a database from schema n - 1 to schema n.
-MIGRATIONS: list[tuple[str, ...]] = [
+MIGRATIONS: list[tuple[Step, ...]] = [
     (
         """CREATE TABLE artifact (
             id TEXT NOT NULL PRIMARY KEY, kind TEXT NOT NULL, meta JSON NOT NULL, files JSON NOT NULL,
@@ -106,6 +142,19 @@ MIGRATIONS: list[tuple[str, ...]] = [
         "ALTER TABLE judgement ADD COLUMN supersedes TEXT",
         "CREATE INDEX judgement_collection ON judgement (collection, position) WHERE collection IS NOT NULL",
     ),
+    (
+        "ALTER TABLE item ADD COLUMN category TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE item_text ADD COLUMN help JSON",
+        "ALTER TABLE assignment ADD COLUMN helped JSON",
+        """CREATE TABLE category (
+            collection TEXT NOT NULL REFERENCES collection (id), key TEXT NOT NULL, name TEXT NOT NULL,
+            size BIGINT NOT NULL, wanted BIGINT NOT NULL, PRIMARY KEY (collection, key, name))""",
+        "CREATE TABLE opt_out (person TEXT NOT NULL, category TEXT NOT NULL, PRIMARY KEY (person, category))",
+        _categories_of_items,
+        # Whoever is not to be given a category passes by its items without a look at the table itself.
+        "DROP INDEX item_queue",
+        "CREATE INDEX item_queue ON item (collection, role, turn, category) WHERE turn IS NOT NULL",
+    ),
 ]
 
 
@@ -137,5 +186,5 @@ def migrate(connection: sa.Connection) -> None:
         )
     for version in range(version_of(connection) + 1, newest() + 1):
         for statement in MIGRATIONS[version - 1]:
-            connection.exec_driver_sql(statement)
+            statement(connection) if callable(statement) else connection.exec_driver_sql(statement)
         connection.execute(sa.text("INSERT INTO schema_version VALUES (:v, :t)"), {"v": version, "t": utc_now()})

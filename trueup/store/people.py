@@ -91,6 +91,7 @@ def anonymise(db: Database, id: str) -> None:
     with db.write() as connection:
         _deactivate(connection, id)
         _update(connection, id, name=_row(connection, id).judge, password_hash="", settings={})
+        _end(connection, schema.opt_out, schema.opt_out.c.person == id)
 
 
 # Passwords and sessions

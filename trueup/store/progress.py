@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..records import Judgement
-from . import judgements, schema
+from . import categories, judgements, schema
 from .database import Database
 from .items import ORDINARY
 
@@ -24,12 +24,15 @@ _ABOUT = (  # what is told of the item of an answer or of a skip
 class Standing:
     """Where a person is: `done` by role, `today` since a given moment, `left` at most for them to do.
 
-    Read from counts that are kept, so it is cheap enough for every request.
+    Read from counts that are kept, so it is cheap enough for every request. `refused` are the keys of categories that
+    they chose not to be given, and `withheld` says whether any of it waits for a vote.
     """
 
     done: Mapping[str, int]
     today: int
     left: int
+    refused: frozenset[str] = frozenset()
+    withheld: bool = False
 
 
 def standing(db: Database, collection: str, person: str, since: float) -> Standing:
@@ -40,7 +43,10 @@ def standing(db: Database, collection: str, person: str, since: float) -> Standi
         done = {row.role: row.done for row in connection.execute(roles)}
         today = connection.execute(sa.select(sa.func.count()).select_from(work).where(recent)).scalar_one()
         total = connection.execute(sa.select(whole.c.size, whole.c.wanted).where(whole.c.id == collection)).one()
-    return Standing(done, today, max(0, min(total.wanted, total.size - sum(done.get(role, 0) for role in ORDINARY))))
+        apart = _refused(connection, collection, person)
+    ordinary = sum(done.get(role, 0) for role in ORDINARY) - apart.done
+    left = max(0, min(total.wanted - apart.wanted, total.size - apart.size - ordinary))
+    return Standing(done, today, left, apart.keys, apart.wanted > 0)
 
 
 def counts(db: Database, collection: str, now: float | None = None) -> dict[str, Any]:
@@ -97,12 +103,13 @@ def every_judgement(db: Database, collection: str) -> Iterator[tuple[Judgement, 
 
 
 def every_skip(db: Database, collection: str) -> Iterator[dict[str, Any]]:
-    """Every item that somebody gave up, by person: {judge, skipped_because, order, guideline, issued, expires, round}
-    and what `_ABOUT` names of the item. By pages, as above."""
+    """Every item that somebody gave up, by person: {judge, skipped_because, order, helped, guideline, issued, expires,
+    round} and what `_ABOUT` names of the item. By pages, as above."""
     work, who = schema.assignment, schema.person
     query: sa.Select[Any] = sa.select(
         work.c.id.label("assignment"), work.c.person, who.c.judge, work.c.reason.label("skipped_because"),
-        work.c.shown.label("order"), work.c.guideline, work.c.issued, work.c.expires, work.c.round, *_ABOUT,
+        work.c.shown.label("order"), work.c.helped, work.c.guideline, work.c.issued, work.c.expires, work.c.round,
+        *_ABOUT,
     )  # fmt: skip
     query = query.join_from(work, who, who.c.id == work.c.person, isouter=True)
     query = query.join(schema.item, schema.item.c.id == work.c.item)
@@ -118,6 +125,31 @@ def every_skip(db: Database, collection: str) -> Iterator[dict[str, Any]]:
         if len(rows) < judgements.CHUNK:
             return
         last = (rows[-1].person, rows[-1].assignment)
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """Ordinary work of categories that a person refuses, and how much of it they did before they did so."""
+
+    keys: frozenset[str] = frozenset()
+    size: int = 0
+    wanted: int = 0
+    done: int = 0
+
+
+def _refused(connection: sa.Connection, collection: str, person: str) -> _Refused:
+    """Nothing for almost everybody; for the others it costs a look at each answer that they gave."""
+    about, work, item = schema.category, schema.assignment, schema.item
+    keys = categories.refused_keys(collection, person)
+    if not categories.refuses(connection, person):
+        return _Refused()
+    counted = sa.select(about.c.key, about.c.size, about.c.wanted).distinct()
+    rows = connection.execute(counted.where(about.c.collection == collection, about.c.key.in_(keys))).all()
+    mine = (work.c.collection == collection) & (work.c.person == person) & work.c.submitted.is_not(None)
+    done = sa.select(sa.func.count()).select_from(work).join(item, item.c.id == work.c.item).where(mine)
+    done = done.where(work.c.round == 0, item.c.role.in_(ORDINARY), item.c.category.in_(keys))
+    size, wanted = sum(row.size for row in rows), sum(row.wanted for row in rows)
+    return _Refused(frozenset(row.key for row in rows), size, wanted, connection.execute(done).scalar_one())
 
 
 def _count_items(connection: sa.Connection, collection: str) -> tuple[dict[str, dict[str, int]], int]:

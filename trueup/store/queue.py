@@ -16,9 +16,10 @@ import sqlalchemy as sa
 
 from ..errors import DataError, NotFoundError
 from ..records import Judgement, digest
+from . import categories, judgements, schema
 from . import items as item_rows
-from . import judgements, schema
 from .artifacts import ID_LENGTH, plain_json
+from .assignments import Assignment, AssignmentState, load_assignment, make_assignment, whole_assignment
 from .clock import utc_text
 from .collections import (
     Collection,
@@ -61,6 +62,7 @@ __all__ = [
     "hand_out",
     "holding",
     "items",
+    "opt_out",
     "own_work",
     "postpone",
     "quarantine",
@@ -74,30 +76,11 @@ __all__ = [
     "take_back",
 ]
 
-AssignmentState = Literal["leased", "done", "skipped", "postponed", "expired"]
 Order = Callable[[Item, str, int], tuple[int, ...]]
+Helped = Callable[[Item, str], tuple[str, ...] | None]  # helpers whose outputs a person is shown; None: it has none
 JUST_JUDGED = 10  # a repeat is never one of these: it would be answered from memory
 LONGEST_KEY = 200
 BEFORE_ALL = -(1 << 62)
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """An item leased to a person. `order[position]` is the index of the completion shown there."""
-
-    id: str
-    item: Item
-    collection: str
-    person: str
-    round: int
-    state: AssignmentState
-    order: tuple[int, ...]
-    guideline: str
-    issued: float
-    expires: float
-    submitted: float | None
-    draft: dict[str, Any] | None
-    judgement: str
 
 
 @dataclass(frozen=True)
@@ -105,6 +88,7 @@ class Submitted:
     judgement: str
     surplus: bool
     again: bool  # this very answer had come before
+    elsewhere: bool = False  # another one had come meanwhile and stands; this one is kept as a draft
 
 
 @dataclass(frozen=True)
@@ -119,6 +103,8 @@ class _Wish:
     expires: float
     guideline: str
     order: Order
+    helped: Helped
+    refuses: bool  # there are categories that the person chose not to be given
 
 
 def hand_out(
@@ -131,20 +117,23 @@ def hand_out(
     order: Order,
     role: Role | None = None,
     repeat: bool = False,
+    helped: Helped = lambda item, person: None,
 ) -> Assignment | None:
     """What the person holds already; else what they let lapse; else the next free item; else what they postponed.
 
     `role` None means the ordinary work. `repeat` asks for one of their own earlier items instead, in round 1; it takes
-    no vote of the item. None when there is nothing.
+    no vote of the item. What somebody chose not to be given they get in none of these ways, unless they hold it because
+    they took their own answer back. None when there is nothing.
     """
     roles = ORDINARY if role is None else (role,)
     with db.write() as connection:
         _let_lapse(connection, collection, now)
         if (held := _held(connection, collection, person, now)) is not None:
-            return _load(connection, held)
+            return load_assignment(connection, held)
         if (guideline := _guideline_if_open(connection, collection)) is None:
             return None
-        wish = _Wish(collection, person, roles, int(repeat), now, now + lease, guideline, order)
+        refuses = categories.refuses(connection, person)
+        wish = _Wish(collection, person, roles, int(repeat), now, now + lease, guideline, order, helped, refuses)
         found = _put_aside(connection, wish, "expired")
         found = found or (_new_repeat if repeat else _new)(connection, wish)
         return found or _put_aside(connection, wish, "postponed")
@@ -154,13 +143,13 @@ def holding(db: Database, collection: str, person: str, now: float) -> Assignmen
     """The live assignment of a person, the one they turned to last if they took an earlier one back."""
     with db.read() as connection:
         found = _held(connection, collection, person, now)
-        return None if found is None else _load(connection, found)
+        return None if found is None else load_assignment(connection, found)
 
 
 def assignment(db: Database, id: str, person: str) -> Assignment:
     """One of the person's own. Somebody else's is the same error as none at all."""
     with db.read() as connection:
-        return _load(connection, _mine(connection, id, person).id)
+        return load_assignment(connection, _mine(connection, id, person).id)
 
 
 def save_draft(db: Database, assignment: str, person: str, draft: Mapping[str, Any], now: float) -> None:
@@ -180,17 +169,26 @@ def renew(db: Database, assignment: str, person: str, now: float, lease: float) 
             _set(connection, row, "leased", expires=now + lease)
         elif row.state == "expired" and _may_resume(connection, row):
             _set(connection, row, "leased", expires=now + lease, counted=int(row.round == 0))
-        return _load(connection, assignment)
+        return load_assignment(connection, assignment)
 
 
-def submit(db: Database, assignment: str, person: str, *, key: str, record: Judgement, now: float) -> Submitted:
-    """Store an answer. The same `key` again changes nothing; another key revises: the new judgement supersedes."""
+def submit(
+    db: Database, assignment: str, person: str, *, key: str, record: Judgement, now: float, revises: str | None = None
+) -> Submitted:
+    """Store an answer. The same `key` again changes nothing; another key revises: the new judgement supersedes.
+
+    `revises`, if given, is the judgement that stood when the person was shown the item. Where it no longer is the one
+    that stands, they answered in another tab: that answer is not superseded by one that does not know of it.
+    """
     if not 0 < len(key) <= LONGEST_KEY:
         raise DataError("an answer without a proper key", "reload the page")
     identity = digest([assignment, key])[:ID_LENGTH]
     with db.write() as connection:
         row = _mine_now(connection, assignment, person, now)
-        if (before := judgements.meta_of(connection, identity)) is not None:
+        before = judgements.meta_of(connection, identity)
+        if revises is not None and _elsewhere(row, before, record, revises):
+            return _keep_as_draft(connection, row, record)
+        if before is not None:
             return Submitted(identity, before["surplus"], again=True)
         item = _item(connection, row.item)
         counted = _counts(row, item)
@@ -239,7 +237,7 @@ def take_back(db: Database, assignment: str, person: str, now: float, lease: flo
             _set(connection, row, "leased", issued=now, expires=now + lease, draft=draft)
         elif not (row.state == "leased" and row.judgement):
             raise DataError("there is no answer to take back", "judge it first")
-        return _load(connection, assignment)
+        return load_assignment(connection, assignment)
 
 
 def own_work(
@@ -249,14 +247,31 @@ def own_work(
     table = schema.assignment
     place = sa.tuple_(table.c.submitted, table.c.id)
     mine = (table.c.collection == collection) & (table.c.person == person) & (table.c.submitted.is_not(None))
-    query = _whole().where(mine).order_by(table.c.submitted.desc(), table.c.id.desc()).limit(limit)
+    query = whole_assignment().where(mine).order_by(table.c.submitted.desc(), table.c.id.desc()).limit(limit)
     if role is not None:
         query = query.where(schema.item.c.role == role)
     with db.read() as connection:
         if before is not None:
             last = _mine(connection, before, person)
             query = query.where(place < sa.tuple_(sa.literal(last.submitted), sa.literal(last.id)))
-        return [_make(row) for row in connection.execute(query)]
+        return [make_assignment(row) for row in connection.execute(query)]
+
+
+def opt_out(db: Database, person: str, choices: Mapping[str, bool], now: float) -> None:
+    """Which categories a person is not to be given (True) or may be given (False); those not named stay as they are.
+
+    What they hold of it goes back into the queue. What they said of it stands, and a draft or late answer is kept.
+    """
+    table = schema.assignment
+    held = sa.select(table).where(table.c.person == person, _is("leased"))
+    with db.write() as connection:
+        welcome = categories.choose(connection, person, choices)
+        for row in connection.execute(held).all():
+            if categories.is_refused(connection, item_rows.narrow(connection, row.item), person):
+                _set(connection, row, "done" if row.judgement else "expired", expires=now)
+        standings = sa.select(schema.standing).where(schema.standing.c.person == person)
+        for stands in connection.execute(standings).all() if welcome else ():
+            _turn_back(connection, stands, welcome)
 
 
 # Finding something to hand out
@@ -276,37 +291,80 @@ def _put_aside(connection: sa.Connection, wish: _Wish, state: Literal["expired",
     query = sa.select(table).join(item, item.c.id == table.c.item).where(_of(wish), _is(state))
     query = query.where(item.c.role.in_(wish.roles), table.c.round == wish.round)
     query = query.where(item.c.turn.is_not(None) if wish.round == 0 else item.c.state != "quarantined")
+    if wish.refuses:
+        query = query.where(_welcome(wish))
     first = table.c.expires.desc() if state == "expired" else table.c.expires
     row = connection.execute(query.order_by(first, table.c.id).limit(1)).first()
     if row is None:
         return None
     times: dict[str, Any] = {"issued": wish.now, "expires": wish.expires}
     _set(connection, row, "leased", counted=int(wish.round == 0), guideline=wish.guideline, **times)
-    return _load(connection, row.id)
+    return load_assignment(connection, row.id)
 
 
 def _new(connection: sa.Connection, wish: _Wish) -> Assignment | None:
     """The first free item behind what the person has passed, of whichever role has the earlier turn."""
-    candidates = [_next_free(connection, wish, role) for role in wish.roles]
-    chosen = min((each for each in candidates if each), key=lambda each: int(each.turn), default=None)
+    found = {role: _next_free(connection, wish, role) for role in wish.roles}
+    chosen = min((each for each in found.values() if each), key=lambda each: int(each.turn), default=None)
+    if wish.refuses:
+        for role, each in found.items():
+            _pass_refused(connection, wish, role, each)
     if chosen is None:
         return None
-    table = schema.standing
-    if connection.execute(table.update().where(_stands(wish, chosen.role)).values(passed=chosen.turn)).rowcount == 0:
-        row = {"collection": wish.collection, "role": chosen.role, "person": wish.person, "passed": chosen.turn}
-        connection.execute(table.insert().values(**row, done=0))
+    _pass(connection, wish, chosen.role, chosen.turn)
     return _lease(connection, wish, chosen.id)
+
+
+def _pass(connection: sa.Connection, wish: _Wish, role: str, turn: int) -> None:
+    table = schema.standing
+    if connection.execute(table.update().where(_stands(wish, role)).values(passed=turn)).rowcount == 0:
+        row = {"collection": wish.collection, "role": role, "person": wish.person, "passed": turn}
+        connection.execute(table.insert().values(**row, done=0))
+
+
+def _pass_refused(connection: sa.Connection, wish: _Wish, role: str, found: sa.Row[Any] | None) -> None:
+    """What they refuse is looked at once: before what was found for them, or all that waits where nothing was."""
+    item = schema.item
+    before = sa.select(sa.func.max(item.c.turn)).where(_waits_for(wish, role))
+    turn = connection.scalar(before) if found is None else found.turn - 1
+    if turn is not None:
+        _pass(connection, wish, role, turn)
 
 
 def _next_free(connection: sa.Connection, wish: _Wish, role: str) -> sa.Row[Any] | None:
     item, theirs = schema.item, schema.assignment
-    passed = sa.select(schema.standing.c.passed).where(_stands(wish, role)).scalar_subquery()
     own = sa.select(theirs.c.id).where(theirs.c.item == item.c.id, theirs.c.person == wish.person, theirs.c.round == 0)
     # As a value and not as EXISTS: a planner may turn EXISTS into a join over everything the person ever did.
     unseen = own.correlate(item).scalar_subquery().is_(None)
     query: sa.Select[Any] = sa.select(item.c.id, item.c.role, item.c.turn).order_by(item.c.turn).limit(1)
-    query = query.where(item.c.collection == wish.collection, item.c.role == role)
-    return connection.execute(query.where(item.c.turn > sa.func.coalesce(passed, BEFORE_ALL), unseen)).first()
+    if wish.refuses:
+        query = query.where(_welcome(wish))
+    return connection.execute(query.where(_waits_for(wish, role), unseen)).first()
+
+
+def _waits_for(wish: _Wish, role: str) -> sa.ColumnElement[bool]:
+    """Free items behind what the person has passed."""
+    item = schema.item
+    passed = sa.select(schema.standing.c.passed).where(_stands(wish, role)).scalar_subquery()
+    here = (item.c.collection == wish.collection) & (item.c.role == role)
+    return here & (item.c.turn > sa.func.coalesce(passed, BEFORE_ALL))
+
+
+def _welcome(wish: _Wish) -> sa.ColumnElement[bool]:
+    """Items of no category that the person chose not to be given."""
+    return schema.item.c.category.not_in(categories.refused_keys(wish.collection, wish.person))
+
+
+def _turn_back(connection: sa.Connection, stands: sa.Row[Any], names: Sequence[str]) -> None:
+    """A person has passed by what they refused: what they may be given after all lies behind them."""
+    table, item = schema.standing, schema.item
+    mine = (item.c.collection == stands.collection) & (item.c.role == stands.role) & (item.c.turn <= stands.passed)
+    mine &= item.c.category.in_(categories.keys_of(stands.collection, names))
+    first = connection.scalar(sa.select(sa.func.min(item.c.turn)).where(mine))
+    if first is not None:
+        them = (table.c.collection == stands.collection) & (table.c.role == stands.role)
+        new = table.update().where(them, table.c.person == stands.person).values(passed=first - 1)
+        connection.execute(new)
 
 
 def _stands(wish: _Wish, role: str) -> sa.ColumnElement[bool]:
@@ -328,6 +386,8 @@ def _new_repeat(connection: sa.Connection, wish: _Wish) -> Assignment | None:
     query = sa.select(table.c.item).join(schema.item, schema.item.c.id == table.c.item)
     query = query.where(mine, _is("done"), schema.item.c.role.in_(wish.roles), unrepeated)
     query = query.where(schema.item.c.state != "quarantined")
+    if wish.refuses:
+        query = query.where(_welcome(wish))
     query = query.order_by(table.c.submitted, table.c.id).limit(1)
     point = first + (last - first) * int(digest([wish.person, wish.now])[:8], 16) / 0xFFFFFFFF
     for start, end in ((point, last), (first, point)):
@@ -355,11 +415,13 @@ def _lease(connection: sa.Connection, wish: _Wish, item: str) -> Assignment:
         "draft": None,
         "judgement": "",
     }
+    helped = wish.helped(whole, wish.person)
     stored = {"item": item, "counted": int(wish.round == 0), "shown": list(shown), "reason": ""}
+    stored["helped"] = None if helped is None else list(helped)
     connection.execute(schema.assignment.insert().values(lease | stored))
     if wish.round == 0:
         item_rows.change(connection, row, leased=row.leased + 1)
-    return Assignment(item=whole, order=tuple(shown), **lease)
+    return Assignment(item=whole, order=tuple(shown), helped=helped, **lease)
 
 
 # What becomes of an assignment
@@ -401,7 +463,21 @@ def _counts(row: sa.Row[Any], item: sa.Row[Any]) -> int:
 
 def _may_resume(connection: sa.Connection, row: sa.Row[Any]) -> bool:
     item = item_rows.narrow(connection, row.item)
+    if categories.is_refused(connection, item, row.person):
+        return False
     return bool(item.turn is not None if row.round == 0 else item.state != "quarantined")
+
+
+def _elsewhere(row: sa.Row[Any], before: Mapping[str, Any] | None, record: Judgement, revises: str) -> bool:
+    """Two tabs may share a draft and with it the key, so what came by the same key must be the same answer."""
+    return bool(row.judgement != revises if before is None else before.get("answer") != record.meta.get("answer"))
+
+
+def _keep_as_draft(connection: sa.Connection, row: sa.Row[Any], record: Judgement) -> Submitted:
+    _set(connection, row, row.state, draft=record.meta["answer"])
+    given = judgements.meta_of(connection, row.judgement)
+    assert given is not None
+    return Submitted(row.judgement, given["surplus"], again=False, elsewhere=True)
 
 
 def _refuse_answered(row: sa.Row[Any]) -> None:
@@ -472,32 +548,3 @@ def _count_done(connection: sa.Connection, row: sa.Row[Any], more: int) -> None:
     mine = (table.c.collection == row.collection) & (table.c.role == role) & (table.c.person == row.person)
     counted = connection.execute(table.update().where(mine).values(done=table.c.done + more))
     assert counted.rowcount == 1, "whoever was handed an item has a standing"
-
-
-def _whole() -> sa.Select[Any]:
-    """Assignments with both halves of their items; the columns that both have are told apart by a prefix."""
-    table, item, text = schema.assignment, schema.item, schema.item_text
-    query = sa.select(*(column.label(f"a_{column.name}") for column in table.c), *item_rows.WHOLE)
-    return query.join_from(table, item, item.c.id == table.c.item).join(text, text.c.item == item.c.id)
-
-
-def _load(connection: sa.Connection, id: str) -> Assignment:
-    return _make(connection.execute(_whole().where(schema.assignment.c.id == id)).one())
-
-
-def _make(row: sa.Row[Any]) -> Assignment:
-    return Assignment(
-        row.a_id,
-        item_rows.make_item(row),
-        row.a_collection,
-        row.a_person,
-        row.a_round,
-        row.a_state,
-        tuple(row.a_shown),
-        row.a_guideline,
-        row.a_issued,
-        row.a_expires,
-        row.a_submitted,
-        row.a_draft,
-        row.a_judgement,
-    )

@@ -155,9 +155,10 @@ item = sa.Table(
     sa.Column("done", sa.Integer, nullable=False),
     sa.Column("leased", sa.Integer, nullable=False),
     sa.Column("turn", sa.BigInteger),  # place in the queue; empty while no more votes are to be handed out
+    sa.Column("category", sa.Text, nullable=False, server_default=""),  # a `key` of the table `category`, or nothing
     sa.UniqueConstraint("collection", "position"),
     sa.UniqueConstraint("collection", "content"),
-    sa.Index("item_queue", "collection", "role", "turn", **only("turn IS NOT NULL")),
+    sa.Index("item_queue", "collection", "role", "turn", "category", **only("turn IS NOT NULL")),
     sa.Index("item_role", "collection", "role", "position"),
     sa.Index("item_completions", "completions"),
 )
@@ -172,6 +173,27 @@ item_text = sa.Table(
     sa.Column("models", sa.JSON, nullable=False),
     sa.Column("key", sa.JSON(none_as_null=True)),  # the expected answer of a gold
     sa.Column("why", sa.JSON, nullable=False),  # how it was chosen, with which probability
+    sa.Column("help", sa.JSON(none_as_null=True)),  # what helpers wrote about it for whoever judges it
+)
+
+# What items are about: a row for each name of a combination of them that items have. `size` and `wanted` count the
+# items of the combination as those of `collection` count all.
+category = sa.Table(
+    "category",
+    metadata,
+    sa.Column("collection", sa.Text, sa.ForeignKey("collection.id"), primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("wanted", sa.BigInteger, nullable=False),
+)
+
+# What a person chose not to be given.
+opt_out = sa.Table(
+    "opt_out",
+    metadata,
+    sa.Column("person", sa.Text, primary_key=True),
+    sa.Column("category", sa.Text, primary_key=True),
 )
 
 # One row an item, person and round: who lets it lapse and comes back finds the same one, with order and draft.
@@ -195,6 +217,7 @@ assignment = sa.Table(
     sa.Column("draft", sa.JSON(none_as_null=True)),
     sa.Column("judgement", sa.Text, nullable=False),  # the one that stands
     sa.Column("reason", sa.Text, nullable=False),  # of the skip
+    sa.Column("helped", sa.JSON(none_as_null=True)),  # helpers whose outputs were shown; null: the item had none
     sa.UniqueConstraint("item", "person", "round"),
     sa.Index("assignment_leased", "collection", "expires", **only("state = 'leased'")),
     sa.Index("assignment_expired", "collection", "person", "expires", **only("state = 'expired'")),
@@ -204,7 +227,8 @@ assignment = sa.Table(
     sa.Index("assignment_work", "collection", "person", "submitted", "id", **only("submitted IS NOT NULL")),
 )
 
-# How far a person has come: every item of the role with turn <= passed is, to them, done, skipped or put aside.
+# How far a person has come: to them, every item of the role with turn <= passed is done, skipped, put aside, or of a
+# category that they refuse.
 standing = sa.Table(
     "standing",
     metadata,

@@ -51,7 +51,8 @@ def listed(where: str, row: Columns) -> Iterator[Part]:
 def same_prompt(rows: Sequence[tuple[str, Columns]]) -> Iterator[tuple[str, Columns]]:
     """Rows of one completion each as one row a prompt."""
     for group in together(rows, "prompt").values():
-        yield group[0][0], {"prompt": group[0][1].get("prompt"), "written": group}
+        first = group[0][1]
+        yield group[0][0], {"prompt": first.get("prompt"), "category": first.get("category"), "written": group}
 
 
 def one_each(where: str, row: Columns) -> Iterator[Part]:
@@ -78,6 +79,8 @@ def _completion(given: Any) -> dict[str, Any]:
     read: dict[str, Any] = {"text": _text(given), "model": columns.word(given, "model")}
     if given.get("finished") not in (None, ""):
         read["finished"] = columns.truth(given, "finished")
+    if meta := columns.storable(given.get("meta")):
+        read["meta"] = meta
     return read | {name: _numbers(given, name) for name in ("tokens", "logprobs") if given.get(name)}
 
 

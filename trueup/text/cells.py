@@ -18,7 +18,7 @@ _FORMULA = re.compile(r"[=+\-@\t\r\n]")
 # Columns that hold lists or objects in every shape that has them.
 _NESTED = frozenset(
     ("completions", "ranks", "ratings", "targets", "meta", "messages", "instances", "info", "summaries", "extra")
-    + ("answers", "metadata", "all_preferences_unprocessed", "individual_preference")
+    + ("answers", "metadata", "all_preferences_unprocessed", "individual_preference", "category")
 )
 # Columns that hold a text, or a conversation: only JSON with roles in it is one.
 _EITHER = frozenset(("prompt", "chosen", "rejected", "completion", "context"))

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, get_args
 
 from ..records import Judgement, Message, Prompt, Role
@@ -170,6 +171,16 @@ def prompt(row: Columns, field: str) -> Prompt:
     if isinstance(value, list):
         return as_prompt(messages(row, field))
     return Prompt.user(text(row, field))
+
+
+def tagged(prompt: Prompt, row: Columns) -> Prompt:
+    """With the category that its row gives: a text, a number or a list of them. What the prompt says itself stands."""
+    tags = row.get("category")
+    given = tags if isinstance(tags, list) else [tags]
+    if "category" in prompt.meta or not all(isinstance(tag, str | int) and str(tag).strip() for tag in given):
+        return prompt
+    tags = [encodable(str(tag), "category") for tag in given]
+    return replace(prompt, meta={**prompt.meta, "category": tags[0] if len(tags) == 1 else tags}) if tags else prompt
 
 
 def as_prompt(said: tuple[Message, ...], meta: Mapping[str, Any] | None = None) -> Prompt:

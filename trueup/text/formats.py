@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -112,7 +112,7 @@ def _read_all(rows: list[tuple[str, Columns]], shape: Shape, told: str) -> Loade
         try:
             if isinstance(part, Skip):
                 raise part
-            record = shape.read(part)
+            record = _tagged(shape.read(part), part)
             if (identity := _identity(record)) and (first := seen.setdefault(identity, where)) != where:
                 raise Skip(f"the id '{identity[0]}' stands at {first} already")
         except Skip as reason:
@@ -131,6 +131,15 @@ def _parts(rows: list[tuple[str, Columns]], shape: Shape) -> Iterator[Placed]:
             yield where, row
         else:
             yield from shape.parts(where, row)
+
+
+def _tagged(record: Record, row: Columns) -> Record:
+    """Prompts of every kind of record keep what their row says they are about."""
+    if "category" not in row:
+        return record
+    if isinstance(record, Prompt):
+        return columns.tagged(record, row)
+    return replace(record, prompt=columns.tagged(record.prompt, row))
 
 
 def _identity(record: Record) -> tuple[str, ...]:
@@ -399,7 +408,7 @@ def formats_of(kind: Kind) -> list[str]:
 
 def _recognise(source: str, kind: Kind, names: Sequence[str], mapping: Mapping[str, str], format: str) -> Shape:
     shapes = _asked_for(kind, format)
-    fields = sorted({f for shape in shapes for f in shape.columns + shape.optional})
+    fields = sorted({"category", *(f for shape in shapes for f in shape.columns + shape.optional)})
     found = ", ".join(map(repr, names)) or "none"
     for wanted, column in mapping.items():
         if wanted not in fields:

@@ -23,7 +23,8 @@ def instances(where: str, row: Columns) -> Iterator[Part]:
         return
     for number, instance in enumerate(given, 1):
         place = where if len(given) == 1 else f"{where} instance {number}"
-        yield place, {**(instance if isinstance(instance, dict) else {}), "instruction": row.get("instruction")}
+        shared = {name: row.get(name) for name in ("instruction", "category")}
+        yield place, {**(instance if isinstance(instance, dict) else {}), **shared}
 
 
 def usable(

@@ -12,6 +12,7 @@ from ..errors import DataError
 from ..store import audit, people
 from . import auth
 from .auth import Anybody, Sent, Signed, text
+from .categories import listed, own_collections
 from .security import Refused, same
 from .site import Visit, as_json, goto
 
@@ -186,4 +187,6 @@ def _keymap(value: Any) -> dict[str, str]:
 
 def _account(visit: Visit, status: int = 200, problem: str = "") -> Response:
     has_password = people.password_hash(visit.db, visit.me.name) is not None
-    return visit.page("account.html", status, problem=problem, has_password=has_password, shortest=auth.SHORTEST)
+    offered = listed(visit, own_collections(visit)) if visit.may("judge") else {}
+    known = {"problem": problem, "has_password": has_password, "shortest": auth.SHORTEST}
+    return visit.page("account.html", status, categories=offered, **known)

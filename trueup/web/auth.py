@@ -23,7 +23,7 @@ from .site import Site, Visit
 
 SESSION_SECONDS = 7 * 24 * 3600
 SHORTEST, LONGEST = 12, 1000  # characters of a password
-MOST_FIELDS = 60  # of a form
+MOST_FIELDS = 300  # of a form: a tick for each category, and a few more
 
 _hasher = PasswordHasher()  # argon2id, parameters of RFC 9106
 _at_once = threading.Semaphore(2)  # each hash takes 64 MiB: a burst of sign-ins must not take them all
@@ -68,7 +68,8 @@ def token_for(scope: str, permission: str) -> Any:
         found = Visit(site, request, people.token(site.db, _bearer(request), scope, site.now()), "")
         if not found.may(permission):
             site.meter.count("sign in", found.address, site.limits.sign_in_address)
-            raise Refused(401, "this needs a token that is good for it", "an owner makes one under People")
+            hint = "an owner makes one under People"
+            raise Refused(401, "this needs a token that is good for it", hint, {"WWW-Authenticate": "Bearer"})
         site.meter.count("look", found.me.id, site.limits.look)
         return found
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from ..feedback import adjudicate, learning, quality
 from ..feedback.status import status
+from ..reports.assistance import assistance_lines
 from ..reports.feedback_charts import learning_chart, people_chart, ratings_chart, undecided_chart
 from ..store import audit, figures, people, queue
 from . import wording
@@ -78,6 +79,7 @@ def quality_page(visit: Assessing, collection: str) -> Response:
         models=_models(visit, value.get("leaderboard")),
         undecided=Markup(undecided_chart(value["undecided"])) if value.get("undecided") else "",
         names=by_judge,
+        helped=assistance_lines(value["assistance"]) if value.get("assistance") else [],
         raised=[(flag, each) for flag, each in value.get("flags", {}).items() if each["raised"]],
         measure=wording.measure,
         rating=wording.rating,

@@ -43,7 +43,8 @@ def disputed(visit: Deciding, collection: str, page: int = 1, decided: bool = Fa
     `blind` leaves out who said what. Once something is decided, everybody who decides may see it.
     """
     found = collection_of(visit, collection)
-    docket = adjudicate.docket(visit.site.workspace, found.id, visit.site.differing(found.id))
+    kept = adjudicate.kept_differing(visit.site.workspace, found.id)
+    docket = adjudicate.docket(visit.site.workspace, found.id, kept.items if kept else visit.site.differing(found.id))
     ids = docket.decided if decided else docket.open
     pages = max(1, ceil(len(ids) / A_PAGE))
     page = min(max(page, 1), pages)
@@ -67,6 +68,8 @@ def disputed(visit: Deciding, collection: str, page: int = 1, decided: bool = Fa
         closed=len(docket.decided),
         decided=decided,
         blind=blind,
+        kept=kept,
+        age=wording.ago(visit.now - kept.made) if kept else "",
     )
 
 

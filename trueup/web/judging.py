@@ -1,8 +1,8 @@
 """Judging: thin over `feedback.desk`, which decides what comes next and stores what was said.
 
 What the script of the page gets is a view as JSON: all of `desk.View`, and beside it `rendered`, the same texts as
-safe HTML: {"prompt": [a message each], "completions": [...]}. Nothing else about an item leaves the server, and a text
-that is covered only by its own route, when somebody asks for it.
+safe HTML: {"prompt": [a message each], "completions": [...], "help": [{text, places}]}. Nothing else about an item
+leaves the server, and a text that is covered only by its own route, when somebody asks for it.
 Where there is no next view, `waiting` says why, in the words of `desk.Progress`; "" when everything is done.
 """
 
@@ -18,7 +18,7 @@ from ..feedback.desk import Desk, View
 from ..records import digest
 from ..store import audit, people, queue
 from ..store.queue import Assignment, Collection
-from . import markdown, wording
+from . import categories, markdown, wording
 from .auth import Sent, Signed, hidden, needs, new_router, text
 from .site import Visit, as_json, goto
 
@@ -44,7 +44,8 @@ def judge(visit: Judging, collection: str) -> Response:
     """The judging page; before it, once each: the content warning and the guideline in force."""
     found = collection_of(visit, collection)
     if _warning(found) and visit.me.settings.get("warned", {}).get(found.id) != digest(_warning(found))[:8]:
-        return visit.page("warning.html", collection=found, warning=_warning(found))
+        offered = categories.listed(visit, [found.id])
+        return visit.page("warning.html", collection=found, warning=_warning(found), categories=offered)
     if guideline_of(visit, found)["text"].strip() and not _has_read(visit, found):
         return goto(f"/c/{found.id}/guideline")
     come = _next(visit, _desk(visit, found))
@@ -52,9 +53,11 @@ def judge(visit: Judging, collection: str) -> Response:
 
 
 @router.post("/c/{collection}/warning")
-def warned(visit: Judging, collection: str) -> Response:
+def warned(visit: Judging, collection: str, fields: Sent) -> Response:
     """They were told what they may meet and want to go on. Kept with the words they saw: new words ask again."""
     found = collection_of(visit, collection)
+    if "listed" in fields:
+        categories.save(visit, fields)
     before = visit.me.settings.get("warned", {})
     settings = visit.me.settings | {"warned": before | {found.id: digest(_warning(found))[:8]}}
     people.set_settings(visit.db, visit.me.id, settings)
@@ -72,16 +75,17 @@ def next_view(visit: Judging, collection: str) -> Response:
 def answer(visit: Judging, assignment: str, fields: Sent) -> Response:
     held = assignment_of(visit, assignment)
     desk = _desk(visit, held.collection)
-    receipt, view = desk.answer_and_next(visit.me.id, held.id, text(fields, "key"), _object(fields, "answer"))
-    if held.judgement and not receipt.again:
+    revises = text(fields, "revises") if "revises" in fields else None
+    receipt, view = desk.answer_and_next(visit.me.id, held.id, text(fields, "key"), _object(fields, "answer"), revises)
+    if held.judgement and not (receipt.again or receipt.elsewhere):
         audit.note(visit.db, visit.now, visit.me.id, "revised a judgement", receipt.judgement)
     return as_json({"receipt": receipt.to_json()} | _come(visit, desk, view))
 
 
 @router.get("/a/{assignment}/covered")
 def covered(visit: Judging, assignment: str, part: int = 0) -> Response:
-    """A text that no view holds, because somebody has to ask for it: the prompt (0) or one of the completions (1 ...),
-    as {"texts": [one a message], "rendered": [the same as safe HTML]}."""
+    """A text that no view holds, because somebody has to ask for it: the prompt (0), one of the completions (1 ...), or
+    behind them all that helpers say, as {"texts": [one a message], "rendered": [the same as safe HTML]}."""
     held = assignment_of(visit, assignment)
     said = _desk(visit, held.collection).uncover(visit.me.id, held.id, part)
     texts = [message["content"] for message in said]
@@ -199,11 +203,17 @@ def as_sent(view: View | None) -> dict[str, Any] | None:
     rendered = {
         "prompt": [str(markdown.render(message["content"])) for message in plain["prompt"]],
         "completions": [str(markdown.render(each)) for each in plain["completions"]],
+        "help": [_rendered_help(each) for each in plain["help"]],
     }
     return plain | {"rendered": rendered}
 
 
 # Inside
+
+
+def _rendered_help(output: Mapping[str, Any]) -> dict[str, Any]:
+    places = [str(markdown.render(each)) for each in output["places"]]
+    return {"text": str(markdown.render(output["text"])), "places": places}
 
 
 def _desk(visit: Visit, collection: Collection | str) -> Desk:

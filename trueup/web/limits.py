@@ -66,7 +66,8 @@ class Meter:
             window.count += 1
             if window.count > limit.times:
                 wait = int(window.ends - now) + 1
-                raise Refused(429, "too many requests", f"wait {wait} seconds, then go on: nothing is lost")
+                hint = f"wait {wait} seconds, then go on: nothing is lost"
+                raise Refused(429, "too many requests", hint, {"Retry-After": str(wait)})
 
     def forgive(self, what: str, who: str) -> None:
         """A right password clears the wrong ones before it."""

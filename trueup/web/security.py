@@ -50,11 +50,12 @@ HEADERS = {
 
 
 class Refused(TrueupError):
-    """A request that is not answered, with the HTTP status that says why."""
+    """A request that is not answered, with the HTTP status that says why, and headers that the status calls for."""
 
-    def __init__(self, status: int, message: str, hint: str = "") -> None:
+    def __init__(self, status: int, message: str, hint: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message, hint)
         self.status = status
+        self.headers = dict(headers or {})
 
 
 class SignInNeeded(Refused):

@@ -1,8 +1,9 @@
 // The judging page: shows a view, takes an answer, asks for the next. The server decides everything else.
 
 import { LETTERS } from "./controls.js";
+import { fillHelp, helpPanel } from "./help.js";
 import { Keymap, keysForm } from "./keys.js";
-import { nameOf, reading } from "./reading.js";
+import { nameIn, reading } from "./reading.js";
 import { flagBox, reasonBox } from "./remarks.js";
 import { Clock, Drafts, Refused, Shelf, insist, send } from "./saving.js";
 import { askWhy, closeSheet, openGuideline, openSheet, sheetIsOpen } from "./sheets.js";
@@ -17,9 +18,12 @@ const WHY = {
   "": "You have done everything there is for you. New items may come later.",
   closed: "This collection is closed. Thank you for your work.",
   "daily limit": "You have reached the most that one person may judge in a day. You can go on after midnight UTC.",
+  categories: "What is left is about what you chose not to be given. You can change that on your account page.",
   qualification: "You did not pass the qualification. Those who lead this collection can give you another try.",
 };
 
+const ELSEWHERE =
+  "You answered that one in another tab, and that answer stands. What you said here is kept: to use it, change that judgement under My work.";
 const NO_SKIP = "This one has to be judged before the work begins: put it aside for later, or answer it.";
 
 const at = (id) => document.getElementById(id);
@@ -32,6 +36,7 @@ let view = null;
 let task = null;
 let reader = null;
 let flags = [];
+let help = null;
 let reason = null;
 let selected = 0;
 let busy = false;
@@ -97,10 +102,12 @@ function build(draft) {
   flags = [view.prompt, ...view.completions].map((_, i) => flagBox(i, draft.flags, view, { map, changed }));
   task = makeTask(view, draft, { map, changed, say, select, prefer });
   reason = reasonBox(draft.rationale ?? "", view, { map, changed });
-  reader = reading(view, { map, formatted, flags, feet: task.feet, select, act, tell, say, uncover });
+  help = helpPanel(view, draft, { map, changed });
+  reader = reading(view, { map, formatted, flags, feet: task.feet, help, select, act, tell, say, uncover });
   for (const [id, node] of [
     ["board", task.board],
     ["scale", task.scale],
+    ["help", help?.node],
   ])
     at(id).replaceChildren(...(node ? [node] : []));
   at("below").replaceChildren(...[task.below, reason?.node].filter(Boolean));
@@ -129,7 +136,9 @@ async function reveal(parts) {
 }
 
 function fillIn(part, { texts, rendered }) {
-  if (part > 0) {
+  if (part > view.completions.length) {
+    fillHelp(view, { texts, rendered });
+  } else if (part > 0) {
     view.completions[part - 1] = texts[0];
     view.rendered.completions[part - 1] = rendered[0];
   } else {
@@ -141,9 +150,9 @@ function fillIn(part, { texts, rendered }) {
 async function uncover(parts) {
   if (busy || !(await reveal(parts))) return;
   changed();
-  (parts[0] === 0 ? at("prompt") : reader.cards[parts[0] - 1]).focus();
+  (parts[0] === 0 ? at("prompt") : (reader.cards[parts[0] - 1] ?? help.node.querySelector("summary"))).focus();
   tell(reader.covered(), "calm");
-  say(`Shown: ${parts.map(nameOf).join(", ")}`);
+  say(`Shown: ${parts.map(nameIn(view)).join(", ")}`);
 }
 
 const formatted = () => Boolean(view.rendered) && settings.rendered !== false;
@@ -181,6 +190,7 @@ function answer(final) {
   const said = { ...task.value(final), ...clock.read() };
   if (flagged()) said.flags = { prompt: flags[0].value(), completions: flags.slice(1).map(({ value }) => value()) };
   if (reason?.area.value.trim()) said.rationale = reason.area.value.trim();
+  if (help) said.help_opened = help.opened();
   return final ? { ...said, client: CLIENT } : { ...said, uncovered: view.shown };
 }
 
@@ -199,18 +209,19 @@ function submit() {
   const doubt = task.confirm?.();
   if (doubt) return tell(doubt, "error");
   const { key } = drafts;
-  const said = answer(true);
-  shelf.put(view.assignment, { key, draft: { ...answer(false), at: Date.now() }, at: Date.now(), answer: said });
-  deliver(view.assignment, key, said);
+  const { assignment, revises } = view;
+  const now = Date.now();
+  shelf.put(assignment, { key, revises, draft: { ...answer(false), at: now }, at: now, answer: answer(true) });
+  deliver(assignment, shelf.get(assignment));
 }
 
 // Until the server has it. The same key however often it is sent: stored once.
-async function deliver(assignment, key, said) {
+async function deliver(assignment, { key, revises, answer: said }) {
   drafts.stop();
   work(true, "Saving …");
   let stored = null;
   try {
-    stored = await insist(`/a/${assignment}/answer`, { key, answer: said }, waiting);
+    stored = await insist(`/a/${assignment}/answer`, { key, revises, answer: said }, waiting);
   } catch (error) {
     shelf.put(assignment, { ...shelf.get(assignment), answer: undefined });
     refuse(error);
@@ -229,7 +240,7 @@ function waiting(seconds) {
 }
 
 function saved(receipt) {
-  const words = arrived(`Saved. ${receipt.done_today} today.`);
+  const words = arrived(receipt.elsewhere ? ELSEWHERE : `Saved. ${receipt.done_today} today.`);
   say([words, receipt.gold_feedback, view ? "" : at("why").textContent].join(" "));
   if (!view) at("progress").textContent = `${receipt.done_today} done today`;
 }
@@ -253,7 +264,7 @@ async function deliverOlder(current) {
   for (const [id, record] of shelf.all()) {
     if (!record?.answer || id === current) continue;
     try {
-      await send(`/a/${id}/answer`, { key: record.key, answer: record.answer });
+      await send(`/a/${id}/answer`, { key: record.key, revises: record.revises, answer: record.answer });
       shelf.drop(id);
     } catch (error) {
       refuse(error);
@@ -362,6 +373,7 @@ const DEEDS = {
   flag: nextFlag,
   reason: () => reason?.area.focus(),
   reveal: () => reader.uncover(),
+  helpers: () => help?.toggle(),
   guideline: showGuideline,
   help: openKeys,
   previous: () => reader.cards.length > 1 && select(selected - 1),
@@ -428,7 +440,7 @@ async function start() {
   await deliverOlder(first?.assignment);
   show(first, at("nothing").dataset.waiting);
   const waiting = first && shelf.get(first.assignment);
-  if (waiting?.answer) deliver(first.assignment, waiting.key, waiting.answer);
+  if (waiting?.answer) deliver(first.assignment, waiting);
 }
 
 start();

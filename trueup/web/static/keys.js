@@ -17,6 +17,7 @@ export const ACTIONS = [
   ["differences", "d", "Show the differences by word"],
   ["rendered", "t", "As formatted, or as typed"],
   ["reveal", "v", "Show what is covered"],
+  ["helpers", "h", "Open or close what helpers say"],
   ["flag", "f", "Flag the prompt, then each text"],
   ["reason", "r", "Write the reason"],
   ["guideline", "g", "Open the guideline"],

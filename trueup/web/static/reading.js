@@ -5,12 +5,16 @@ import { differences, el, markedNodes, rawNodes, safeNodes, tidy } from "./text.
 
 const ROLES = { system: "System", user: "Person", assistant: "Assistant" };
 const at = (id) => document.getElementById(id);
-export const nameOf = (part) => (part === 0 ? "the prompt" : LETTERS[part - 1]); // parts: the prompt, then the texts
 
-// desk = {map, formatted(), flags, feet, select(index, focus), act(action), tell(words, kind), say(words),
+// Of a part: the prompt, then the texts, then what helpers say.
+export const nameIn = (view) => (part) =>
+  part === 0 ? "the prompt" : part > view.completions.length ? "what helpers say" : LETTERS[part - 1];
+
+// desk = {map, formatted(), flags, feet, help, select(index, focus), act(action), tell(words, kind), say(words),
 // uncover(parts)}
 export function reading(view, desk) {
-  const { map, formatted, flags, select, act, tell, say } = desk;
+  const { map, formatted, flags, help, select, act, tell, say } = desk;
+  const nameOf = nameIn(view);
   const covered = () => view.covered.flatMap((yes, part) => (yes && !view.shown.includes(part) ? [part] : []));
   const cards = view.completions.map((_, index) => card(index, desk));
   let compared = -1; // the text that the others are compared with; -1: none
@@ -24,6 +28,7 @@ export function reading(view, desk) {
     cards.forEach((each, index) => {
       each.querySelector(".said").replaceChildren(hidden.has(index + 1) ? cover(index + 1) : shownText(index));
     });
+    help?.fill(nodesOf, hidden.has(cards.length + 1) ? cover(cards.length + 1) : null);
     at("judging").classList.toggle("covered", hidden.size > 0);
   };
 
