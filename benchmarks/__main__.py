@@ -7,6 +7,7 @@ import click
 from .choose import choose_benchmark
 from .label import label
 from .reward import reward
+from .reward_size import reward_size
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,6 +18,7 @@ def main() -> None:
 main.add_command(choose_benchmark)
 main.add_command(label)
 main.add_command(reward)
+main.add_command(reward_size)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

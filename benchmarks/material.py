@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SHAPES = {  # parameters with the 2,048 tokens of the vocabulary
+    "tiny": {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64},
     "5m": {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 704},
     "27m": {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1408},
 }

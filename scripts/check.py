@@ -216,12 +216,30 @@ def labelling(settings: Settings, *options: str) -> Outcome:
     return Outcome(figures, shown("python -m benchmarks", words), more=found)
 
 
+def reward_size(settings: Settings) -> Outcome:
+    """Training a reward model on up to as many pairs as InstructGPT had."""
+    words = ["reward-size", *(["--sizes", "100,1000"] if settings.quick else []), "--json"]
+    done = execute([sys.executable, "-m", "benchmarks", *words])
+    try:
+        found = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return Outcome(command=shown("python -m benchmarks", words), problem=last_words(done))
+    ratio, memory, most = found["time_ratio"], found["bytes_a_token"], found["sizes"][-1]["pairs"]
+    figures = [
+        Figure("seconds a token, largest size against smallest", ratio, "at most 1.25", ratio <= 1.25, n=most),
+        Figure("bytes that a further token takes", memory, "at most 40", memory <= 40, n=most),
+        Figure("prompts left out", 0 if found["complete"] else 1, "0", found["complete"]),
+    ]
+    return Outcome(figures, shown("python -m benchmarks", words), more=found)
+
+
 # What the demo's figures come from: neither the labelling app nor how commands are worded can change one.
 LOOP = tuple(f"trueup/{name}" for name in (
     "algo", "config", "engines", "evals", "models", "runs", "stats", "text", "train", "world",
     "demonstrate.py", "inputs.py", "records.py", "wiring.py",
 ))  # fmt: skip
 WITH_TESTS = ("trueup", "tests", "scripts/check.py")
+TRAINING = (*LOOP, "trueup/loading.py", "trueup/preparing.py", "benchmarks", "scripts/check.py")
 WITH_BENCHMARKS = ("trueup", "benchmarks", "scripts/check.py")
 CHECKS = (
     *(
@@ -237,14 +255,15 @@ CHECKS = (
     Check("demo-pooled", "the win rates of the three seeds together", 0, pooled, LOOP, derived=True),
     Check("overopt", "a weak reward model without KL penalty is over-optimised", 6, overopt, LOOP),
     Check("resume", "killed and resumed equals undisturbed; other tests that take minutes", 30, resume, WITH_TESTS),
-    Check("labelling", "the labelling app with a million judgements and 32 judges", 15, labelling, WITH_BENCHMARKS),
+    Check("labelling", "the labelling app with a million judgements and 32 judges", 10, labelling, WITH_BENCHMARKS),
     Check(
         "labelling-postgresql",
         "the same on PostgreSQL, in a cluster of its own",
-        15,
+        10,
         lambda settings: labelling(settings, "--postgres"),
         WITH_BENCHMARKS,
     ),
+    Check("reward-size", "time and memory of a reward model, 1,000 to 30,000 pairs", 5, reward_size, TRAINING),
     Check("mutants-caught", "the tests notice when the code is broken", 40, mutants, WITH_TESTS),
 )
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from small import SENTENCES, VOCABULARY, random_network
+from small import SENTENCES, VOCABULARY, nouns, nouns_asked, random_network, settings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -99,3 +99,46 @@ def train(workspace):
         return run
 
     return call
+
+
+@pytest.fixture
+def gradient(monkeypatch) -> Callable[[], dict[str, Any]]:
+    """The gradient of the first optimizer step, before it is clipped."""
+    from trueup.train.optimizers import Optimizer
+
+    seen: list[dict[str, Any]] = []
+    clip = Optimizer.clip
+
+    def look(self):
+        seen.append({name: p.grad.clone() for name, p in self.named.items() if p.grad is not None})
+        return clip(self)
+
+    monkeypatch.setattr(Optimizer, "clip", look)
+    return lambda: seen[0]
+
+
+@pytest.fixture(scope="session")
+def talker(tokenizer, encoder, tmp_path_factory) -> Callable[[], LanguageModel]:
+    """A model that says a few random nouns and stops: something for RL to have a preference about."""
+    import copy
+    import random
+
+    from trueup.config import Architecture
+    from trueup.models.load import new_model
+    from trueup.runs import Run
+    from trueup.store import Workspace
+    from trueup.train.pretrain import pretrain
+
+    chance = random.Random(3)
+    rows = [
+        (encoder.prompt(prompt), [encoder.completion(prompt, nouns(chance, chance.randint(2, 8)))])
+        for prompt in nouns_asked() * 30
+    ]
+    shape = Architecture(hidden=32, layers=2, heads=4, mlp=64, vocabulary=VOCABULARY, context=96)
+    model = new_model(shape, tokenizer, encoder.format, seed=0)
+    config = settings("pretrain", steps=120, batch_size=16)
+    workspace = Workspace.create(tmp_path_factory.mktemp("talker") / "w")
+    with workspace, Run.start(workspace, "pretrain", {}, {}, seed=0) as run:
+        pretrain(run, config, model, rows, [])
+        run.finish({})
+    return lambda: copy.deepcopy(model)

@@ -51,7 +51,14 @@ TESTS = {
         "tests/test_reward_model.py",
     ),
     "trueup/train/judged.py": ("tests/test_reward_model.py", "tests/test_reward_objectives.py"),
-    "trueup/train/rl.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/improve.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/scores.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_scores.py"),
+    "trueup/train/guard.py": ("tests/test_guard.py", "tests/test_stages.py"),
+    "trueup/algo/offline.py": ("tests/algo/test_offline_losses.py",),
+    "trueup/train/dpo.py": ("tests/test_offline.py",),
+    "trueup/train/kto.py": ("tests/test_offline.py",),
+    "trueup/train/ilql.py": ("tests/test_offline.py",),
+    "trueup/train/online_dpo.py": ("tests/test_offline.py",),
 }
 
 
@@ -74,7 +81,28 @@ class Mutant:
         return source.replace(self.old, self.new)
 
 
-MASKED, LOGPROBS, KL, ADVANTAGES, LOSSES, PREFERENCE, SAMPLER, LOOP, EXPERIENCE, SFT, REWARD, JUDGED, RL = TESTS
+(
+    MASKED,
+    LOGPROBS,
+    KL,
+    ADVANTAGES,
+    LOSSES,
+    PREFERENCE,
+    SAMPLER,
+    LOOP,
+    EXPERIENCE,
+    SFT,
+    REWARD,
+    JUDGED,
+    IMPROVE,
+    SCORES,
+    GUARD,
+    OFFLINE,
+    DPO,
+    KTO,
+    ILQL,
+    ROUNDS,
+) = TESTS
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(MASKED, "/ mask.sum()", "/ mask.numel()", "the mean divides by padding too"),
@@ -197,38 +225,99 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(JUDGED, "drawn.sum(1) == 0", "drawn.sum(1) < 0", "prompts no member drew go unread"),
     Mutant(
-        RL,
-        "on_policy + config.value_coefficient * on_value",
-        "on_policy - config.value_coefficient * on_value",
+        IMPROVE,
+        "loss + config.value.coefficient *",
+        "loss - config.value.coefficient *",
         "the critic runs from its target",
     ),
     Mutant(
-        RL,
-        "torch.where(finished, scores, config.missing_eos_score)",
-        "torch.where(~finished, scores, config.missing_eos_score)",
+        SCORES,
+        "torch.where(finished, scores,",
+        "torch.where(~finished, scores,",
         "finished text gets the score of unfinished text",
     ),
     Mutant(
-        RL,
-        "policy_loss(logp, old_logp,",
+        IMPROVE,
+        "policy_loss(logp, seen.logp_cl[at, :width],",
         "policy_loss(logp, logp.detach(),",
         "the ratio is always 1, the clip never acts",
     ),
     Mutant(
-        RL,
+        IMPROVE,
         "at, mask = torch.tensor(chosen,",
-        "at, mask = torch.tensor([i - i % each for i in chosen],",
+        "at, mask = torch.tensor([i - i % config.samples_per_prompt for i in chosen],",
         "all completions of a prompt learn from the first one's advantages",
     ),
     Mutant(
-        RL, '["approx_kl"] > config.max_approx_kl', '["approx_kl"] < config.max_approx_kl', "stops while nothing moved"
+        IMPROVE,
+        '["approx_kl"] > config.guard.max_approx_kl',
+        '["approx_kl"] < config.guard.max_approx_kl',
+        "stops while nothing moved",
     ),
     Mutant(
-        RL,
-        "score - config.kl_coefficient * kl",
-        "score + config.kl_coefficient * kl",
+        GUARD,
+        "score - price * kl",
+        "score + price * kl",
         "the best checkpoint is the one furthest from the reference",
     ),
+    Mutant(
+        IMPROVE,
+        "loss - config.entropy_bonus *",
+        "loss + config.entropy_bonus *",
+        "the bonus makes the policy decided",
+    ),
+    Mutant(
+        IMPROVE,
+        "/ self.mixed_tokens * self.tokens",
+        "* self.tokens",
+        "demonstrations weigh by their number",
+    ),
+    Mutant(
+        GUARD,
+        "[b - a for a, b in",
+        "[a - b for a, b in",
+        "goes back from what got better",
+    ),
+    Mutant(
+        GUARD,
+        "self.judge or self.score",
+        "self.score",
+        "the judge is not asked",
+    ),
+    Mutant(
+        OFFLINE,
+        "reward = beta * at_least_float32(difference)\n    return target * softplus(margin - reward)",
+        "reward = beta * at_least_float32(difference)\n    return target * softplus(margin + reward)",
+        "DPO prefers the loser",
+    ),
+    Mutant(OFFLINE, "1 / (2 * beta), at_least", "1 / beta, at_least", "IPO aims at twice its gap"),
+    Mutant(OFFLINE, ".detach().mean().clamp(min=0)", ".detach().mean()", "KTO's reference point falls below zero"),
+    Mutant(
+        OFFLINE,
+        "(1 - lam) * value_cl[:, t + 1]",
+        "(1 - lam) * value_cl[:, t]",
+        "Q is taught the value before its token",
+    ),
+    Mutant(DPO, "ratio_cl = logp_cl - torch", "ratio_cl = logp_cl + 0 * torch", "DPO forgets its reference"),
+    Mutant(
+        DPO,
+        "pair_losses(config, _ratios(config, seen), item.pairs).mean()",
+        "pair_losses(config, _ratios(config, seen), item.pairs).sum()",
+        "prompts with more pairs weigh more",
+    ),
+    Mutant(
+        KTO,
+        "following = [*items[1:], *items[:1]]",
+        "following = list(items)",
+        "KTO's point comes from a prompt's own completion",
+    ),
+    Mutant(
+        ILQL,
+        "value_cl = value.new_zeros(rows.mask_cl.shape).masked_scatter(rows.mask_cl, value.detach())",
+        "value_cl = value.new_zeros(rows.mask_cl.shape).masked_scatter(rows.mask_cl, value)",
+        "the value is trained by the targets it sets",
+    ),
+    Mutant(ROUNDS, "(i, j) if values[i] > values[j] else (j, i)", "(i, j)", "pairs of a round stand in any order"),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 WORDS = "the cat sat on a mat and the dog ran to the red house while birds sang of rain in the old town".split()
 SENTENCES = [" ".join(WORDS[i:] + WORDS[:i]) for i in range(len(WORDS))]
 VOCABULARY = 320
+NOUNS = ["cat", "dog", "birds", "mat", "rain", "red", "house", "town", "old", "sat"]
 
 
 # One thread: with two on a busy machine, small tensors are many times slower. No TensorBoard: nobody will look.
@@ -19,6 +20,17 @@ def settings(stage: str, **given: Any) -> Any:
 
     quiet = {key: value for key, value in QUIET.items() if stage not in ("sample", "winrate") or key == "run.threads"}
     return configs.load(stage, flags=quiet | configs.flat(given))
+
+
+def nouns_asked() -> list[Any]:
+    """What the `talker` was taught to answer."""
+    from trueup.records import Prompt
+
+    return [Prompt.user(word) for word in NOUNS]
+
+
+def nouns(chance: Any, count: int) -> str:
+    return " ".join(chance.choice(NOUNS) for _ in range(count))
 
 
 def random_network(family: str, seed: int = 0, **changes: Any) -> Any:

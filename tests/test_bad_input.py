@@ -414,8 +414,12 @@ def line_of(stage: str, **changed: str) -> str:
         a, b = given.pop("a"), given.pop("b")
         start = f"eval winrate {a} {b} --best-of 2"
     else:
-        start = "sample" if stage == "sample" else f"train {stage}"
+        start = "sample --best-of 2" if stage == "sample" else f"train {stage}"
         start += " --kind features" if stage == "reward" else ""
+    if stage == "dpo":  # judgements, or rounds that make their own
+        online = bool({"reward", "prompts"} & set(changed))
+        start += " --online" if online else ""
+        given = {role: ref for role, ref in given.items() if role == "policy" or (role == "data") != online}
     return " ".join([start, *(f"--{role} {ref}" for role, ref in given.items())])
 
 

@@ -54,7 +54,7 @@ def sft_settings(**given):
 
 def rl_settings(**given):
     small = {"steps": 3, "prompts_per_step": 4, "samples_per_prompt": 2, "sampling": {"max_new_tokens": 6}}
-    return settings("rl", **(small | {"normalise_scores": False, "missing_eos_score": None} | given))
+    return settings("rl", **(small | {"score_scale": "none", "missing_eos_score": None} | given))
 
 
 # --- not finite
@@ -231,11 +231,11 @@ def test_in_rl_too_even_where_nothing_is_learnt(make_model, train, monkeypatch):
     """Log-probs under policy and reference are taken of the whole rollout: the first place to run out."""
     expected, found = make_model(), make_model()
     scorer = FakeScorer(lambda completion: len(completion.text))
-    config = rl_settings(run={"micro_batch": 2, "evaluate_every": 2})
-    small = train(rl, config, expected, make_model(), Sampler(expected), scorer, PROMPTS, PROMPTS[:3])
+    config = rl_settings(run={"micro_batch": 2})
+    small = train(rl, config, expected, make_model(), Sampler(expected), scorer, PROMPTS, [])
     breaks_above(monkeypatch, 2)
-    config = rl_settings(run={"evaluate_every": 2})
-    run = train(rl, config, found, make_model(), Sampler(found), scorer, PROMPTS, PROMPTS[:3])
+    config = rl_settings()
+    run = train(rl, config, found, make_model(), Sampler(found), scorer, PROMPTS, [])
     halvings = [event["reason"] for event in run.events() if event["kind"] == "memory"]
     assert [reason[-15:] for reason in halvings] == ["going on with 4", "going on with 2"]
     assert run.metrics() == small.metrics() and same(weights(found), weights(expected))

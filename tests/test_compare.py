@@ -42,4 +42,7 @@ def test_other_prompts_are_not_compared() -> None:
 
 def test_best_of_n_sends_the_highest_score_of_each_prompt_and_the_first_among_equals() -> None:
     drafts = [Completion(prompt, text) for prompt in PROMPTS[:2] for text in ("a", "ccc", "bb", "ddd")]
-    assert [completion.text for completion in best_of(drafts, LENGTH)] == ["ccc", "ccc"]
+    chosen = best_of(drafts, LENGTH, 4)
+    assert [completion.text for completion in chosen] == ["ccc", "ccc"]
+    assert chosen[0].meta == {"best_of": 4, "score": 3.0, "scores": [1.0, 3.0, 2.0, 3.0]}, "nothing is thrown away"
+    assert [completion.text for completion in best_of(drafts, LENGTH, 2)] == ["ccc", "ddd", "ccc", "ddd"]

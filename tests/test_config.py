@@ -94,7 +94,7 @@ def test_an_empty_table_sets_nothing(tmp_path):
 
 def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path):
     file = written(tmp_path, "stepps = 3\nepochs = 1.5\n[optimizer]\nmuon_lr = 0.1\n")
-    lines = wrong("rl", file, ("optimizer.lr=-1", "nonsense"), value_clip=0.1, value_coefficient="x")
+    lines = wrong("rl", file, ("optimizer.lr=-1", "nonsense"), kl_coefficient="x")
     assert sorted(lines) == sorted(
         [
             f"{file}:1: unknown key 'stepps' (did you mean 'steps'?)",
@@ -102,7 +102,7 @@ def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path):
             f"{file}:4: optimizer.muon_lr has a meaning only with optimizer.name = 'muon'",
             "--set optimizer.lr=-1: optimizer.lr must be a number above 0, not -1",
             "--set nonsense: expected key=value, such as optimizer.lr=1e-4",
-            "--value-coefficient: value_coefficient must be a number at least 0, not 'x'",
+            "--kl-coefficient: kl_coefficient must be a number at least 0, not 'x'",
         ]
     )
 
@@ -118,7 +118,7 @@ def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path):
         ("rl", "seed", "(it is 'run.seed')"),
         ("rl", "optimizer.steps", "(it is 'steps')"),
         ("sft", "kl_coefficient", "(it belongs to rl)"),
-        ("sft", "sampling.top_p", "(it belongs to sample, rl, winrate)"),
+        ("sft", "sampling.top_p", "(it belongs to sample, rl, dpo, winrate)"),
         ("rl", "optimizer.betas.first", "(did you mean 'optimizer.betas'?)"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_table_is_not_a_value():
         "optimizer.schedule=step",
         "model.adapter=qlora",
         "gamma=1.01",
-        "stop_score=inf",
+        "guard.stop_score=inf",
         "clip=2026-01-01",
     ],
 )
@@ -213,6 +213,7 @@ BROKEN = {
     "run.micro_batch": [("winrate", ["run.micro_batch=3"], ["sampling.batch_size=3"])],
     "run.max_skipped": [("winrate", ["run.max_skipped=3"], [])],
     "run.tensorboard": [("sample", ["run.tensorboard=false"], [])],
+    "run.keep_logprobs": [("sft", ["run.keep_logprobs=true"], []), ("sample", ["run.keep_logprobs=true"], [])],
     "run.evaluate_every": [
         ("sft", ["heldout=0", "run.evaluate_every=3"], ["heldout=0.1", "run.evaluate_every=3"]),
         ("sample", ["run.evaluate_every=3"], []),
@@ -227,17 +228,47 @@ BROKEN = {
     "architecture.vocabulary": [("pretrain", ["architecture.vocabulary=271"], ["architecture.vocabulary=272"])],
     "sampling.temperature": [
         ("rl", ["sampling.temperature=0"], ["sampling.temperature=0.7"]),
+        ("dpo", ["online=true", "sampling.temperature=0"], ["online=true", "sampling.temperature=0.7"]),
     ],
     "sampling.top_p": [
         ("rl", ["sampling.top_p=0.9"], ["sampling.top_p=1"]),
+        ("dpo", ["online=true", "sampling.top_p=0.9"], ["online=true", "sampling.top_p=1"]),
         ("sample", ["sampling.temperature=0", "sampling.top_p=0.9"], ["sampling.top_p=0.9"]),
     ],
     "sampling.top_k": [
         ("rl", ["sampling.top_k=5"], ["sampling.top_k=0"]),
         ("winrate", ["sampling.temperature=0", "sampling.top_k=5"], ["sampling.top_k=5"]),
     ],
-    "value_clip": [("rl", ["value_coefficient=0", "value_clip=0.1"], ["value_clip=0.1"])],
-    "value_lr": [("rl", ["value_coefficient=0", "value_lr=0.1"], ["value_lr=0.1"])],
+    "value.clip": [
+        ("rl", ["value.coefficient=0", "value.clip=0.1"], ["value.clip=0.1"]),
+        ("rl", ["estimator=rloo", "value.clip=0.1"], ["value.clip=0.1"]),
+    ],
+    "value.lr": [("rl", ["value.coefficient=0", "value.lr=0.1"], ["value.lr=0.1"])],
+    "value.coefficient": [("rl", ["estimator=grpo", "value.coefficient=0.5"], ["value.coefficient=0.5"])],
+    "lam": [("rl", ["estimator=reinforce++", "lam=0.9"], ["lam=0.9"])],
+    "gamma": [("rl", ["estimator=rloo", "gamma=0.9"], ["estimator=reinforce++", "gamma=0.9"])],
+    "group_std": [("rl", ["estimator=rloo", "group_std=false"], ["estimator=grpo", "group_std=false"])],
+    "whiten": [("rl", ["estimator=reinforce++", "whiten=false"], ["estimator=rloo", "whiten=true"])],
+    "estimator": [("rl", ["estimator=grpo", "samples_per_prompt=1"], ["estimator=grpo", "samples_per_prompt=2"])],
+    "kl_in": [
+        ("rl", ["kl_in=loss"], ["kl_in=loss", "kl_estimator=k2"]),
+        ("rl", ["kl_in=loss", "kl_estimator=k2", "kl_coefficient=0"], ["kl_in=loss", "kl_estimator=k2"]),
+    ],
+    "kl_estimator": [("rl", ["kl_coefficient=0", "kl_estimator=k2"], ["kl_estimator=k2"])],
+    "kl_horizon": [("rl", ["kl_horizon=2"], ["kl_horizon=2", "kl_target=3"])],
+    "kl_target": [("rl", ["kl_target=3", "kl_coefficient=0"], ["kl_target=3"])],
+    "kl_coefficient": [
+        ("rl", ["kl_coefficient=0", "kl_target=3"], ["kl_coefficient=0.2", "kl_target=3"]),
+        ("rl", ["kl_coefficient=0", "guard.remedy=raise-kl"], ["kl_coefficient=0"]),
+    ],
+    "guard.remedy": [
+        ("rl", ["guard.rollback=false", "guard.remedy=raise-kl"], ["guard.remedy=raise-kl"]),
+        ("rl", ["guard.remedy=raise-kl", "kl_coefficient=0"], ["guard.remedy=lower-lr", "kl_coefficient=0"]),
+    ],
+    **{
+        f"guard.{name}": [("rl", ["guard.rollback=false", f"guard.{name}={value}"], [f"guard.{name}={value}"])]
+        for name, value in (("confidence", 0.9), ("max_rollbacks", 1), ("max_repetition", 0.2))
+    },
     "optimizer.warmup_steps": [
         ("rl", ["steps=9", "optimizer.warmup_steps=9"], ["steps=9", "optimizer.warmup_steps=8"]),
         ("sft", ["steps=9", "optimizer.warmup_steps=10"], ["steps=0", "optimizer.warmup_steps=10"]),
@@ -250,8 +281,22 @@ BROKEN = {
     "prompts_per_step": [("rl", ["prompts_per_step=1", "samples_per_prompt=1"], ["prompts_per_step=1"])],
     "samples_per_prompt": [("rl", ["prompts_per_step=1", "samples_per_prompt=1"], ["samples_per_prompt=1"])],
     "per_prompt": [("sample", ["sampling.temperature=0", "per_prompt=2"], ["sampling.temperature=0", "per_prompt=1"])],
-    "best_of": [("winrate", ["sampling.temperature=0", "best_of=2"], ["best_of=2"])],
-    "unbiased": [("reward", ["unbiased=true"], ["unbiased=true", "wrong_share=0.1"])],
+    "best_of": [(stage, ["sampling.temperature=0", "best_of=2"], ["best_of=2"]) for stage in ("winrate", "sample")],
+    **{
+        key: [("dpo", [f"{key}={value}"], ["online=true", f"{key}={value}"])]
+        for key, value in {
+            "pairs": "all",
+            "updates": 2,
+            "evaluation_prompts": 8,
+            "missing_eos_score": -2,
+            "scoring.normalise": "false",
+            "scoring.ensemble": "min",
+            "sampling.max_new_tokens": 8,
+            "sampling.batch_size": 8,
+        }.items()
+    },
+    "max_tokens": [("dpo", ["online=true", "max_tokens=9"], ["max_tokens=9"])],
+    "unbiased": [(stage, ["unbiased=true"], ["unbiased=true", "wrong_share=0.1"]) for stage in ("reward", "dpo")],
     "wrong_share": [("reward", ["loss=plackett-luce", "wrong_share=0.1"], ["wrong_share=0.1"])],
     "centring": [("reward", ["loss=plackett-luce", "centring=0.01"], ["centring=0.01"])],
     "objectives": [
@@ -263,6 +308,22 @@ BROKEN = {
         for stage in ("rl", "winrate", "audit")
         for wrong in ('[{name="a"}, {name="a"}]', '[{name="a", weight=0.0}]')
     ],
+    "scoring.floor": [
+        (
+            "rl",
+            ["scoring.floor=multiplier"],
+            ["scoring.floor=multiplier", 'scoring.objectives=[{name="a", at_least=0.0}]'],
+        ),
+        *[(stage, ["scoring.floor=multiplier"], []) for stage in ("winrate", "audit")],
+    ],
+    "scoring.multiplier_rate": [
+        (
+            "rl",
+            ["scoring.multiplier_rate=1"],
+            ["scoring.multiplier_rate=1", "scoring.floor=multiplier", 'scoring.objectives=[{name="a", at_least=0.0}]'],
+        )
+    ],
+    "scoring.time_limit": [("winrate", ["scoring.time_limit=1"], [])],
     "scoring.penalty": [
         (stage, ["scoring.penalty=2"], ["scoring.ensemble=penalised", "scoring.penalty=2"])
         for stage in ("rl", "winrate", "audit")
@@ -278,11 +339,16 @@ BROKEN = {
             ["task=rating", 'axes=[{name="a", anchors={7="perfect"}}]'],
         ),
     ],
-    "ties": [("collection", ["task=thumbs", "ties=false"], ["task=ranking", "ties=false"])],
+    "ties": [
+        ("collection", ["task=thumbs", "ties=false"], ["task=ranking", "ties=false"]),
+        ("dpo", ["online=true", "ties=half"], ["ties=half"]),
+    ],
     "both_bad": [("collection", ["task=ranking", "both_bad=false"], ["both_bad=false"])],
     "strength": [
         ("collection", ["task=edit", "strength=false"], ["strength=false"]),
         ("reward", ["loss=plackett-luce", "strength=weight"], ["strength=weight"]),
+        ("dpo", ["loss=ipo", "strength=small-margin"], ["loss=ipo", "strength=weight"]),
+        ("dpo", ["online=true", "strength=weight"], ["strength=weight"]),
     ],
     "overlap": [("collection", ["overlap=6"], ["overlap=5"])],
     "max_overlap": [("collection", ["overlap=3", "max_overlap=2"], ["overlap=3", "max_overlap=3"])],
@@ -325,8 +391,8 @@ def test_an_effective_config_is_read_back_equal(stage, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "sets"),
     [
-        ("rl", ["missing_eos_score=none", "stop_score=3", "optimizer.name=muon", "optimizer.muon_lr=1e-07"]),
-        ("rl", ["value_coefficient=0", "optimizer.schedule=constant", "optimizer.eps=1e-20", "whiten=false"]),
+        ("rl", ["missing_eos_score=none", "guard.stop_score=3", "optimizer.name=muon", "optimizer.muon_lr=1e-07"]),
+        ("rl", ["value.coefficient=0", "optimizer.schedule=constant", "optimizer.eps=1e-20", "whiten=false"]),
         ("sft", ["steps=7", 'prompt.template={% for m in messages %}\t"{{ m.content }}"\n{% endfor %}\x7f\\']),
         ("sft", ["epochs=1e6", 'prompt.stop=["</s>", "é", "\\u0000"]', "heldout=0", "model.adapter=none"]),
         ("sample", ["sampling.temperature=0"]),
@@ -377,9 +443,9 @@ def test_the_reference_names_every_setting_with_its_default_and_description():
 def test_settings_know_type_range_and_default():
     found = settings(RlConfig)
     assert found["steps"].type == "integer" and found["steps"].range == "at least 1"
-    assert found["gamma"].range == "0 to 1" and found["stop_score"].type == "number or none"
+    assert found["gamma"].range == "0 to 1" and found["guard.stop_score"].type == "number or none"
     assert found["optimizer.betas"].type == "list of 2 numbers" and found["optimizer.betas"].range == "0 to 1"
-    assert found["optimizer.name"].type == "adamw or muon" and found["whiten"].type == "true or false"
+    assert found["optimizer.name"].type == "adamw or muon" and found["prompt_baseline"].type == "true or false"
     assert found["sampling.top_p"].range == "above 0, at most 1"
     assert all(value(RlConfig(), key) == setting.default for key, setting in found.items())
     assert sum(not setting.table for setting in found.values()) <= 25
@@ -387,7 +453,10 @@ def test_settings_know_type_range_and_default():
 
 def test_mistakes_in_a_collection_are_told_all_at_once_with_what_an_axis_has():
     lines = wrong("collection", None, ("task=rank", "overlap=9", 'axes=[{nam="a"}]', "epochs=3"))
-    assert len(lines) == 4 and "unknown key 'epochs' in a collection (it belongs to sft, reward, rl)" in lines[0]
+    assert (
+        len(lines) == 4
+        and "unknown key 'epochs' in a collection (it belongs to sft, reward, rl, dpo, kto, ilql)" in lines[0]
+    )
     assert "axes must be a list of tables with name, question, low, high, anchors" in "\n".join(lines)
 
 

@@ -79,7 +79,7 @@ def test_rl_takes_the_most_cautious_member(workspace, data, checkpoint, tmp_path
     models = trained(workspace, data, checkpoint, "lora", seeds=(0, 1))
     trueup.ensemble(workspace, models, name="jury")
     settings = {key: value for key, value in QUICK.items() if key != "steps"} | {
-        "steps": 1, "prompts_per_step": 4, "samples_per_prompt": 2, "evaluation_prompts": 2,
+        "steps": 1, "prompts_per_step": 4, "samples_per_prompt": 2, "guard": {"evaluation_prompts": 2},
         "sampling.max_new_tokens": 6, "scoring.ensemble": "min", "model.adapter": "lora",
     }  # fmt: skip
     made = trueup.rl(workspace, policy=str(checkpoint("Llama")), reward="jury", prompts=data["prompts"], **settings)

@@ -19,7 +19,7 @@ def experience(scores: list[float]) -> Experience:
 
 def last_advantages(scores: list[float], **settings: object) -> list[float]:
     config = RlConfig(samples_per_prompt=2, whiten=False, **settings)
-    return with_advantages(experience(scores), config).advantage_cl[:, -1].tolist()
+    return with_advantages(experience(scores), config, 0.1).advantage_cl[:, -1].tolist()
 
 
 def test_without_a_baseline_the_score_is_the_advantage():
@@ -36,7 +36,7 @@ def test_a_harder_prompt_changes_no_advantage_under_the_prompt_baseline():
 
 
 def test_the_score_that_is_logged_is_the_one_without_baseline():
-    seen = with_advantages(experience([1.0, 3.0, -2.0, 0.0]), RlConfig(samples_per_prompt=2, prompt_baseline=True))
+    seen = with_advantages(experience([1.0, 3.0, -2.0, 0.0]), RlConfig(samples_per_prompt=2, prompt_baseline=True), 0.1)
     assert seen.score_c.tolist() == [1.0, 3.0, -2.0, 0.0]
 
 

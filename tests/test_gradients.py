@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -20,11 +19,10 @@ from trueup.errors import RunError
 from trueup.models.language_model import LanguageModel
 from trueup.models.load import new_reward
 from trueup.models.rows import Group
-from trueup.models.value import ValueHead
+from trueup.models.value import TrunkValue
 from trueup.records import Judgement, Prompt
 from trueup.train import rl as rl_module
 from trueup.train.judged import judged
-from trueup.train.optimizers import Optimizer
 from trueup.train.pretrain import pretrain
 from trueup.train.reward import reward
 from trueup.train.rl import rl
@@ -37,20 +35,6 @@ GROUPS: list[Group] = [
     ((21, 0, 22, 23), [(0, 24, 0, 2)]),  # the pad token as ordinary text
     ((50, 51, 52, 53, 54, 55), [(58, 59, 60, 61, 62, 63, 2), (64, 2), (65, 66, 2)]),
 ]
-
-
-@pytest.fixture
-def gradient(monkeypatch) -> Callable[[], dict[str, torch.Tensor]]:
-    """The gradient of the first optimizer step, before it is clipped."""
-    seen: list[dict[str, torch.Tensor]] = []
-    clip = Optimizer.clip
-
-    def look(self):
-        seen.append({name: p.grad.clone() for name, p in self.named.items() if p.grad is not None})
-        return clip(self)
-
-    monkeypatch.setattr(Optimizer, "clip", look)
-    return lambda: seen[0]
 
 
 def by_hand(modules: list[torch.nn.Module], loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -138,7 +122,7 @@ def test_reward_is_the_mean_over_prompts_of_the_mean_over_pairs(checkpoint, enco
     assert_same_gradient(gradient(), expected)
 
 
-class Critic(ValueHead):
+class Critic(TrunkValue):
     """A value head that already says something; a fresh one is zero everywhere and would hide mistakes."""
 
     def __init__(self, width: int, seed: int = 0) -> None:
@@ -152,7 +136,7 @@ def test_ppo_by_hand(make_model, train, gradient, micro_batch, monkeypatch, gamm
 
     Two prompts and three places in the rollout: one prompt comes twice, and its completions must keep their own scores.
     """
-    monkeypatch.setattr(rl_module, "ValueHead", Critic)
+    monkeypatch.setattr(rl_module, "trunk_value", lambda policy, seed: Critic(32, seed))
     policy, reference = make_model(seed=0).double(), make_model(seed=1).double()
     with torch.no_grad():
         policy.network.lm_head.weight[policy.encoder.eos_id] *= 3  # so that completions end, at different lengths
@@ -167,7 +151,7 @@ def test_ppo_by_hand(make_model, train, gradient, micro_batch, monkeypatch, gamm
     beta, temperature = 0.3, 0.8
     config = settings(
         "rl", steps=1, prompts_per_step=3, samples_per_prompt=2, epochs=1, minibatches=1, kl_coefficient=beta,
-        gamma=gamma, lam=lam, whiten=whiten, missing_eos_score=missing, normalise_scores=False, value_coefficient=0.5,
+        gamma=gamma, lam=lam, whiten=whiten, missing_eos_score=missing, score_scale="none", value={"coefficient": 0.5},
         sampling={"max_new_tokens": 5, "temperature": temperature}, run={"micro_batch": micro_batch},
     )  # fmt: skip
     run = train(rl, config, policy, reference, Sampler(policy), FakeScorer(score), prompts, [])

@@ -20,7 +20,7 @@ from trueup.models.load import load_reward, new_reward, save_reward
 from trueup.models.reward_model import SURPRISES, RewardModel
 from trueup.models.rows import Group, lay_out
 from trueup.records import Completion, Judgement, Prompt
-from trueup.train.judged import Pair, judged
+from trueup.train.judged import Pair, judged, packed
 from trueup.train.optimizers import Optimizer
 from trueup.train.reward import mean_and_std
 
@@ -311,15 +311,15 @@ def test_judgements_of_one_prompt_become_one_element(encoder):
     (first, second), dropped = judged(encoder, rows, 96)
     texts = ["rain", "the old town", "red"]
     assert dropped == 0
-    assert first.group == (encoder.prompt(PROMPT), [encoder.completion(PROMPT, text) for text in texts])
+    assert first.group == (packed(encoder.prompt(PROMPT)), [packed(encoder.completion(PROMPT, t)) for t in texts])
     assert first.pairs == (Pair(0, 1, 1.0), Pair(1, 0, 1.0), Pair(2, 0, 0.0))
-    assert second.group[0] == encoder.prompt(other) and second.pairs == (Pair(0, 1, 1.0),)
+    assert second.group[0] == packed(encoder.prompt(other)) and second.pairs == (Pair(0, 1, 1.0),)
 
 
 def test_cut_off_text_is_another_completion_than_the_same_text_ended(encoder):
     ((only,), _) = judged(encoder, [judgement("rain", "rain", finished=[True, False])], 96)
     ended, cut = only.group[1]
-    assert ended == (*cut, encoder.eos_id) and only.pairs == (Pair(0, 1, 1.0),)
+    assert [*ended] == [*cut, encoder.eos_id] and only.pairs == (Pair(0, 1, 1.0),)
 
 
 def test_what_cannot_be_learnt_from_is_left_out(encoder):

@@ -197,7 +197,8 @@ def test_thumbs_alone_teach_a_scorer(checkpoint, encoder, train):
 
 
 def first_losses(train, checkpoint, encoder, rows, **given) -> float:
-    config = settings("reward", steps=1, batch_size=len(rows), model={"adapter": "none"}, **given)
+    prompts = len({row.prompt.id for row in rows})
+    config = settings("reward", steps=1, batch_size=prompts, model={"adapter": "none"}, **given)
     model = new_reward("sequence", [str(checkpoint("Llama"))], config.model)
     items, _ = judged(encoder, rows, 96)
     return train(reward, config, model, items, []).metrics()[0]["loss"]
@@ -226,6 +227,14 @@ def test_settings_change_the_loss_as_written_out(train, checkpoint, encoder):
     }
     for given, loss in expected.items():
         assert first_losses(train, checkpoint, encoder, [row], **dict(given)) == pytest.approx(loss, rel=1e-4), given
+
+
+def test_the_order_of_prompts_judgements_and_sides_is_no_matter(train, checkpoint, encoder):
+    rows = on("", "rain", 12, 1)
+    rows += [Judgement(row.prompt, row.completions, row.ranks[::-1], "bob", "human") for row in rows[:4]]
+    turned = [Judgement(r.prompt, r.completions[::-1], r.ranks[::-1], r.judge, "human") for r in reversed(rows)]
+    losses = [first_losses(train, checkpoint, encoder, each) for each in (rows, turned)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_what_is_held_out_is_measured_without_margin_or_smoothing(encoder):

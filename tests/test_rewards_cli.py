@@ -167,7 +167,7 @@ def test_rl_records_whether_its_reward_model_was_audited_and_what_was_let_pass(w
     from trueup.runs import runs
 
     quick = {"steps": 1, "prompts_per_step": 2, "samples_per_prompt": 2, "run": {"threads": 1, "tensorboard": False}}
-    quick |= {"sampling": {"max_new_tokens": 6}, "evaluation_prompts": 2}
+    quick |= {"sampling": {"max_new_tokens": 6}, "guard": {"evaluation_prompts": 2}}
 
     def noted(reward: str) -> dict:
         api.rl(ws, policy="base", reward=reward, prompts="prompts", **quick)

@@ -6,12 +6,12 @@ import copy
 import math
 import random
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from small import VOCABULARY, settings
+from small import NOUNS, VOCABULARY, nouns, settings
+from small import nouns_asked as prompts
 from test_gradients import GROUPS
 
 from trueup.config import Architecture, Sampling
@@ -26,7 +26,6 @@ from trueup.models.language_model import LanguageModel
 from trueup.models.load import load_model, new_model, new_reward, save_model
 from trueup.models.value import ValueHead
 from trueup.records import Judgement, Prompt
-from trueup.runs import Run
 from trueup.train import rl as rl_module
 from trueup.train.judged import judged
 from trueup.train.optimizers import Optimizer, rate
@@ -35,9 +34,6 @@ from trueup.train.reward import reward
 from trueup.train.rl import rl
 from trueup.train.run_loop import Loop
 from trueup.train.sft import sft
-
-NOUNS = ["cat", "dog", "birds", "mat", "rain", "red", "house", "town", "old", "sat"]
-
 
 # --- what must hold in every RL run
 
@@ -92,7 +88,8 @@ def test_every_completion_is_learnt_from_once_a_pass(talker, train, monkeypatch,
         return update(self, items, *rest)
 
     monkeypatch.setattr(Loop, "update", look)
-    config = rl_settings(steps=1, epochs=2, minibatches=minibatches, max_approx_kl=1e9, optimizer={"lr": 1e-5})
+    guard = {"max_approx_kl": 1e9}
+    config = rl_settings(steps=1, epochs=2, minibatches=minibatches, guard=guard, optimizer={"lr": 1e-5})
     run = train(rl, config, policy, talker(), Sampler(policy), FakeScorer(lambda c: len(c.text)), prompts(), [])
     assert run.metrics()[0]["updates"] == len(parts) == 2 * minibatches
     for one_pass in (parts[:minibatches], parts[minibatches:]):
@@ -103,7 +100,7 @@ def test_every_completion_is_learnt_from_once_a_pass(talker, train, monkeypatch,
 
 def test_passes_end_early_when_the_policy_has_moved_enough(talker, train):
     policy = talker()
-    config = rl_settings(steps=2, epochs=4, max_approx_kl=1e-3, optimizer={"lr": 1e-2})
+    config = rl_settings(steps=2, epochs=4, guard={"max_approx_kl": 1e-3}, optimizer={"lr": 1e-2})
     run = train(rl, config, policy, talker(), Sampler(policy), FakeScorer(lambda c: len(c.text)), prompts(), [])
     stops = [event for event in run.events() if event["kind"] == "early stop"]
     assert [event["step"] for event in stops] == [1, 2]
@@ -161,34 +158,6 @@ def test_normalised_attention_is_an_ordinary_qwen3_checkpoint(tokenizer, encoder
     tokens = torch.arange(1, 20)[None]
     assert again.config.model_type == "qwen3" and again.config.head_dim == 8
     torch.testing.assert_close(again(tokens).logits, model.network(tokens).logits, rtol=0, atol=0)
-
-
-@pytest.fixture(scope="module")
-def talker(tokenizer, encoder, tmp_path_factory) -> Callable[[], LanguageModel]:
-    """A model that says a few random nouns and stops: something for RL to have a preference about."""
-    from trueup.store import Workspace
-
-    chance = random.Random(3)
-    rows = [
-        (encoder.prompt(prompt), [encoder.completion(prompt, nouns(chance, chance.randint(2, 8)))])
-        for prompt in prompts() * 30
-    ]
-    shape = Architecture(hidden=32, layers=2, heads=4, mlp=64, vocabulary=VOCABULARY, context=96)
-    model = new_model(shape, tokenizer, encoder.format, seed=0)
-    config = settings("pretrain", steps=120, batch_size=16)
-    workspace = Workspace.create(tmp_path_factory.mktemp("talker") / "w")
-    with workspace, Run.start(workspace, "pretrain", {}, {}, seed=0) as run:
-        pretrain(run, config, model, rows, [])
-        run.finish({})
-    return lambda: copy.deepcopy(model)
-
-
-def prompts() -> list[Prompt]:
-    return [Prompt.user(word) for word in NOUNS]
-
-
-def nouns(chance: random.Random, count: int) -> str:
-    return " ".join(chance.choice(NOUNS) for _ in range(count))
 
 
 ANSWERS = {"cat": "red house", "dog": "old town", "birds": "rain", "mat": "sat"}
@@ -279,7 +248,7 @@ def word(tokenizer) -> int:
 def test_rl_raises_the_share_of_a_token_and_stays_near_the_reference(talker, train, word):
     policy = talker()
     config = rl_settings(
-        steps=20, prompts_per_step=8, samples_per_prompt=8, kl_coefficient=0.05, normalise_scores=False,
+        steps=20, prompts_per_step=8, samples_per_prompt=8, kl_coefficient=0.05, score_scale="none",
         missing_eos_score=None, optimizer={"lr": 1e-3}, run={"evaluate_every": 5},
     )  # fmt: skip
     run = train(rl, config, policy, talker(), Sampler(policy), share_of(word), prompts()[2:], prompts()[:2])
@@ -297,7 +266,7 @@ def test_what_is_shipped_has_paid_for_its_kl(talker, train):
     policy, beta = talker(), 0.3
     noise = FakeScorer(lambda completion: zlib.crc32(completion.text.encode()) % 97 / 97)
     config = rl_settings(
-        steps=8, kl_coefficient=beta, normalise_scores=False, missing_eos_score=None,
+        steps=8, kl_coefficient=beta, score_scale="none", missing_eos_score=None,
         optimizer={"lr": 1e-2, "schedule": "constant"}, run={"evaluate_every": 1},
     )  # fmt: skip
     run = train(rl, config, policy, talker(), Sampler(policy), noise, prompts()[2:], prompts()[:2])
@@ -330,7 +299,7 @@ def test_rl_finds_the_optimum_of_its_objective(make_model, train, beta, lora):
     if lora:
         policy, reference = with_lora(policy), None
     config = rl_settings(
-        steps=60, prompts_per_step=1, samples_per_prompt=128, kl_coefficient=beta, normalise_scores=False, whiten=False,
+        steps=60, prompts_per_step=1, samples_per_prompt=128, kl_coefficient=beta, score_scale="none", whiten=False,
         missing_eos_score=None, optimizer={"lr": 3e-3, "final_lr": 0.0}, sampling={"max_new_tokens": 1},
     )  # fmt: skip
     train(rl, config, policy, reference, Sampler(policy), share_of(liked), one, [])
@@ -344,7 +313,7 @@ def test_a_score_for_not_ending_teaches_to_end(talker, train):
     """Everything scores 0, but text without an end -1: soon nearly every completion ends in time."""
     policy = talker()
     config = rl_settings(
-        steps=15, prompts_per_step=8, samples_per_prompt=8, kl_coefficient=0.01, normalise_scores=False,
+        steps=15, prompts_per_step=8, samples_per_prompt=8, kl_coefficient=0.01, score_scale="none",
         missing_eos_score=-1.0, optimizer={"lr": 1e-3}, sampling={"max_new_tokens": 5},
     )  # fmt: skip
     run = train(rl, config, policy, talker(), Sampler(policy), FakeScorer(lambda c: 0.0), prompts(), [])
@@ -356,14 +325,14 @@ def test_a_score_for_not_ending_teaches_to_end(talker, train):
 def test_it_stops_when_the_score_asked_for_is_reached(talker, train, word):
     policy = talker()
     config = rl_settings(
-        steps=30, prompts_per_step=8, samples_per_prompt=8, kl_coefficient=0.0, normalise_scores=False,
-        missing_eos_score=None, stop_score=0.3, optimizer={"lr": 1e-3}, run={"evaluate_every": 2},
+        steps=30, prompts_per_step=8, samples_per_prompt=8, kl_coefficient=0.0, score_scale="none",
+        missing_eos_score=None, guard={"stop_score": 0.3}, optimizer={"lr": 1e-3}, run={"evaluate_every": 2},
     )  # fmt: skip
     run = train(rl, config, policy, talker(), Sampler(policy), share_of(word), prompts(), prompts())
     held = [row["heldout_score"] for row in run.metrics() if "heldout_score" in row]
     assert len(run.metrics()) < 30 and held[-1] >= 0.3 and all(score < 0.3 for score in held[:-1])
     (stop,) = [event for event in run.events() if event["kind"] == "stop"]
-    assert "stop_score 0.3" in stop["reason"] and stop["step"] == run.checkpoints()[-1][0]
+    assert "guard.stop_score = 0.3" in stop["reason"] and stop["step"] == run.checkpoints()[-1][0]
 
 
 def test_scores_are_measured_against_the_reference(talker, train):

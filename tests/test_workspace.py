@@ -151,9 +151,11 @@ def test_a_workspace_of_schema_1_is_upgraded_and_works_on(tmp_path):
         assert old.unused() == []
 
 
-def test_a_workspace_of_schema_2_opens(tmp_path):
+def test_a_workspace_of_schema_2_is_upgraded_and_works_on(tmp_path):
     """With a queue in the middle of everything."""
-    with Workspace.open(old_workspace(tmp_path, V2.read_text())) as old:
+    folder = old_workspace(tmp_path, V2.read_text())
+    assert Workspace.upgrade(folder) == (2, migrations.newest())
+    with Workspace.open(folder) as old:
         db = old.database
         (collection,) = queue.collections(db)
         assert (collection.name, collection.config) == ("helpful", {"task": "pair"})

@@ -13,21 +13,24 @@ IMPORTED = time.time()
 
 _EXPORTS = {
     **dict.fromkeys(
-        ("pretrain", "sft", "sample", "reward", "rl", "winrate", "resume", "add_data", "join_data", "show_data",
-         "export_data", "make_world", "simulate", "collect", "status", "retrain", "ensemble", "export", "plan",
-         "environment", "demo"),
+        ("pretrain", "sft", "sample", "reward", "rl", "dpo", "kto", "ilql", "winrate", "resume", "add_data",
+         "join_data", "show_data", "export_data", "make_world", "simulate", "collect", "status", "retrain", "ensemble",
+         "export", "plan", "environment", "demo"),
         "api",
     ),
-    **dict.fromkeys(("audit", "compare_rewards", "score"), "auditing"),
+    **dict.fromkeys(("audit", "compare_rewards", "score", "tradeoff"), "auditing"),
+    "contrast_data": "contrasting",
     **dict.fromkeys(
-        ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "WinrateConfig", "CollectionConfig",
-         "AuditConfig", "ModelSettings", "Objective", "OptimizerSettings", "RunSettings", "PromptSettings",
-         "Architecture", "Sampling", "Scoring"),
+        ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "DpoConfig", "KtoConfig",
+         "IlqlConfig", "WinrateConfig", "CollectionConfig",
+         "AuditConfig", "TradeoffConfig", "ModelSettings", "Objective", "OptimizerSettings", "RunSettings",
+         "PromptSettings", "Architecture", "Sampling", "Scoring"),
         "config",
     ),
     **dict.fromkeys(("Message", "Prompt", "Completion", "Demonstration", "Judgement", "Score"), "records"),
     **dict.fromkeys(("Engine", "Scorer", "Judge"), "ports"),
     **dict.fromkeys(("Artifact", "Workspace"), "store"),
+    "reject": "rejecting",
     "Run": "runs",
     "TrueupError": "errors",
 }  # fmt: skip
@@ -37,11 +40,14 @@ if TYPE_CHECKING:
         add_data,
         collect,
         demo,
+        dpo,
         ensemble,
         environment,
         export,
         export_data,
+        ilql,
         join_data,
+        kto,
         make_world,
         plan,
         pretrain,
@@ -56,11 +62,14 @@ if TYPE_CHECKING:
         status,
         winrate,
     )
-    from .auditing import audit, compare_rewards, score
+    from .auditing import audit, compare_rewards, score, tradeoff
     from .config import (
         Architecture,
         AuditConfig,
         CollectionConfig,
+        DpoConfig,
+        IlqlConfig,
+        KtoConfig,
         ModelSettings,
         Objective,
         OptimizerSettings,
@@ -73,11 +82,14 @@ if TYPE_CHECKING:
         Sampling,
         Scoring,
         SftConfig,
+        TradeoffConfig,
         WinrateConfig,
     )
+    from .contrasting import contrast_data
     from .errors import TrueupError
     from .ports import Engine, Judge, Scorer
     from .records import Completion, Demonstration, Judgement, Message, Prompt, Score
+    from .rejecting import reject
     from .runs import Run
     from .store import Artifact, Workspace
 

@@ -18,18 +18,20 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 from . import config as configs
-from . import loading, wiring
+from . import loading
 from .config import Table
 from .errors import ConfigError, RunError, TrueupError
 from .feedback.collect import Collected, Filling
 from .feedback.relabel import Votes
 from .feedback.status import Status
-from .inputs import MODELS, Ref, find_input, find_inputs, note_inputs, resolve_model
+from .inputs import MODELS, Ref, check_mixed, find_input, resolve_model
+from .running import check_best_of, config_of, finished, run_stage
 from .runs import Run
 from .store import JUDGED, Artifact, Workspace, audit, read_jsonl, saying_disk_full, sync_tree
 from .store.artifacts import check_name
@@ -42,21 +44,34 @@ from .text import formats
 
 def pretrain(ws: Workspace, *, data: Ref, config: Table | None = None, name: str = "", **settings: Any) -> Artifact:
     """Train a Llama-style model and its tokenizer from scratch on demonstrations."""
-    return _run(ws, "pretrain", {"data": data}, config, settings, name)
+    return run_stage(ws, "pretrain", {"data": data}, config, settings, name)
 
 
 def sft(
     ws: Workspace, *, base: Ref, data: Ref, config: Table | None = None, name: str = "", **settings: Any
 ) -> Artifact:
     """Fine-tune `base` on demonstrations; ships the best held-out checkpoint."""
-    return _run(ws, "sft", {"base": base, "data": data}, config, settings, name)
+    return run_stage(ws, "sft", {"base": base, "data": data}, config, settings, name)
 
 
 def sample(
-    ws: Workspace, *, model: Ref, prompts: Ref, config: Table | None = None, name: str = "", **settings: Any
+    ws: Workspace,
+    *,
+    model: Ref,
+    prompts: Ref,
+    reward: Ref | None = None,
+    config: Table | None = None,
+    name: str = "",
+    **settings: Any,
 ) -> Artifact:
-    """Completions of `model` for a prompt set: a completion set, ready to be judged."""
-    return _run(ws, "sample", {"model": model, "prompts": prompts}, config, settings, name)
+    """Completions of `model` for a prompt set: a completion set, ready to be judged.
+
+    With `best_of=n` each is the one of n that `reward` scores highest; its meta holds all their scores.
+    """
+    refs = {"model": model, "prompts": prompts} | ({} if reward is None else {"reward": reward})
+    chosen = config_of("sample", config, settings)
+    check_best_of(reward, chosen)
+    return run_stage(ws, "sample", refs, chosen, {}, name)
 
 
 def reward(
@@ -77,24 +92,85 @@ def reward(
     """
     optional = {"features": features, "reference": reference}
     refs = {"base": base, "data": data} | {role: ref for role, ref in optional.items() if ref is not None}
-    chosen = _config("reward", config, settings)
+    chosen = config_of("reward", config, settings)
     if features is not None and chosen.kind != "features":
         raise ConfigError("features has a meaning only with kind = 'features'", "leave it out, or set the kind")
-    return _run(ws, "reward", refs, chosen, {}, name)
+    return run_stage(ws, "reward", refs, chosen, {}, name)
 
 
 def rl(
     ws: Workspace,
     *,
     policy: Ref,
-    reward: Ref,
+    reward: Ref | Mapping[str, Ref],
     prompts: Ref,
+    judge: Ref | None = None,
+    demonstrations: Ref | None = None,
     config: Table | None = None,
     name: str = "",
     **settings: Any,
 ) -> Artifact:
-    """Tune `policy` against a reward model with PPO and a KL penalty to where it started."""
-    return _run(ws, "rl", {"policy": policy, "reward": reward, "prompts": prompts}, config, settings, name)
+    """Tune `policy` against a reward model, with a price on the KL to where it started.
+
+    `reward` is a reward model or a Python function as "FILE.py:NAME", or several of these by name, which
+    `scoring.objectives` then weighs. `judge` is one kept out of training: the guard looks at its score to see whether
+    the other is gamed.
+    `demonstrations` are learnt beside the scores, with `sft_coefficient`.
+    """
+    optional = {"judge": judge, "demonstrations": demonstrations}
+    named = reward.items() if isinstance(reward, Mapping) else [("", reward)]
+    scorers = {f"reward.{each}" if each else "reward": ref for each, ref in named}
+    refs: dict[str, Ref] = {"policy": policy, **scorers, "prompts": prompts}
+    refs |= {role: ref for role, ref in optional.items() if ref is not None}
+    chosen = config_of("rl", config, settings)
+    check_mixed(demonstrations is not None, chosen)
+    return run_stage(ws, "rl", refs, chosen, {}, name)
+
+
+def dpo(
+    ws: Workspace,
+    *,
+    policy: Ref,
+    data: Ref | None = None,
+    reward: Ref | None = None,
+    prompts: Ref | None = None,
+    config: Table | None = None,
+    name: str = "",
+    **settings: Any,
+) -> Artifact:
+    """Tune `policy` on judgements, without a reward model.
+
+    With `online=True` it learns from its own completions of `prompts` instead, scored by `reward` step by step.
+    """
+    optional = {"data": data, "reward": reward, "prompts": prompts}
+    refs = {"policy": policy} | {role: ref for role, ref in optional.items() if ref is not None}
+    return run_stage(ws, "dpo", refs, config, settings, name)
+
+
+def kto(
+    ws: Workspace, *, policy: Ref, data: Ref, config: Table | None = None, name: str = "", **settings: Any
+) -> Artifact:
+    """Tune `policy` on thumbs, each given to one completion by itself."""
+    return run_stage(ws, "kto", {"policy": policy, "data": data}, config, settings, name)
+
+
+def ilql(
+    ws: Workspace,
+    *,
+    policy: Ref,
+    data: Ref,
+    reward: Ref | None = None,
+    config: Table | None = None,
+    name: str = "",
+    **settings: Any,
+) -> Artifact:
+    """Tune `policy` on stored completions and their rewards, by implicit Q-learning.
+
+    The rewards are the scores of `reward`, asked once; without it the scores stored with completions, or of judgements
+    the share of its comparisons that a completion won, or of its thumbs that were up.
+    """
+    refs = {"policy": policy, "data": data} | ({} if reward is None else {"reward": reward})
+    return run_stage(ws, "ilql", refs, config, settings, name)
 
 
 def winrate(
@@ -113,13 +189,9 @@ def winrate(
     `judge` is a reward model kept out of training, or "gold" in the built-in world. `reward` chooses B's best of n.
     """
     refs = {"a": a, "b": b, "prompts": prompts, "judge": judge} | ({} if reward is None else {"reward": reward})
-    chosen = _config("winrate", config, settings)
-    if (reward is None) != (chosen.best_of == 1):
-        raise ConfigError(
-            "best_of above 1 needs a reward model to choose by, and a reward model needs best_of above 1",
-            "give both: reward=... and best_of=8",
-        )
-    artifact = _run(ws, "winrate", refs, chosen, {}, "")
+    chosen = config_of("winrate", config, settings)
+    check_best_of(reward, chosen)
+    artifact = run_stage(ws, "winrate", refs, chosen, {}, "")
     found: dict[str, Any] = json.loads((artifact.path / "result.json").read_text())
     return found | {"evaluation": artifact.id}
 
@@ -136,7 +208,7 @@ def resume(ws: Workspace, run_id: str, *, end_here: bool = False) -> Artifact:
         raise RunError(f"run {found.id} has no checkpoint to end with", "resume it without ending it, or start anew")
     run = Run.resume(ws, found.id)
     run.goes_on = not end_here
-    return _finished(run, configs.STAGES[run.stage].model_validate(dict(run.config)))
+    return finished(run, configs.STAGES[run.stage].model_validate(dict(run.config)))
 
 
 # --- data
@@ -283,6 +355,8 @@ def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 
         "completions": loading.read_drafts,
         **dict.fromkeys(JUDGED, loading.read_judgements),
     }
+    if artifact.kind == "votes":
+        return _shown_votes(artifact, model, rows)
     records = readers.get(artifact.kind, _no_rows)(artifact)
     found: dict[str, Any] = {"artifact": artifact.id, "kind": artifact.kind, "rows": len(records)}
     if model is None:
@@ -299,6 +373,16 @@ def show_data(ws: Workspace, ref: Ref, *, model: Ref | None = None, rows: int = 
         {"segments": [list(s) for s in row.segments], "tokens": row.tokens, "truncated": row.truncated} for row in seen
     ]
     return found | {"max_tokens": longest, "shown": shown, "summary": summary, "text": text}
+
+
+def _shown_votes(artifact: Artifact, model: Ref | None, rows: int) -> dict[str, Any]:
+    """Rows as they are in the file, without the columns in which they say nothing. No model ever sees them."""
+    if model is not None:
+        raise TrueupError(f"artifact {artifact.id} holds votes, and no model is trained on these", "leave --model out")
+    first = islice(loading.rows_of(artifact), rows)
+    shown = [{name: value for name, value in row.items() if value not in (None, "", [], {})} for row in first]
+    text = "\n".join(json.dumps(row, indent=1, ensure_ascii=False) for row in shown)
+    return {"artifact": artifact.id, "kind": artifact.kind, "rows": artifact.meta["rows"], "shown": shown, "text": text}
 
 
 def _no_rows(artifact: Artifact) -> list[Any]:
@@ -413,7 +497,7 @@ def collect(
     from .collecting import Candidates, collect_for
 
     filling = Filling(items_per_prompt, per_item, heldout, limit, seed=seed)
-    chosen = _config("collection", config, settings)
+    chosen = config_of("collection", config, settings)
     sampler = Candidates(prompts, tuple(models), per_prompt, dict(sampling or {}))
     return collect_for(ws, name, chosen, tuple(completions), sampler, filling, guideline, str(golds))
 
@@ -484,41 +568,3 @@ def demo(folder: str | Path, seed: int = 0, overopt: bool = False, quick: bool =
     from .demonstrate import run_demo
 
     return run_demo(Path(folder), seed=seed, overopt=overopt, quick=quick)
-
-
-# --- inside
-
-
-def _run(
-    ws: Workspace, stage: str, refs: Mapping[str, Ref], config: Table | None, settings: Mapping[str, Any], name: str
-) -> Artifact:
-    """One stage. Whatever can be known to be wrong is refused before a run is recorded."""
-    from .planning import check_run
-
-    chosen = _config(stage, config, settings)
-    if name:
-        check_name(name)
-    found = find_inputs(ws, stage, refs, chosen)
-    check_run(ws, stage, found, chosen)
-    inputs = note_inputs(ws, found)
-    run = Run.start(ws, stage, chosen.model_dump(mode="json"), inputs, seed=chosen.run.seed, name=name)
-    return _finished(run, chosen)
-
-
-def _finished(run: Run, config: Table) -> Artifact:
-    artifact = wiring.execute(run, config)
-    if run.row.name:
-        run.workspace.set_name(run.row.name, artifact)
-    return artifact
-
-
-def _config(stage: str, config: Table | None, settings: Mapping[str, Any]) -> Any:
-    cls = configs.CONFIGS[stage]
-    if config is None:
-        return configs.load(stage, flags=configs.flat(settings))
-    if settings:
-        raise ConfigError("give either a config or settings by name, not both", "a config already holds every setting")
-    if not isinstance(config, cls):
-        raise ConfigError(f"stage '{stage}' takes a {cls.__name__}, not a {type(config).__name__}")
-    configs.check(config)
-    return config

@@ -1,4 +1,5 @@
-"""How far a reward model can be trusted, which of two is better, and what one says of a text.
+"""How far a reward model can be trusted, which of two is better, what its objectives cost one another, and what it
+says of a text.
 
 Models and data are loaded here; the figures come from `trueup/evals/`, the page from `trueup/reports/`.
 """
@@ -13,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 from . import loading
 from .config import ModelSettings, Scoring
 from .config.audit import AuditConfig
+from .config.tradeoff import TradeoffConfig
 from .errors import DataError, TrueupError
 from .evals import audit as audits
+from .evals import tradeoff as tradeoffs
 from .evals.bench import Question, questions_of
+from .evals.disagreement import ByMember
 from .evals.gate import check_overrides
-from .evals.rivals import compare_scorers
+from .evals.rivals import SHOWN, compare_scorers
 from .evals.scored import in_parts, pairs_of
 from .inputs import PROMPTS, SCORERS, Input, Ref, chain, find_input, note_inputs
 from .records import Completion, Judgement, Prompt
 from .reports.card import reward_card
+from .reports.tradeoff import tradeoff_page
 from .runs import Run, track
 from .store import JUDGED, Artifact, Workspace, saying_disk_full
 from .text import columns
@@ -31,7 +36,7 @@ from .world import PERSONAS, GoldScorer, p_true
 if TYPE_CHECKING:  # torch loads when something is scored, not when this module does
     from .engines.reward_scorer import RewardScorer
 
-STAGE = "audit"
+STAGE, TRADEOFF = "audit", "tradeoff"
 MEMBER = "model"  # an ensemble has the parents model0, model1, ...
 RESULT, CARD = "result.json", "card.html"
 BATCH = 64  # completions of a stream that are scored together
@@ -76,18 +81,18 @@ def audit(
     inputs = note_inputs(ws, found)
     run = Run.start(ws, STAGE, config.model_dump(mode="json"), inputs, seed=config.seed)
     with run:
-        with track(audits.completions_to_score(kept, config), "score") as advance:
+        jury = scorer.model.members > 1
+        with track(audits.completions_to_score(kept, config, members=jury), "score") as advance:
             result = audits.audit(
                 scorer, kept, config, advance=advance, fits=fits, bench=questions, scale=_scale(scorer),
+                level=_level(scorer), by_member=_members(scorer) if jury else None,
                 train=_trained_on(inputs), policy=_bases(ws, inputs),
                 prompts=loading.read_prompts(inputs["prompts"]) if "prompts" in inputs else None,
                 length=_tokens(scorer), length_unit="tokens", **_truth(kept),
             )  # fmt: skip
         result |= {"split": split, "too_long": len(judgements) - len(kept)}
-        artifact = _keep(run, result, _name(model), _name(data))
-    if out is not None:
-        _copy(artifact, Path(out))
-    return result | {"evaluation": artifact.id, "card": str(artifact.path / CARD)}
+        artifact = _keep(run, result, reward_card(result, _name(model), _name(data)), *_verdict(result))
+    return result | _written(artifact, out)
 
 
 def latest_audit(ws: Workspace, model: Ref) -> dict[str, Any] | None:
@@ -109,8 +114,10 @@ def compare_rewards(
     scoring: Scoring = Scoring(),  # noqa: B008
     threads: int = 0,
     seed: int = 0,
+    shown: int = SHOWN,
 ) -> dict[str, Any]:
-    """How much more of the held-out judgements reward model `a` foresees than `b`, with a paired interval."""
+    """How much more of the held-out judgements reward model `a` foresees than `b`, with a paired interval, and the
+    pairs (`shown` of a kind) on which they part."""
     found = find_input(ws, "data", data, JUDGED)
     judgements, split = _heldout(_judgements(found))
     one, other = (
@@ -122,8 +129,39 @@ def compare_rewards(
     if not kept:
         raise DataError("no judgement fits the context of both reward models", "compare them on shorter completions")
     with track(2 * len(pairs_of(kept).completions), "score") as advance:
-        result = compare_scorers(one, other, kept, advance=advance, seed=seed)
+        result = compare_scorers(one, other, kept, advance=advance, seed=seed, shown=shown)
     return result | {"split": split, "too_long": len(judgements) - len(kept)}
+
+
+def tradeoff(
+    ws: Workspace,
+    *,
+    model: Ref,
+    data: Ref,
+    out: str | Path | None = None,
+    config: TradeoffConfig | None = None,
+) -> dict[str, Any]:
+    """What one objective of a reward model costs another when the best completion of each prompt is chosen.
+
+    `data` is a completion set with several of each prompt, or judgements (the held-out ones, where there are such). The
+    result is an artifact of kind `evaluation`, as that of an audit.
+    """
+    from .engines.reward_scorer import PRICE
+
+    config = config or TradeoffConfig()
+    kinds = ("completions", *JUDGED)
+    found = {"model": find_input(ws, "model", model, SCORERS), "data": find_input(ws, "data", data, kinds)}
+    given, taken = _written_by(found["data"])
+    scorer = _scorer(found["model"], config.model, config.scoring, config.threads)
+    kept = [completion for completion in given if scorer.fits(completion)]
+    run = Run.start(ws, TRADEOFF, config.model_dump(mode="json"), note_inputs(ws, found), seed=config.seed)
+    with run:
+        with track(len(kept), "score") as advance:
+            result = tradeoffs.tradeoff(scorer, kept, config, price=PRICE, advance=advance)
+        result |= {"taken": taken, "too_long": len(given) - len(kept)}
+        counts = {key: result[key] for key in ("prompts", "completions", "objectives")}
+        artifact = _keep(run, result, tradeoff_page(result, _name(model), _name(data)), {}, counts)
+    return result | _written(artifact, out)
 
 
 def score(
@@ -260,6 +298,19 @@ def _scale(scorer: RewardScorer) -> float:
     return float(sum(model.std) / len(model.std))
 
 
+def _members(scorer: RewardScorer) -> ByMember:
+    """What each member says, without a tensor."""
+    return lambda completions: scorer.by_member(completions).numpy()
+
+
+def _level(scorer: RewardScorer) -> float | None:
+    """What brings a score back to the zero of training, above which it means "right"; of several objectives none."""
+    model = scorer.model
+    if len(model.objectives) > 1:
+        return None
+    return 0.0 if model.members > 1 and not scorer.scoring.normalise else float(sum(model.mean) / len(model.mean))
+
+
 def _truth(judgements: Sequence[Judgement]) -> dict[str, Any]:
     """The gold score and the judges' true vote probabilities, where the built-in world knows them."""
     known = {f"simulated:{persona.name}" for persona in PERSONAS}
@@ -300,25 +351,37 @@ def _family(ws: Workspace, root: Artifact) -> str | None:
     return f"{kind}, {vocabulary:,} tokens" if kind and vocabulary else None
 
 
-def _keep(run: Run, result: dict[str, Any], model: str, data: str) -> Artifact:
-    verdict = result["gate"]
-    meta = {"stage": STAGE, "config": run.config, "gate": {k: verdict[k] for k in ("passed", "failed", "overridden")}}
+def _written_by(found: Input) -> tuple[list[Completion], str]:
+    """The completions of a completion set, or the different ones that were judged; and in words which were taken."""
+    assert found.artifact is not None  # data is never taken from elsewhere
+    if found.artifact.kind == "completions":
+        return loading.read_completions(found.artifact), "all completions"
+    judgements, taken = _heldout(_judgements(found))
+    return list(dict.fromkeys(c for judgement in judgements for c in _completions(judgement))), taken
+
+
+def _verdict(result: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of an audit what its artifact notes, and what its run does."""
+    gate = {key: result["gate"][key] for key in ("passed", "failed", "overridden")}
+    accuracy = result["accuracy"]
+    return {"gate": gate}, {"accuracy": accuracy["value"], "ci": accuracy["ci"], "n": accuracy["n"], **gate}
+
+
+def _keep(run: Run, result: dict[str, Any], page: str, meta: dict[str, Any], summary: dict[str, Any]) -> Artifact:
     with run.workspace.staging() as folder:
         (folder / RESULT).write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-        (folder / CARD).write_text(reward_card(result, model, data), "utf-8")
+        (folder / CARD).write_text(page, "utf-8")
+        meta = {"stage": run.stage, "config": run.config, **meta}
         artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta=meta)
     run.output("evaluation", artifact)
-    run.finish(
-        {
-            "accuracy": result["accuracy"]["value"],
-            "ci": result["accuracy"]["ci"],
-            "n": result["accuracy"]["n"],
-            "passed": verdict["passed"],
-            "failed": verdict["failed"],
-            "overridden": verdict["overridden"],
-        }
-    )
+    run.finish(summary)
     return artifact
+
+
+def _written(artifact: Artifact, out: str | Path | None) -> dict[str, str]:
+    if out is not None:
+        _copy(artifact, Path(out))
+    return {"evaluation": artifact.id, "card": str(artifact.path / CARD)}
 
 
 def _copy(artifact: Artifact, folder: Path) -> None:

@@ -91,9 +91,8 @@ class Recipe:
             "steps": 40,
             "epochs": 1,  # a second pass over a rollout gained nothing here; more rollouts for its time did
             "kl_coefficient": 0.05,
-            "value_coefficient": 0.5,
-            "value_clip": 0.0,  # the value head starts from nothing and has far to go
-            "value_lr": 5e-3,
+            # the value head starts from nothing and has far to go
+            "value": {"coefficient": 0.5, "clip": 0.0, "lr": 5e-3},
             "prompt_baseline": True,
             "optimizer": {"lr": 8e-4},
             # One evaluation, at the end: choosing among checkpoints by a few dozen posts would be choosing by noise.
@@ -113,10 +112,8 @@ class Recipe:
             "steps": 32,
             "kl_coefficient": 0.0,
             "missing_eos_score": None,
-            "max_approx_kl": 10.0,
-            "value_coefficient": 0.5,
-            "value_clip": 0.0,
-            "value_lr": 5e-3,
+            "guard": {"rollback": False, "max_approx_kl": 10.0},
+            "value": {"coefficient": 0.5, "clip": 0.0, "lr": 5e-3},
             "optimizer": {"lr": 2e-3},
             "run": {"evaluate_every": 16, "checkpoint_every": 32},
         }
@@ -137,9 +134,9 @@ QUICK = Recipe(
     reward={"steps": 4, "batch_size": 4},
     plain_reward_steps=4,
     weak_reward={"steps": 2, "batch_size": 4},
-    rl={"steps": 3, "prompts_per_step": 4, "samples_per_prompt": 2, "evaluation_prompts": 4},
+    rl={"steps": 3, "prompts_per_step": 4, "samples_per_prompt": 2, "guard": {"evaluation_prompts": 4}},
     overopt={"steps": 3, "prompts_per_step": 4, "samples_per_prompt": 2, "kl_coefficient": 0.0,
-             "evaluation_prompts": 4},
+             "guard": {"evaluation_prompts": 4}},
 )  # fmt: skip
 
 

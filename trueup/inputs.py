@@ -16,18 +16,28 @@ from .store import JUDGED, Artifact, Workspace
 Ref = str | Artifact
 
 MODELS, SCORERS = ("model", "external"), ("reward", "external")
+FUNCTION = "function"  # a scorer that is a Python function: FILE.py:NAME
 PROMPTS = ("prompts", "demonstrations", *JUDGED, "completions")
 INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds of artifact it may be
     "pretrain": {"data": ("demonstrations",)},
     "sft": {"base": MODELS, "data": ("demonstrations",)},
-    "sample": {"model": MODELS, "prompts": PROMPTS},
+    "sample": {"model": MODELS, "prompts": PROMPTS, "reward": SCORERS},
     "reward": {
         "base": MODELS,
         "data": ("preferences", "unpaired"),
         "features": MODELS,
         "reference": ("completions", "demonstrations"),
     },
-    "rl": {"policy": MODELS, "reward": SCORERS, "prompts": PROMPTS},
+    "rl": {
+        "policy": MODELS,
+        "reward": (*SCORERS, FUNCTION),
+        "prompts": PROMPTS,
+        "judge": (*SCORERS, FUNCTION),
+        "demonstrations": ("demonstrations",),
+    },
+    "dpo": {"policy": MODELS, "data": ("preferences",), "reward": SCORERS, "prompts": PROMPTS},
+    "kto": {"policy": MODELS, "data": ("unpaired", "preferences")},
+    "ilql": {"policy": MODELS, "data": ("completions", "preferences", "unpaired"), "reward": SCORERS},
     "winrate": {
         "a": (*MODELS, "completions"),
         "b": (*MODELS, "completions"),
@@ -37,7 +47,11 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
     },
 }
 _PATHS = (".", "/", "~")  # a reference that begins so is a path, and no hub id
-OPTIONAL = {("reward", "features"), ("reward", "reference"), ("winrate", "judge"), ("winrate", "reward")}
+OPTIONAL = {
+    *(("rl", "judge"), ("rl", "demonstrations")),
+    *(("reward", "features"), ("reward", "reference"), ("winrate", "judge"), ("winrate", "reward")),
+    *(("sample", "reward"), ("dpo", "data"), ("dpo", "reward"), ("dpo", "prompts"), ("ilql", "reward")),
+}
 
 
 @dataclass(frozen=True)
@@ -59,24 +73,66 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
     Nothing is written, and of models no more than their configs is read: a run that cannot work is never recorded.
     """
     roles = INPUTS[stage]
-    unknown = [role for role in refs if role not in roles]
-    missing = [role for role in roles if role not in refs and (stage, role) not in OPTIONAL]
+    given = {role if role in roles else kind_of_role(stage, role) for role in refs}
+    unknown = [role for role in refs if role not in roles and kind_of_role(stage, role) not in roles]
+    missing = [role for role in roles if role not in given and (stage, role) not in OPTIONAL]
     if unknown or missing:
         what = f"has no input '{unknown[0]}'" if unknown else f"needs the input '{missing[0]}'"
         raise ConfigError(f"stage '{stage}' {what}", f"its inputs are {', '.join(roles)}")
+    if stage == "dpo":
+        _check_online(refs, config)
     gold = {"judge"} if refs.get("judge") == "gold" else set()
-    found = {role: find_input(workspace, role, ref, roles[role]) for role, ref in refs.items() if role not in gold}
+    found = {
+        role: find_input(workspace, role, ref, roles[kind_of_role(stage, role)])
+        for role, ref in refs.items()
+        if role not in gold
+    }
     for role, item in found.items():
         if item.kind == "external":
-            _check_elsewhere(item.folders[0], config.model, scores=roles[role] == SCORERS)
-    if stage == "rl":
-        _check_formats(found["policy"], found["reward"])
+            _check_elsewhere(item.folders[0], config.model, scores=scores(stage, role))
+    for role, item in found.items():
+        if stage in ("rl", "dpo") and scores(stage, role) and item.kind != FUNCTION:
+            _check_formats(found["policy"], item)
     if stage == "sft":
         _check_prompt(found["base"], config.prompt)
     return found
 
 
+def kind_of_role(stage: str, role: str) -> str:
+    """RL may have several scorers, each with a name of its own: `reward.NAME`."""
+    return role.partition(".")[0] if stage == "rl" else role
+
+
+def scores(stage: str, role: str) -> bool:
+    """Whether this input is something that scores."""
+    return set(SCORERS) <= set(INPUTS[stage][kind_of_role(stage, role)])
+
+
+def named_scorers(given: Sequence[str]) -> dict[str, str]:
+    """`["judge"]` as the one scorer, `["help=judge", "short=./rules.py:short"]` as several with names."""
+    if len(given) == 1 and "=" not in given[0]:
+        return {"reward": given[0]}
+    found: dict[str, str] = {}
+    for each in given:
+        name, _, ref = each.partition("=")
+        if not name.isidentifier() or not ref or f"reward.{name}" in found:
+            raise ConfigError(f"'{each}' is no scorer with a name of its own", "of several, each is given as NAME=ID")
+        found[f"reward.{name}"] = ref
+    return found
+
+
+def check_mixed(has_demonstrations: bool, config: Any) -> None:
+    """Demonstrations are learnt from with a weight, and a weight needs demonstrations."""
+    if has_demonstrations != (config.sft_coefficient > 0):
+        raise ConfigError(
+            "sft_coefficient above 0 needs demonstrations, and demonstrations need it above 0",
+            "give both, or neither",
+        )
+
+
 def find_input(workspace: Workspace, role: str, ref: Ref, kinds: Sequence[str]) -> Input:
+    if FUNCTION in kinds and isinstance(ref, str) and (function := _function(ref)):
+        return Input(FUNCTION, None, [function])
     try:
         artifact = workspace.get(ref)
     except NotFoundError as error:
@@ -103,7 +159,7 @@ def note_inputs(workspace: Workspace, found: Mapping[str, Input]) -> dict[str, A
 
     The pointer holds no weights, only where they are and what they looked like: if they change, that is an error.
     """
-    return {role: item.artifact or _note(workspace, item.folders[0]) for role, item in found.items()}
+    return {role: item.artifact or _note(workspace, item) for role, item in found.items()}
 
 
 def resolve_model(workspace: Workspace, ref: Ref) -> Artifact:
@@ -138,8 +194,38 @@ def _elsewhere(ref: str) -> str:
     return ref if "/" in ref and not ref.startswith(_PATHS) else ""
 
 
-def _note(workspace: Workspace, source: str) -> Artifact:
-    return workspace.put("external", _pointer(source, _look(Path(source))), meta={"source": source})
+def _note(workspace: Workspace, item: Input) -> Artifact:
+    (source,) = item.folders
+    looked = _look_at_function(source) if item.kind == FUNCTION else _look(Path(source))
+    return workspace.put(item.kind, _pointer(source, looked), meta={"source": source})
+
+
+def _function(ref: str) -> str:
+    """`FILE.py:NAME` with the whole path of a file that is there; empty of anything else."""
+    path, _, name = ref.rpartition(":")
+    if not (path.endswith(".py") and name.isidentifier()):
+        return ""
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise NotFoundError(f"there is no file {file}", "a Python function as a scorer is FILE.py:NAME")
+    return f"{file}:{name}"
+
+
+def function_of(artifact: Artifact) -> str:
+    """`FILE.py:NAME` of a function that a run noted; an error if the file says something else by now."""
+    pointer = json.loads((artifact.path / "source.json").read_text())
+    source: str = pointer["source"]
+    if not Path(source.rpartition(":")[0]).is_file() or _look_at_function(source) != pointer["files"]:
+        raise ModelError(
+            f"{source.rpartition(':')[0]} is not what it was when the run was started",
+            "put it back to go on with this run, or start a new one",
+        )
+    return source
+
+
+def _look_at_function(source: str) -> dict[str, Any]:
+    path = Path(source.rpartition(":")[0])
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _check_elsewhere(source: str, settings: ModelSettings, *, scores: bool) -> None:
@@ -166,8 +252,14 @@ def stored_kind(folder: str) -> str:
 
 
 def _check_formats(policy: Input, reward: Input) -> None:
-    """Policy and reward model must read prompts in one format. Asked of their files, before anything is loaded."""
+    """Policy and reward model must read prompts in one format. Asked of their files, before anything is loaded.
+
+    A reward model with another tokenizer has special tokens, and so a template, of its own: it reads text, not tokens.
+    """
     found = [_stored_format(item.folders[-1]) for item in (policy, reward)]
+    words = [_stored_tokenizer(item.folders[-1]) for item in (policy, reward)]
+    if None not in found and None not in words and words[0] != words[1]:
+        found = [{"system": (each or {}).get("system", "")} for each in found]
     if None not in found and found[0] != found[1]:
         raise ModelError(
             f"policy {policy.name} and reward model {reward.name} were trained with different prompt formats",
@@ -204,6 +296,19 @@ def _look(folder: Path) -> dict[str, Any]:
     return {p.name: mark(p) for p in files if p.suffix in (".json", ".safetensors", ".jinja", ".model")}
 
 
+def _check_online(refs: Mapping[str, Ref], config: Any) -> None:
+    """Rounds make their own judgements; without them they have to be there."""
+    wanted = ("policy", "reward", "prompts") if config.online else ("policy", "data")
+    if set(refs) != set(wanted):
+        how = "with online rounds" if config.online else "without online rounds"
+        raise ConfigError(f"DPO {how} takes {', '.join(wanted)}", "online learns from a reward model, else from data")
+
+
 def _stored_format(folder: str) -> dict[str, Any] | None:
     path = Path(folder) / "prompt_format.json"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _stored_tokenizer(folder: str) -> str | None:
+    path = Path(folder) / "tokenizer.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

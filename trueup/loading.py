@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import ModelSettings
 from .errors import ModelError, TrueupError
-from .inputs import chain, stored_kind
+from .inputs import FUNCTION, chain, function_of, stored_kind
 from .records import Completion, Demonstration, Judgement, Prompt, by_prompt
 from .runs import Run
 from .store import JUDGED, Artifact, Workspace, read_jsonl, write_jsonl
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # torch loads when a model does, not when this module does
     from .engines.reward_scorer import RewardScorer
     from .engines.sampler import Sampler
     from .models.language_model import LanguageModel
+    from .ports import Scorer
     from .text.chat import Encoder
 
 ROWS = "rows.jsonl"
@@ -54,6 +55,16 @@ def read_completions(artifact: Artifact) -> list[Completion]:
 def read_drafts(artifact: Artifact) -> list[Demonstration]:
     """A completion set to look at: each completion with its prompt."""
     return [Demonstration(completion.prompt, completion.text) for completion in read_completions(artifact)]
+
+
+def stored_scores(completions: Sequence[Completion]) -> list[float]:
+    """The scores that came with the completions, such as those of the best of n."""
+    if lacking := sum(not isinstance(c.meta.get("score"), int | float) for c in completions):
+        raise TrueupError(
+            f"{lacking} of the {len(completions)} completions have no score stored with them",
+            "name the reward model that is to score them: --reward",
+        )
+    return [float(completion.meta["score"]) for completion in completions]
 
 
 def put_records(
@@ -100,13 +111,41 @@ def load_policy(run: Run, role: str, config: Any, *, trainable: bool = False, pr
     )  # fmt: skip
 
 
-def load_scorer(run: Run, role: str, config: Any) -> RewardScorer:
+def load_scorer(
+    run: Run, role: str, config: Any, *, whole: bool = True, beside: LanguageModel | None = None
+) -> RewardScorer:
+    """With `whole` as `config.scoring` has it; else in parts, for something else to combine.
+
+    An adapter on the base of the policy `beside` it shares that base.
+    """
     from .engines.reward_scorer import RewardScorer
     from .models.load import load_reward
 
     artifact = run.inputs[role]
-    model = load_reward(chain(run.workspace, artifact), config.model, source=artifact.id)
-    return RewardScorer(model, scoring=config.scoring, cut=role == "reward" and run.stage == "rl")
+    model = load_reward(chain(run.workspace, artifact), config.model, source=artifact.id, beside=beside)
+    scoring = config.scoring if whole else config.scoring.model_copy(update={"objectives": ()})
+    learnt_from = role.partition(".")[0] == "reward" and run.stage in ("rl", "dpo")
+    return RewardScorer(model, scoring=scoring, cut=learnt_from)
+
+
+def load_scorers(run: Run, role: str, config: Any, beside: LanguageModel) -> tuple[Scorer, list[RewardScorer]]:
+    """What scores in RL: a reward model, a Python function, or several of these as one; and the reward models in it."""
+    from .engines.combined import CombinedScorer
+    from .engines.functions import FunctionScorer, load_function
+
+    found: dict[str, Scorer] = {}
+    models: list[RewardScorer] = []
+    roles = [each for each in run.inputs if each == role or each.startswith(f"{role}.")]
+    alone = len(roles) == 1 and config.scoring.floor == "price"
+    for each in roles:
+        if run.inputs[each].kind == FUNCTION:
+            source = function_of(run.inputs[each])
+            scorer: Scorer = FunctionScorer(load_function(source), source, config.scoring.time_limit)
+        else:
+            scorer = load_scorer(run, each, config, whole=alone, beside=beside)
+            models.append(scorer)
+        found[each.removeprefix(f"{role}.")] = scorer
+    return (next(iter(found.values())) if alone else CombinedScorer(found, config.scoring)), models
 
 
 @contextmanager
@@ -148,8 +187,9 @@ def expect_kind(artifact: Artifact, *kinds: str) -> None:
         )
 
 
-def rows_of(artifact: Artifact) -> list[dict[str, Any]]:
+def rows_of(artifact: Artifact) -> Iterator[dict[str, Any]]:
+    """One after another: rows as they are in the file take more memory than the records made of them."""
     path = artifact.path / ROWS
     if not path.is_file():
         raise TrueupError(f"artifact {artifact.id} ({artifact.kind}) holds no rows", "see `trueup artifacts list`")
-    return list(read_jsonl(path))
+    return read_jsonl(path)

@@ -87,6 +87,11 @@ def measure(config: Any, settings: ModelSettings) -> Shape:
     )
 
 
+def trained_model(models: Mapping[str, Shape]) -> Shape:
+    """The one that a stage trains, of the language models it is given."""
+    return models["policy"] if "policy" in models else models["base"]
+
+
 def learns_lora(stage: str, config: Any, trained: Shape) -> bool:
     """Whether a run of the stage would train LoRA layers rather than all weights."""
     if stage == "pretrain" or (stage == "reward" and config.kind == "features"):
@@ -109,22 +114,27 @@ def estimate(
     """
     need = _Need(config, placement.dtype, lengths)
     if stage == "sample":
-        return [need.weights("weights", models["model"].parameters), need.cache(models["model"])]
+        parts = [need.weights("weights", models["model"].parameters), need.cache(models["model"])]
+        return parts + [need.weights("reward model", parameters) for parameters in scorers.values()]
     if stage == "winrate":
         return list(_winrate(need, models, scorers))
-    trained = models["policy" if stage == "rl" else "base"]
+    trained = trained_model(models)
     lora = learns_lora(stage, config, trained)
     parts = list(_training(need, stage, trained, lora))
     if stage == "reward" and config.kind == "features":
         parts.append(need.weights("frozen base", models.get("features", trained).parameters))
     if stage == "rl":
-        parts += _beside_the_policy(need, trained, lora, scorers["reward"])
+        parts += _beside_the_policy(need, trained, lora, scorers)
+    if stage == "dpo" and config.online:
+        parts += _in_rounds(need, trained, lora, scorers)
+    if stage == "ilql":
+        parts += _critic(need, trained, scorers)
     return parts + list(_forward(need, stage, trained))
 
 
 def checkpoint_bytes(stage: str, config: Any, placement: Placement, models: Mapping[str, Shape]) -> int:
     """What the checkpoints of a run take: four at most, each the trained weights and two numbers of each beside."""
-    trained = models["policy" if stage == "rl" else "base"]
+    trained = trained_model(models)
     need = _Need(config, placement.dtype, Lengths(0, 0))
     parts = _training(need, stage, trained, learns_lora(stage, config, trained))
     return 4 * 3 * next(part.bytes for part in parts if part.name == "gradients")
@@ -146,16 +156,34 @@ def _training(need: _Need, stage: str, trained: Shape, lora: bool) -> Iterator[P
     yield Part("optimizer", (2 * learnt - muon) * dtype.itemsize, f"({how}) numbers x {_each(dtype)}")
 
 
-def _beside_the_policy(need: _Need, trained: Shape, lora: bool, reward_model: int) -> Iterator[Part]:
+def _beside_the_policy(need: _Need, trained: Shape, lora: bool, scorers: Mapping[str, int]) -> Iterator[Part]:
+    yield from _in_rounds(need, trained, lora, scorers)
+    if need.config.estimator == "ppo":
+        head = trained.width**2 + 2 * trained.width + 1
+        yield Part("value head", head * 16, f"{head:,} parameters x 4 (weight, gradient, 2 of AdamW) x 4 bytes")
+
+
+def _in_rounds(need: _Need, trained: Shape, lora: bool, scorers: Mapping[str, int]) -> Iterator[Part]:
+    """What writes and scores the completions of a round, and the reference they are held to."""
     if lora:
         yield Part("reference", 0, "the policy with its adapter off")
         yield need.weights("kept while sampling", trained.matrices)
     else:
         yield need.weights("reference", trained.parameters)
-    yield need.weights("reward model", reward_model)
-    head = trained.width**2 + 2 * trained.width + 1
-    yield Part("value head", head * 16, f"{head:,} parameters x 4 (weight, gradient, 2 of AdamW) x 4 bytes")
+    for role, parameters in scorers.items():
+        yield need.weights("judge" if role == "judge" else "reward model", parameters)
     yield need.cache(trained)
+
+
+def _critic(need: _Need, trained: Shape, scorers: Mapping[str, int]) -> Iterator[Part]:
+    """Two Q, their targets, and the value; the reward model scores before anything is trained, and goes."""
+    one = trained.width**2 + trained.width + (trained.width + 1) * trained.vocabulary
+    value = trained.width**2 + 2 * trained.width + 1
+    numbers = 2 * one * 5 + value * 4
+    how = f"2 Q of {one:,} parameters x 5 (weight, gradient, 2 of AdamW, target) + value {value:,} x 4"
+    yield Part("critic", numbers * 4, f"({how}) x 4 bytes")
+    for parameters in scorers.values():
+        yield need.weights("reward model", parameters)
 
 
 def _winrate(need: _Need, models: Mapping[str, Shape], scorers: Mapping[str, int]) -> Iterator[Part]:
@@ -205,6 +233,9 @@ class _Need:
         config, lengths = self.config, self.lengths
         if stage == "rl":
             prompts, each = math.ceil(config.prompts_per_step / config.minibatches), config.samples_per_prompt
+            answer = config.sampling.max_new_tokens
+        elif stage == "dpo" and config.online:
+            prompts, each = config.batch_size, config.samples_per_prompt if config.pairs == "all" else 2
             answer = config.sampling.max_new_tokens
         else:
             prompts, each, answer = config.batch_size, lengths.completions, lengths.completion

@@ -31,6 +31,9 @@ _MADE_BY: dict[str, tuple[str, str]] = {  # stage -> (what was done, the hub's t
     "pretrain": ("trained from scratch on demonstrations", "pretraining"),
     "sft": ("fine-tuned on demonstrations", "sft"),
     "rl": ("tuned with PPO against a reward model, held near the model it started from by a KL penalty", "ppo"),
+    "dpo": ("tuned on judgements by direct preference optimisation, held near the model it started from", "dpo"),
+    "kto": ("tuned on thumbs by Kahneman-Tversky optimisation, held near the model it started from", "kto"),
+    "ilql": ("tuned on scored completions by implicit Q-learning", "ilql"),
     "reward": ("trained on judgements: of two completions, the better one gets the higher score", "reward-model"),
 }
 _FORMS: dict[Form, tuple[str, str, str]] = {  # form -> (library, pipeline, what it is)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import loading
 from .config import STAGES, ModelSettings, StageConfig, Table, check
 from .errors import ConfigError, WorkspaceError
-from .inputs import INPUTS, MODELS, SCORERS, Input, find_inputs, stored_kind
+from .inputs import FUNCTION, MODELS, Input, find_inputs, scores, stored_kind
 from .records import Prompt
 from .runs.versions import installed_versions
 from .store import Workspace, human_size
@@ -50,14 +50,18 @@ def plan_stage(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Tab
 
 def _needs(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[str, Shape]) -> dict[str, Any]:
     """What would be made and the memory for it: the part that imports torch."""
-    from .memory import estimate, learns_lora
+    from .memory import estimate, learns_lora, trained_model
     from .models.device import place
 
     placement = place(config.model)
-    scorers = {role: _scorer(item, config.model) for role, item in found.items() if _scores(stage, role)}
+    scorers = {
+        role: _scorer(item, config.model)
+        for role, item in found.items()
+        if scores(stage, role) and item.kind != FUNCTION
+    }
     made: dict[str, Any] = {"kind": MAKES.get(stage, "model"), "parents": _parents(found)}
-    if stage in ("sft", "reward", "rl"):
-        made["adapter"] = learns_lora(stage, config, models["policy" if stage == "rl" else "base"])
+    if isinstance(config, StageConfig) and stage != "pretrain":
+        made["adapter"] = learns_lora(stage, config, trained_model(models))
     lengths, how = _lengths(stage, found, config, models)
     parts = estimate(stage, config, placement, models, scorers, lengths)
     return {
@@ -92,12 +96,8 @@ def _models(stage: str, found: Mapping[str, Input], config: Any) -> dict[str, Sh
     return {
         role: _writer(item.folders[0], config.model)
         for role, item in found.items()
-        if item.kind in MODELS and not _scores(stage, role)
+        if item.kind in MODELS and not scores(stage, role)
     }
-
-
-def _scores(stage: str, role: str) -> bool:
-    return INPUTS[stage][role] == SCORERS
 
 
 def _writer(source: str, settings: ModelSettings) -> Shape:
@@ -192,6 +192,9 @@ def _answers(found: Mapping[str, Input]) -> dict[str, tuple[Prompt, set[str]]]:
     if artifact.kind == "demonstrations":
         for demonstration in loading.read_demonstrations(artifact):
             answers.setdefault(demonstration.prompt.id, (demonstration.prompt, set()))[1].add(demonstration.completion)
+    elif artifact.kind == "completions":
+        for completion in loading.read_completions(artifact):
+            answers.setdefault(completion.prompt.id, (completion.prompt, set()))[1].add(completion.text)
     else:
         for judgement in loading.read_judgements(artifact):
             answers.setdefault(judgement.prompt.id, (judgement.prompt, set()))[1].update(judgement.completions)
@@ -219,6 +222,7 @@ def check_run(ws: Workspace, stage: str, found: Mapping[str, Input], config: Any
 
 def _check_possible(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[str, Shape]) -> None:
     """The device has to be there, the longest row within the context, and prompts have a gold score if that judges."""
+    from .memory import trained_model
     from .models.device import place
 
     place(config.model)
@@ -228,7 +232,7 @@ def _check_possible(stage: str, found: Mapping[str, Input], config: Any, models:
         prompts = loading.read_prompts(artifact)
         loading.require_gold(prompts[: config.limit or len(prompts)])
     if getattr(config, "max_tokens", 0):
-        loading.longest_row(config.max_tokens, models["base"].context)
+        loading.longest_row(config.max_tokens, trained_model(models).context)
 
 
 # --- where it would compute

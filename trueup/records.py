@@ -56,7 +56,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer to a prompt. `tokens` and `logprobs` (of the sampling distribution) are empty for text from a file."""
+    """One answer to a prompt. `tokens` and `logprobs` (of the sampling distribution) are empty for text from a file.
+
+    `meta` says what else is known of it, such as its score where it is the best of several.
+    """
 
     prompt: Prompt
     text: str
@@ -64,6 +67,7 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     finished: bool = True  # ended with a stop token rather than at the length limit
     model: str = ""  # the artifact that wrote it; never shown to a judge
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False)
 
     def to_json(self, *, logprobs: bool = False) -> dict[str, Any]:
         """Without the prompt: rows of a completion set hold the prompt once for all its completions."""
@@ -74,7 +78,7 @@ class Completion:
             row["tokens"] = list(self.tokens)
         if logprobs and self.logprobs:
             row["logprobs"] = list(self.logprobs)
-        return row
+        return row | ({"meta": dict(self.meta)} if self.meta else {})
 
     @classmethod
     def from_json(cls, prompt: Prompt, row: Mapping[str, Any]) -> Completion:
@@ -85,6 +89,7 @@ class Completion:
             tuple(row.get("logprobs", ())),
             row.get("finished", True),
             row.get("model", ""),
+            row.get("meta", {}),
         )
 
 

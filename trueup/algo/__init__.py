@@ -9,8 +9,8 @@ is bool and True where a token counts; losses over tokens are sums, divided by t
 to float32 and float64 stays float64.
 """
 
-from .advantages import gae, leave_one_out, token_rewards
-from .kl import k1, k2, k3, per_token_penalty, safe_exp
+from .advantages import gae, group_relative, leave_one_out, token_rewards
+from .kl import adapted, k1, k2, k3, kl_loss, per_token_penalty, safe_exp
 from .logprobs import chunked_logprobs, chunked_logprobs_and_entropy, entropy, token_logprobs
 from .losses import language_model_loss, policy_loss, value_loss
 from .masked import at_least_float32, last_true, masked_mean, masked_sum, masked_var, whiten, zero_outside
@@ -25,15 +25,18 @@ from .preference import (
 )
 
 __all__ = [
+    "adapted",
     "at_least_float32",
     "centring_loss",
     "chunked_logprobs",
     "chunked_logprobs_and_entropy",
     "entropy",
     "gae",
+    "group_relative",
     "k1",
     "k2",
     "k3",
+    "kl_loss",
     "language_model_loss",
     "last_true",
     "leave_one_out",

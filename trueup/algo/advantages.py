@@ -48,3 +48,16 @@ def leave_one_out(score_bk: Tensor) -> Tensor:
     assert k >= 2, "leave-one-out needs two completions a prompt"
     score_bk = at_least_float32(score_bk)
     return score_bk - (score_bk.sum(dim=1, keepdim=True) - score_bk) / (k - 1)
+
+
+@torch.no_grad()
+def group_relative(score_bk: Tensor, divide: bool = True) -> Tensor:
+    """GRPO's advantage (arXiv 2402.03300): each score minus its prompt's mean, by default over its prompt's std.
+
+    Equal scores become 0 and stay 0: rounding is not blown up into a signal.
+    """
+    wide = score_bk.double()
+    apart = wide - wide.mean(dim=1, keepdim=True)
+    if divide:
+        apart = apart / (wide.std(dim=1, keepdim=True, correction=0) + 1e-4)
+    return apart.to(at_least_float32(score_bk).dtype)

@@ -34,6 +34,33 @@ def k3(log_ratio: Tensor) -> Tensor:
     return (torch.expm1(-r) + r).clamp(min=0)
 
 
-def per_token_penalty(logp: Tensor, ref_logp: Tensor, mask: Tensor, clip: float = 10.0) -> Tensor:
-    """k1 of each token, clipped to +-clip, zero outside the mask: what `token_rewards` subtracts."""
-    return zero_outside(k1(at_least_float32(logp) - at_least_float32(ref_logp)).clamp(-clip, clip), mask)
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+
+
+def per_token_penalty(
+    logp: Tensor, ref_logp: Tensor, mask: Tensor, clip: float = 10.0, estimator: str = "k1"
+) -> Tensor:
+    """The KL of each token, clipped to +-clip, zero outside the mask: what `token_rewards` subtracts.
+
+    With k1 the expected sum is the KL; k2 and k3 only resemble it where the two are close.
+    """
+    return ESTIMATORS[estimator](_log_ratio(logp, ref_logp, mask)).clamp(-clip, clip)
+
+
+def kl_loss(logp: Tensor, ref_logp: Tensor, mask: Tensor, estimator: str) -> Tensor:
+    """The KL as a loss on the policy, summed over the mask. k2 has the gradient of the KL itself on tokens that the
+    policy just sampled; k3's is of another divergence that is smallest at the same place."""
+    return ESTIMATORS[estimator](_log_ratio(logp, ref_logp, mask)).sum()
+
+
+def adapted(coefficient: float, kl: float, target: float, share: float) -> float:
+    """The next KL coefficient (arXiv 1909.08593): up when the KL is above its target, down when it is below.
+
+    One look moves it by at most a fifth of `share`, so a single odd rollout cannot upset it.
+    """
+    error = min(max(kl / target - 1.0, -0.2), 0.2)
+    return coefficient * (1.0 + error * share)
+
+
+def _log_ratio(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
+    return zero_outside(at_least_float32(logp) - at_least_float32(ref_logp), mask)

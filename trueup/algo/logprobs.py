@@ -7,13 +7,14 @@ recomputed is kept. Gradients are exact: d log p(y) / d logit(v) = (1[v = y] - p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from .masked import at_least_float32
 
@@ -37,6 +38,19 @@ def entropy(logits_xv: Tensor, temperature: float = 1.0, chunk: int = 1024) -> T
     for block in _blocks(out.shape, chunk):
         out[block] = _entropy(_scaled(logits_xv[block], temperature))
     return out
+
+
+def entropy_of(logits: Callable[[Tensor], Tensor], hidden_nd: Tensor, temperature: float, chunk: int = 1024) -> Tensor:
+    """Entropy of softmax(logits(hidden) / temperature) at each position, with its gradient.
+
+    In chunks whose logits are computed again in the backward pass, so that N x V of them are never held.
+    """
+
+    def spread(part: Tensor) -> Tensor:
+        return _entropy(_scaled(logits(part), temperature))
+
+    blocks = [hidden_nd[block] for block in _blocks(hidden_nd.shape[:1], chunk)]
+    return torch.cat([checkpoint(spread, part, use_reentrant=False) for part in blocks])
 
 
 def chunked_logprobs(

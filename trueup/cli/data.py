@@ -194,6 +194,45 @@ def join(sets: tuple[str, ...], name: str) -> Result:
 
 
 @data.command(
+    "contrast",
+    examples="""
+    trueup data contrast demos drafts --name shown
+    trueup data join votes shown --name both
+    """,
+)
+@click.argument("demonstrations", metavar="DEMONSTRATIONS")
+@click.argument("completions", metavar="COMPLETIONS")
+@click.option(
+    "--heldout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of prompts whose judgements are kept for evaluation.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which those are.")
+@click.option("--name", default="", help="A name for the set, to use in place of its id.")
+def contrast(demonstrations: str, completions: str, heldout: float, seed: int, name: str) -> Result:
+    """Make judgements of demonstrations: each is better than every completion of its prompt in a completion set.
+
+    Nobody compared the two, so a reward model learns to tell who wrote a text. docs/reward-models.md says when that
+    misleads.
+    """
+    from ..contrasting import contrast_data
+
+    with workspace() as ws:
+        made = contrast_data(ws, demonstrations, completions, heldout=heldout, seed=seed, name=name)
+        found = artifact_data(made.artifact, ws.names())
+    unused = {
+        "completions of prompts without a demonstration": made.undemonstrated,
+        "demonstrations of prompts without a completion": made.unanswered,
+        "completions that are a demonstration word for word": made.equal,
+    }
+    lines = [f"{artifact_line(made.artifact, name)}: {counted(made.judgements, 'judgement')}"]
+    lines += [f"  left out, {what}: {count:,}" for what, count in unused.items() if count]
+    return Result({**found, "judgements": made.judgements, "left_out": unused}, "\n".join(lines))
+
+
+@data.command(
     "show",
     examples="""
     trueup data show demos
@@ -210,6 +249,56 @@ def show(ref: str, model: str | None, rows: int) -> Result:
     with workspace() as ws:
         found = api.show_data(ws, ref, model=model, rows=rows)
     return Result(found, printable(found["text"]))
+
+
+@data.command(
+    "reject",
+    examples="""
+    trueup data reject drafts --reward judge --name best
+    trueup data reject drafts --reward judge --keep top-share --share 0.1
+    trueup data reject drafts --reward judge --keep threshold --threshold 1.0
+    """,
+)
+@click.argument("completions", metavar="COMPLETIONS")
+@click.option("--reward", metavar="ID", help="The reward model that scores them; without it, stored scores are taken.")
+@click.option(
+    "--keep",
+    type=click.Choice(["best", "top-share", "threshold"]),
+    default="best",
+    show_default=True,
+    help="The best of each prompt, the best share of all, or every one from a score on.",
+)
+@click.option("--share", type=float, help="With top-share: how much is kept, such as 0.1.")
+@click.option("--threshold", type=float, help="With threshold: the lowest score that is kept.")
+@click.option("--threads", type=click.IntRange(min=0), default=0, show_default=True, help="CPU threads, 0 for all.")
+@click.option("--name", default="", help="A name for the demonstrations, to use in place of their id.")
+def reject(
+    completions: str,
+    reward: str | None,
+    keep: str,
+    share: float | None,
+    threshold: float | None,
+    threads: int,
+    name: str,
+) -> Result:
+    """Make demonstrations of the best of what a model wrote (rejection sampling), for `trueup train sft`."""
+    from .. import rejecting
+
+    with workspace() as ws:
+        artifact = rejecting.reject(
+            ws,
+            completions=completions,
+            reward=reward,
+            keep=keep,  # type: ignore[arg-type]
+            share=share,
+            threshold=threshold,
+            threads=threads,
+            name=name,
+        )
+        found, meta = artifact_data(artifact, ws.names()), artifact.meta
+    line = f"{artifact_line(artifact, name)}: {counted(meta['rows'], 'row')}, {meta['rejected']:,} rejected"
+    line += f"; mean score {meta['mean_score']:.3f}, of all {meta['mean_score_before']:.3f}"
+    return Result(found, line)
 
 
 @data.command(

@@ -28,6 +28,7 @@ from .rewards import reward as audit
 from .rewards import rewards, score
 from .runs import runs
 from .text import to_json
+from .tradeoff import tradeoff
 from .train import train
 from .workspaces import init, upgrade
 
@@ -56,6 +57,7 @@ def root(workspace: str | None) -> None:
 
 evaluate.add_command(audit)
 evaluate.add_command(rewards)
+evaluate.add_command(tradeoff)
 _WORK = (init, data, train, sample, score, label, feedback, evaluate)
 _LOOK = (runs, artifacts, lineage, ensemble, export, gc, env, upgrade, demo)
 for command in (*_WORK, *_LOOK):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ def reward(
 
 
 def _audited(found: Mapping[str, Any], where: str) -> str:
+    from ..reports.assistance import assistance_lines
+
     rows = [[each["name"], _verdict(each), each["why"]] for each in found["gate"]["conditions"]]
     parts = [
         found["headline"],
@@ -80,6 +82,7 @@ def _audited(found: Mapping[str, Any], where: str) -> str:
         + (f"; {found['too_long']:,} are longer than it reads and were left out" if found["too_long"] else ""),
         table(["condition", "verdict", "found"], rows),
         _slices(found),
+        "\n".join(map(printable, assistance_lines(found["assistance"]))) if found["assistance"] else "",
     ]
     if bench := found["bench"]:
         parts.append(
@@ -121,39 +124,60 @@ def _range(ci: Any) -> str:
     examples="""
     trueup eval rewards judge-1 judge-2 votes
     trueup eval rewards jury judge votes --json
+    trueup eval rewards lower higher votes --show 20
     """,
 )
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.argument("data", metavar="DATA")
+@click.option("--show", type=click.IntRange(min=0), default=5, show_default=True, help="Pairs to list of a kind.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the interval's redraws.")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads [default: all cores]")
-def rewards(a: str, b: str, data: str, seed: int, threads: int) -> Result:
-    """Which of two reward models foresees more of the same held-out judgements, and where they part."""
+def rewards(a: str, b: str, data: str, show: int, seed: int, threads: int) -> Result:
+    """Which of two reward models foresees more of the same held-out judgements, and where they part.
+
+    To check a model A, let B be one that learnt from judges who had help: listed are the pairs B orders the other way.
+    """
     from .. import auditing
 
     with workspace() as ws:
-        found = auditing.compare_rewards(ws, a=a, b=b, data=data, seed=seed, threads=threads)
+        found = auditing.compare_rewards(ws, a=a, b=b, data=data, seed=seed, threads=threads, shown=show)
     return Result(found, _compared(a, b, found))
 
 
 def _compared(a: str, b: str, found: Mapping[str, Any]) -> str:
     difference = found["difference"]
     rows = [[name, f"{found[key]['value']:.3f}", _range(found[key]["ci"])] for name, key in ((a, "a"), (b, "b"))]
-    apart = [
-        [f"{each['margin_a']:+.2f}", f"{each['margin_b']:+.2f}", _short(each["chosen"]), _short(each["rejected"])]
-        for each in found["apart"][:5]
-    ]
     return "\n\n".join(
         [
             table(["reward model", "accuracy", "interval"], rows),
             f"difference {difference['value']:+.3f} {_range(difference['ci'])}, n={found['n']} pairs "
             f"({found['split']})\nMcNemar p={found['p_value']:.3g}: only A right on {found['only_a']}, only B on "
             f"{found['only_b']}; the same order on {found['same_order']:.1%}",
-            "where they part most (margin of the preferred one, in std):\n"
-            + table(["A", "B", "preferred", "other"], apart),
+            "where they part most (margin of the preferred one, in std):\n" + _pairs(found["apart"]),
+            _opposed(found["opposed"]),
         ]
     )
+
+
+def _opposed(found: Mapping[str, Any]) -> str:
+    """What B would have A look at again."""
+    if not found["n"]:
+        return "they order no pair differently"
+    right, longer = found["b_right"], found["a_takes_longer"]
+    length = f"; A takes the longer one in {longer['value']:.1%} {_range(longer['ci'])}" if longer["n"] else ""
+    return (
+        f"ordered differently: {counted(found['n'], 'pair')}, in {right['value']:.1%} {_range(right['ci'])} of which "
+        f"the judges side with B{length}; the surest first:\n" + _pairs(found["pairs"])
+    )
+
+
+def _pairs(pairs: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [f"{each['margin_a']:+.2f}", f"{each['margin_b']:+.2f}", _short(each["chosen"]), _short(each["rejected"])]
+        for each in pairs
+    ]
+    return table(["A", "B", "preferred", "other"], rows)
 
 
 def _short(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..config import RewardConfig, Table
+from ..config import RewardConfig, RlConfig, Table
 from .command import Group, Result, workspace
 from .settings import Function, stage_settings
 from .text import artifact_data, artifact_line, named
@@ -19,6 +19,7 @@ from .text import artifact_data, artifact_line, named
     trueup train sft --base HuggingFaceTB/SmolLM2-135M --data demos --name sft
     trueup train reward --base sft --data votes --name judge
     trueup train rl --policy sft --reward judge --prompts posts --dry-run
+    trueup train dpo --policy sft --data votes --name tuned
     """,
 )
 def train() -> None:
@@ -38,12 +39,13 @@ def _common(function: Function) -> Function:
 
 def _train(stage: str, inputs: dict[str, str], config: Table, name: str, dry_run: bool) -> Result:
     from .. import api
+    from ..running import run_stage
 
     with workspace() as ws:
         if dry_run:
             plan = api.plan(ws, stage, inputs, config)
             return Result(plan, named(plan))
-        artifact = getattr(api, stage)(ws, **inputs, config=config, name=name)
+        artifact = run_stage(ws, stage, inputs, config, {}, name)
         return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
 
 
@@ -111,13 +113,94 @@ def reward(
     examples="""
     trueup train rl --policy sft --reward judge --prompts posts --name tuned
     trueup train rl --policy sft --reward judge --prompts posts --config rl.toml --kl-coefficient 0.05
+    trueup train rl --policy sft --reward judge --prompts posts --estimator rloo --judge other-judge
+    trueup train rl --policy sft --reward ./rules.py:brevity --prompts posts
+    trueup train rl --policy sft --reward help=judge --reward short=./rules.py:brevity --prompts posts \\
+      --set scoring.objectives='[{name="help"}, {name="short", weight=0.2}]'
     """,
 )
 @_input("policy", "The policy to improve; a frozen copy of it is the reference.")
-@_input("reward", "The reward model that scores completions.")
+@click.option(
+    "--reward",
+    required=True,
+    multiple=True,
+    metavar="ID",
+    help="What scores completions: a reward model, or a Python function as FILE.py:NAME. Several: NAME=ID each.",
+)
 @_input("prompts", "The prompts that the policy answers while it learns.")
+@click.option("--judge", metavar="ID", help="A reward model kept out of training, to see whether the other is gamed.")
+@click.option("--demonstrations", metavar="ID", help="Learnt beside the scores, with --sft-coefficient.")
 @_common
 @stage_settings("rl")
-def rl(policy: str, reward: str, prompts: str, config: Table, **rest: Any) -> Result:
-    """Improve a policy against a reward model with PPO, held near the policy it started from."""
-    return _train("rl", {"policy": policy, "reward": reward, "prompts": prompts}, config, **rest)
+def rl(
+    policy: str,
+    reward: tuple[str, ...],
+    prompts: str,
+    judge: str | None,
+    demonstrations: str | None,
+    config: RlConfig,
+    **rest: Any,
+) -> Result:
+    """Improve a policy against a reward model by reinforcement learning, held near the policy it started from."""
+    from ..inputs import check_mixed, named_scorers
+
+    check_mixed(demonstrations is not None, config)
+    optional = {"judge": judge, "demonstrations": demonstrations}
+    inputs = {"policy": policy, **named_scorers(reward), "prompts": prompts}
+    inputs |= {role: ref for role, ref in optional.items() if ref is not None}
+    return _train("rl", inputs, config, **rest)
+
+
+@train.command(
+    "dpo",
+    examples="""
+    trueup train dpo --policy sft --data votes --name tuned
+    trueup train dpo --policy sft --data votes --loss ipo --beta 0.3
+    trueup train dpo --policy sft --online --reward judge --prompts posts --steps 40
+    """,
+)
+@_input("policy", "The policy to improve; what it is at the start is the reference.")
+@click.option("--data", metavar="ID", help="Preferences; without --online.")
+@click.option("--reward", metavar="ID", help="With --online: the reward model that scores completions.")
+@click.option("--prompts", metavar="ID", help="With --online: the prompts that the policy answers while it learns.")
+@_common
+@stage_settings("dpo")
+def dpo(policy: str, data: str | None, reward: str | None, prompts: str | None, config: Table, **rest: Any) -> Result:
+    """Improve a policy on judgements without a reward model (DPO), or on its own completions in online rounds."""
+    optional = {"data": data, "reward": reward, "prompts": prompts}
+    inputs = {"policy": policy} | {role: ref for role, ref in optional.items() if ref is not None}
+    return _train("dpo", inputs, config, **rest)
+
+
+@train.command(
+    "kto",
+    examples="""
+    trueup train kto --policy sft --data thumbs --name tuned
+    trueup train kto --policy sft --data votes --sides-as-thumbs
+    """,
+)
+@_input("policy", "The policy to improve; what it is at the start is the reference.")
+@_input("data", "Thumbs, or preferences whose sides are read as thumbs.")
+@_common
+@stage_settings("kto")
+def kto(policy: str, data: str, config: Table, **rest: Any) -> Result:
+    """Improve a policy on thumbs, each given to one completion by itself (KTO)."""
+    return _train("kto", {"policy": policy, "data": data}, config, **rest)
+
+
+@train.command(
+    "ilql",
+    examples="""
+    trueup train ilql --policy sft --data drafts --reward judge --name tuned
+    trueup train ilql --policy sft --data votes
+    """,
+)
+@_input("policy", "The policy to improve.")
+@_input("data", "Completions, preferences or thumbs.")
+@click.option("--reward", metavar="ID", help="The reward model that scores the data, once; else the data says it.")
+@_common
+@stage_settings("ilql")
+def ilql(policy: str, data: str, reward: str | None, config: Table, **rest: Any) -> Result:
+    """Improve a policy on stored completions and their scores, without sampling (implicit Q-learning)."""
+    inputs = {"policy": policy, "data": data} | ({} if reward is None else {"reward": reward})
+    return _train("ilql", inputs, config, **rest)

@@ -5,8 +5,8 @@ from .collection import CONFIGS, Axis, CollectionConfig, TaskKind
 from .describe import as_toml, reference
 from .keys import flat
 from .load import check, load
+from .offline import DpoConfig, IlqlConfig, KtoConfig
 from .schema import (
-    STAGES,
     Architecture,
     ModelSettings,
     Objective,
@@ -24,6 +24,8 @@ from .schema import (
     Table,
     WinrateConfig,
 )
+from .stages import STAGES
+from .tradeoff import TradeoffConfig
 
 __all__ = [
     "CONFIGS",
@@ -32,6 +34,9 @@ __all__ = [
     "AuditConfig",
     "Axis",
     "CollectionConfig",
+    "DpoConfig",
+    "IlqlConfig",
+    "KtoConfig",
     "ModelSettings",
     "Objective",
     "OptimizerSettings",
@@ -47,6 +52,7 @@ __all__ = [
     "StageConfig",
     "Table",
     "TaskKind",
+    "TradeoffConfig",
     "WinrateConfig",
     "as_toml",
     "check",

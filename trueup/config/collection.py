@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from .audit import AuditConfig
-from .schema import STAGES, Count, Fraction, Table
+from .schema import Count, Fraction, Table
+from .stages import STAGES
+from .tradeoff import TradeoffConfig
 
 TaskKind = Literal["pair", "ranking", "rating", "thumbs", "edit"]
 Rationale = Literal["no", "optional", "required", "when strong or flagged"]
@@ -60,6 +62,12 @@ class CollectionConfig(Table):
         (), description="words and categories of prompts; what has one stays covered until the person asks to see it"
     )
     per_day: NonNegative = Field(0, description="most judgements of a person in a day (UTC); 0: no limit")
+    help_share: Fraction = Field(
+        0.5,
+        description="of the judgements of items that helpers say something about, the share for which it is shown; "
+        "chance decides, once for each item and person, and those without help are what the others are compared with",
+    )
+    help_open: bool = Field(True, description="what helpers say stands open below the texts; else a person opens it")
 
     @property
     def scales(self) -> tuple[Axis, ...]:
@@ -72,7 +80,8 @@ class CollectionConfig(Table):
 
 
 CONFIGS: dict[str, type[Table]] = {
-    **STAGES, AuditConfig.stage: AuditConfig, CollectionConfig.stage: CollectionConfig,
+    **STAGES, AuditConfig.stage: AuditConfig, TradeoffConfig.stage: TradeoffConfig,
+    CollectionConfig.stage: CollectionConfig,
 }  # fmt: skip
 
 

@@ -11,7 +11,9 @@ from .audit import AuditConfig
 from .collection import Axis, CollectionConfig
 from .keys import NONE, Setting, settings, tables, value
 from .rules import RULES, applies, idle
-from .schema import STAGES, Objective, Table
+from .schema import Objective, Table
+from .stages import STAGES
+from .tradeoff import TradeoffConfig
 
 
 def as_toml(config: Table) -> str:
@@ -53,7 +55,7 @@ def _key(key: object) -> str:
 
 def reference() -> str:
     """Markdown tables of every setting of every stage, with the rules that join them."""
-    stages = STAGES | {AuditConfig.stage: AuditConfig}
+    stages = STAGES | {AuditConfig.stage: AuditConfig, TradeoffConfig.stage: TradeoffConfig}
     parts = [_stage(name, cls) for name, cls in stages.items()]
     shared = {name: cls for stage in stages.values() for name, cls in tables(stage).items()}
     parts += [_shared(name, cls) for name, cls in shared.items()]

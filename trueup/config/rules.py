@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .collection import MOST_LEVELS, THUMB, CollectionConfig, sound_axes
-from .schema import Table
+from .schema import Sampling, Scoring, Table, ValueSettings
 
 _COLLECTION = (CollectionConfig.stage,)
-_SCORES = ("rl", "winrate", "audit")
-_ALL = ("pretrain", "sft", "sample", "reward", "rl", "winrate")
+_SCORES = ("rl", "dpo", "ilql", "sample", "winrate", "audit")
+_OFFLINE = ("dpo", "kto", "ilql")
+_ALL = ("pretrain", "sft", "sample", "reward", "rl", *_OFFLINE, "winrate")
+_GROUPED = ("rloo", "grpo")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Rule:
     why: str
     stages: tuple[str, ...] = _ALL
     together: bool = False  # about how the keys fit together: one mistake, not one a key
+
+
+def _value_has_lora(config: Any) -> bool:
+    """The value's adapter on the reward model's trunk is LoRA whatever the policy trains."""
+    return getattr(config, "estimator", "") == "ppo" and bool(config.value.model == "reward")
 
 
 RULES: tuple[Rule, ...] = (
@@ -44,13 +51,27 @@ RULES: tuple[Rule, ...] = (
         ("optimizer.warmup_steps",),
         lambda c: 0 < c.steps <= c.optimizer.warmup_steps,
         "does not fit: the rate would still be rising at the last of `steps`",
-        ("pretrain", "sft", "reward", "rl"),
+        ("pretrain", "sft", "reward", "rl", *_OFFLINE),
     ),
     Rule(
         ("model.lora_rank", "model.lora_alpha"),
-        lambda c: c.model.adapter == "none",
+        lambda c: c.model.adapter == "none" and not _value_has_lora(c),
         "has no meaning with model.adapter = 'none'",
-        ("sft", "reward", "rl"),
+        ("sft", "reward", "rl", *_OFFLINE),
+    ),
+    Rule(
+        ("model.quantise", "model.adapter"),
+        lambda c: c.model.quantise != "none" and c.model.adapter == "none",
+        "does not fit: weights in few bits cannot learn, so model.quantise needs LoRA",
+        ("sft", "reward", "rl", *_OFFLINE),
+        together=True,
+    ),
+    Rule(
+        ("model.quantise", "kind"),
+        lambda c: c.model.quantise != "none" and c.kind == "features",
+        "does not fit: a reward model of kind 'features' trains all its weights, and in few bits they cannot learn",
+        ("reward",),
+        together=True,
     ),
     Rule(
         ("model.adapter",),
@@ -59,13 +80,13 @@ RULES: tuple[Rule, ...] = (
         ("pretrain",),
     ),
     Rule(
-        ("model.lora_rank", "model.lora_alpha", "model.trust_remote_code"),
+        ("model.lora_rank", "model.lora_alpha", "model.quantise", "model.trust_remote_code"),
         lambda c: True,
         "has no meaning in pretraining: it loads no model and trains every weight",
         ("pretrain",),
     ),
     Rule(
-        ("model.adapter", "model.lora_rank", "model.lora_alpha"),
+        ("model.adapter", "model.lora_rank", "model.lora_alpha", "model.quantise"),
         lambda c: True,
         "has no meaning here: nothing is trained",
         ("sample", "winrate", "audit"),
@@ -80,13 +101,13 @@ RULES: tuple[Rule, ...] = (
         ("epochs",),
         lambda c: c.steps > 0,
         "has no meaning when steps is set: give one of the two",
-        ("sft", "reward"),
+        ("sft", "reward", *_OFFLINE),
     ),
     Rule(
         ("unbiased",),
         lambda c: c.unbiased and c.wrong_share == 0,
         "has a meaning only with wrong_share above 0",
-        ("reward",),
+        ("reward", "dpo"),
     ),
     Rule(
         ("strength", "wrong_share", "centring"),
@@ -119,7 +140,13 @@ RULES: tuple[Rule, ...] = (
         ("heldout",),
         lambda c: c.heldout == 1,
         "leaves nothing to train on: it must be below 1",
-        ("pretrain", "sft"),
+        ("pretrain", "sft", "ilql"),
+    ),
+    Rule(
+        ("run.keep_logprobs",),
+        lambda c: True,
+        "has a meaning only in RL",
+        tuple(stage for stage in _ALL if stage != "rl"),
     ),
     Rule(
         ("run.evaluate_every",),
@@ -159,15 +186,111 @@ RULES: tuple[Rule, ...] = (
         ("rl",),
     ),
     Rule(
-        ("value_clip", "value_lr"),
-        lambda c: c.value_coefficient == 0,
-        "has no meaning with value_coefficient = 0: the value is not trained",
+        ("value.clip", "value.lr", "value.warmup_steps"),
+        lambda c: c.estimator == "ppo" and c.value.coefficient == 0,
+        "has no meaning with value.coefficient = 0: the value is not trained",
         ("rl",),
     ),
     Rule(
+        ("value.warmup_steps", "steps"),
+        lambda c: c.estimator == "ppo" and c.value.warmup_steps >= c.steps,
+        "does not fit: the policy would never learn; value.warmup_steps must be below steps",
+        ("rl",),
+        together=True,
+    ),
+    Rule(
+        (*(f"value.{name}" for name in ValueSettings.model_fields), "lam", "prompt_baseline"),
+        lambda c: c.estimator != "ppo",
+        "has a meaning only with estimator = 'ppo', which has a value model",
+        ("rl",),
+    ),
+    Rule(
+        ("gamma",),
+        lambda c: c.estimator in _GROUPED,
+        "has no meaning with estimator = 'rloo' or 'grpo': all tokens of a completion have one advantage",
+        ("rl",),
+    ),
+    Rule(
+        ("group_std",),
+        lambda c: c.estimator != "grpo",
+        "has a meaning only with estimator = 'grpo'",
+        ("rl",),
+    ),
+    Rule(
+        ("whiten",),
+        lambda c: c.estimator == "reinforce++" and c.whiten is False,
+        "must not be false with estimator = 'reinforce++': whitening over the rollout is its baseline",
+        ("rl",),
+    ),
+    Rule(
+        ("estimator", "samples_per_prompt"),
+        lambda c: c.estimator in _GROUPED and c.samples_per_prompt < 2,
+        "does not fit: rloo and grpo compare a prompt's completions, so samples_per_prompt must be 2 or more",
+        ("rl",),
+        together=True,
+    ),
+    Rule(
         ("prompt_baseline",),
-        lambda c: c.prompt_baseline and c.samples_per_prompt < 2,
+        lambda c: c.estimator == "ppo" and c.prompt_baseline and c.samples_per_prompt < 2,
         "needs samples_per_prompt of 2 or more: the baseline is what the prompt's other completions scored",
+        ("rl",),
+    ),
+    Rule(
+        ("kl_in", "kl_estimator"),
+        lambda c: c.kl_in == "loss" and c.kl_estimator == "k1",
+        "does not fit: as a loss k1 has no gradient on average; take kl_estimator = 'k2' or 'k3'",
+        ("rl",),
+        together=True,
+    ),
+    Rule(
+        ("kl_in", "kl_estimator"),
+        lambda c: c.kl_coefficient == 0 and c.kl_target is None,
+        "has no meaning with kl_coefficient = 0",
+        ("rl",),
+        together=True,
+    ),
+    Rule(
+        ("kl_horizon",),
+        lambda c: c.kl_target is None,
+        "has no meaning without kl_target: the coefficient stays as it is",
+        ("rl",),
+    ),
+    Rule(
+        ("kl_target", "kl_coefficient"),
+        lambda c: c.kl_target is not None and c.kl_coefficient == 0,
+        "does not fit: the coefficient is adapted by multiplying it, so kl_coefficient must be above 0",
+        ("rl",),
+        together=True,
+    ),
+    Rule(
+        ("guard.confidence", "guard.remedy", "guard.max_rollbacks", "guard.max_repetition"),
+        lambda c: not c.guard.rollback,
+        "has no meaning with guard.rollback = false",
+        ("rl",),
+    ),
+    Rule(
+        ("guard.remedy", "kl_coefficient"),
+        lambda c: c.guard.rollback and c.guard.remedy == "raise-kl" and c.kl_coefficient == 0,
+        "does not fit: twice no KL is no KL; take guard.remedy = 'lower-lr' or a kl_coefficient above 0",
+        ("rl",),
+        together=True,
+    ),
+    Rule(
+        ("scoring.floor", "scoring.multiplier_rate", "scoring.time_limit"),
+        lambda c: True,
+        "has a meaning only in RL",
+        tuple(stage for stage in _SCORES if stage != "rl"),
+    ),
+    Rule(
+        ("scoring.floor",),
+        lambda c: c.scoring.floor == "multiplier" and all(each.at_least is None for each in c.scoring.objectives),
+        "needs an objective with at_least in scoring.objectives: that is the floor",
+        ("rl",),
+    ),
+    Rule(
+        ("scoring.multiplier_rate",),
+        lambda c: c.scoring.floor != "multiplier",
+        "has a meaning only with scoring.floor = 'multiplier'",
         ("rl",),
     ),
     Rule(
@@ -195,6 +318,55 @@ RULES: tuple[Rule, ...] = (
         lambda c: c.sampling.temperature == 0 and c.best_of > 1,
         "does not fit: greedy completions are all the same, so best_of must be 1 with sampling.temperature = 0",
         ("winrate",),
+        together=True,
+    ),
+    Rule(
+        ("samples_per_prompt", "pairs", "updates", "missing_eos_score", "evaluation_prompts"),
+        lambda c: not c.online,
+        "has a meaning only with online = true: otherwise the judgements are there already",
+        ("dpo",),
+    ),
+    Rule(
+        tuple(f"sampling.{name}" for name in Sampling.model_fields),
+        lambda c: not c.online,
+        "has a meaning only with online = true: otherwise nothing is sampled",
+        ("dpo",),
+    ),
+    Rule(
+        tuple(f"scoring.{name}" for name in Scoring.model_fields),
+        lambda c: not c.online,
+        "has a meaning only with online = true: otherwise no reward model is asked",
+        ("dpo",),
+    ),
+    Rule(
+        ("ties", "strength", "max_tokens"),
+        lambda c: c.online,
+        "has no meaning with online = true: a score says only which completion is better",
+        ("dpo",),
+    ),
+    Rule(
+        ("strength",),
+        lambda c: c.strength.endswith("margin") and c.loss != "sigmoid",
+        "can be a margin only with loss = 'sigmoid'",
+        ("dpo",),
+    ),
+    Rule(
+        ("sampling.temperature",),
+        lambda c: c.online and c.sampling.temperature == 0,
+        "must be above 0 in online rounds: greedy completions are all the same",
+        ("dpo",),
+    ),
+    Rule(
+        ("sampling.top_p", "sampling.top_k"),
+        lambda c: c.online and (c.sampling.top_p != 1 or c.sampling.top_k != 0),
+        "must be off in online rounds: completions have to come from the very distribution that is trained",
+        ("dpo",),
+    ),
+    Rule(
+        ("best_of", "sampling.temperature"),
+        lambda c: c.sampling.temperature == 0 and c.best_of > 1,
+        "does not fit: greedy completions are all the same, so best_of must be 1 with sampling.temperature = 0",
+        ("sample",),
         together=True,
     ),
     Rule(

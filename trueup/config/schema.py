@@ -1,7 +1,7 @@
 """Every setting of every stage, declared once. TOML keys, command-line flags, docs and validation all come from here.
 
-Shared tables ([model], [sampling], [optimizer], [run]) are declared once and reused; a stage's own table holds only
-what is its own. A field's `description` is its documentation.
+Shared tables ([model], [sampling], [scoring], [optimizer], [value], [guard], [run]) are declared once and reused; a
+stage's own table holds only what is its own. A field's `description` is its documentation.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ class ModelSettings(Table):
     )
     lora_rank: Count = Field(16, description="rank of the LoRA matrices, on every linear layer of the trunk")
     lora_alpha: Positive = Field(32.0, description="LoRA scale: the update is multiplied by alpha / rank")
+    quantise: Literal["none", "int8", "nf4"] = Field(
+        "none", description="the frozen base under LoRA in 8 or 4 bits; nf4 needs the extra 'quant'"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes a GPU if there is")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="compute type; auto is float32 on CPU, bfloat16 on a GPU that has it"
@@ -75,7 +78,7 @@ class Objective(Table):
 
 
 class Scoring(Table):
-    """How a reward model of several objectives or members becomes one number; with one of each nothing is to choose."""
+    """How several scorers, objectives or members become one number; with one of each nothing is to choose."""
 
     objectives: tuple[Objective, ...] = Field(
         (), description="what counts, each with a weight or a floor to keep; empty takes all with weight 1"
@@ -85,6 +88,14 @@ class Scoring(Table):
         "mean", description="of the members: their mean, the lowest, or the mean minus `penalty` x their variance"
     )
     penalty: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the variance with ensemble = penalised")
+    floor: Literal["price", "multiplier"] = Field(
+        "price", description="in RL, how floors are kept: ten for each unit below, or a Lagrange multiplier that adapts"
+    )
+    multiplier_rate: Positive = Field(0.1, description="how fast multipliers move: this times the distance, a step")
+    time_limit: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description="in RL, seconds that a Python function may take for a batch before it is tried again; 0 is none",
+    )
 
 
 class OptimizerSettings(Table):
@@ -116,6 +127,9 @@ class RunSettings(Table):
     )
     max_skipped: Count = Field(10, description="steps with a non-finite loss or gradient after which the run stops")
     tensorboard: bool = Field(True, description="also write TensorBoard event files")
+    keep_logprobs: bool = Field(
+        False, description="in RL, keep each token of a rollout with its log-probabilities, beside text and score"
+    )
 
 
 class StageConfig(Table):
@@ -191,36 +205,90 @@ class RewardConfig(StageConfig):
     head_lr: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate of the head; 0 is the optimizer's")
 
 
+class GuardSettings(Table):
+    """What watches a policy while it learns, on held-out prompts; every decision is an event of the run."""
+
+    evaluation_prompts: Count = Field(64, description="held-out prompts an evaluation samples")
+    rollback: bool = Field(
+        True, description="go back to the best weights when an evaluation is worse than theirs beyond chance"
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        0.99, description="how sure it must be that an evaluation is worse, prompt by prompt"
+    )
+    remedy: Literal["lower-lr", "raise-kl"] = Field(
+        "lower-lr", description="what changes after going back: half the learning rate, or twice the KL coefficient"
+    )
+    max_rollbacks: Annotated[int, Field(ge=0)] = Field(3, description="how often it goes back before it stops instead")
+    max_repetition: Fraction = Field(
+        0.5, description="share of repeated four-token runs in held-out completions that counts as collapse"
+    )
+    max_kl: Positive | None = Field(None, description="KL budget: stop above this held-out KL a completion, in nats")
+    stop_score: float | None = Field(None, description="stop when the mean held-out score reaches this")
+    max_approx_kl: Positive = Field(0.1, description="end the passes over a rollout early above this approximate KL")
+
+
+class ValueSettings(Table):
+    """The value model of PPO."""
+
+    model: Literal["trunk", "reward", "own"] = Field(
+        "trunk",
+        description="a head on the policy's trunk, the reward model's trunk and head under an adapter of its own, or "
+        "a model of its own that starts as the policy",
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="first steps, in which only the value learns")
+    coefficient: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the value loss")
+    clip: Annotated[float, Field(ge=0)] = Field(0.2, description="clip range of the value, 0 for none")
+    lr: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate of the value; 0 is the optimizer's")
+
+
 class RlConfig(StageConfig):
-    """Proximal policy optimisation against a scorer, with a per-token KL penalty to the frozen reference."""
+    """Reinforcement learning against a scorer, with a KL penalty to the frozen reference."""
 
     stage: ClassVar[str] = "rl"
     row_limit: ClassVar[str] = "sampling.max_new_tokens"
     sampling: Sampling = Sampling()
     scoring: Scoring = Scoring()
+    value: ValueSettings = ValueSettings()
+    guard: GuardSettings = GuardSettings()
+    estimator: Literal["ppo", "rloo", "reinforce++", "grpo"] = Field(
+        "ppo",
+        description="advantages from a value model (ppo), from the prompt's other completions (rloo, grpo), "
+        "or from the whole rollout (reinforce++)",
+    )
     steps: Count = Field(40, description="iterations: rollout, score, update")
     prompts_per_step: Count = Field(16, description="prompts a rollout")
     samples_per_prompt: Count = Field(8, description="completions a prompt")
     epochs: Count = Field(2, description="passes over each rollout")
     minibatches: Count = Field(2, description="optimizer steps a pass")
-    kl_coefficient: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the per-token KL in the reward")
-    clip: Positive = Field(0.2, description="clip range of the policy ratio")
-    value_clip: Annotated[float, Field(ge=0)] = Field(0.2, description="clip range of the value, 0 for none")
-    value_coefficient: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the value loss")
-    value_lr: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="learning rate of the value head; 0 is the optimizer's"
+    kl_coefficient: Annotated[float, Field(ge=0)] = Field(0.1, description="weight of the KL to the reference")
+    kl_in: Literal["reward", "loss"] = Field("reward", description="where the KL counts: a price on rewards, or a loss")
+    kl_estimator: Literal["k1", "k2", "k3"] = Field(
+        "k1", description="of a token's KL; in the reward k1 is unbiased, in the loss k2 has the right gradient"
     )
+    kl_target: Positive | None = Field(
+        None, description="nats a completion that the coefficient is adapted to keep; none leaves it fixed"
+    )
+    kl_horizon: Positive = Field(4.0, description="steps over which the coefficient is adapted to kl_target")
+    clip: Positive = Field(0.2, description="clip range of the policy ratio")
+    clip_high: Positive | None = Field(None, description="clip range above 1 where it differs, as 0.28; none is `clip`")
     gamma: Fraction = Field(1.0, description="discount")
     lam: Fraction = Field(0.95, description="lambda of generalised advantage estimation")
     prompt_baseline: bool = Field(
-        False, description="subtract from each score the mean score of the prompt's other completions"
+        False, description="with ppo: subtract from each score the mean score of the prompt's other completions"
     )
-    whiten: bool = Field(True, description="whiten advantages over all tokens of the rollout")
-    missing_eos_score: float | None = Field(-1.0, description="score of a completion without EOS, None to keep its own")
-    normalise_scores: bool = Field(True, description="mean 0, std 1 on samples of the reference before the first step")
-    max_approx_kl: Positive = Field(0.1, description="end the passes over a rollout early above this approximate KL")
-    stop_score: float | None = Field(None, description="stop when the mean score of an evaluation reaches this")
-    evaluation_prompts: Count = Field(64, description="held-out prompts an evaluation samples")
+    group_std: bool = Field(True, description="with grpo: divide by the standard deviation of the prompt's scores")
+    whiten: bool | None = Field(
+        None, description="whiten advantages over all tokens of the rollout; none: ppo and reinforce++ do"
+    )
+    entropy_bonus: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of the policy's entropy, a token")
+    sft_coefficient: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of the loss on demonstrations that is mixed in (PPO-ptx)"
+    )
+    score_scale: Literal["reference", "running", "none"] = Field(
+        "reference", description="mean 0, std 1 on samples of the reference, on all rollouts so far, or as they are"
+    )
+    score_clip: Positive | None = Field(None, description="scores beyond this many units of the scale are cut to it")
+    missing_eos_score: float | None = Field(-1.0, description="score of a completion without EOS, none to keep its own")
 
 
 class WinrateConfig(Table):
@@ -243,11 +311,8 @@ class SampleConfig(Table):
 
     stage: ClassVar[str] = "sample"
     sampling: Sampling = Sampling()
+    scoring: Scoring = Scoring()
     model: ModelSettings = ModelSettings()
     run: RunSettings = RunSettings()
     per_prompt: Count = Field(1, description="completions a prompt")
-
-
-STAGES: dict[str, type[Table]] = {
-    c.stage: c for c in (PretrainConfig, SftConfig, SampleConfig, RewardConfig, RlConfig, WinrateConfig)
-}
+    best_of: Count = Field(1, description="write n for each and keep the one with the highest score")

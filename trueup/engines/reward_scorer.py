@@ -37,6 +37,8 @@ class RewardScorer:
 
     @torch.no_grad()
     def score(self, completions: Sequence[Completion]) -> list[Score]:
+        if not completions:
+            return []
         raw = self.raw(completions)
         if self.model.outputs == 1:
             return [Score(float(value)) for value in self.model.normalised(raw)[:, 0]]
@@ -100,6 +102,16 @@ class RewardScorer:
             )
         self.cut_short += sum(len(each) > room for each in tokens)
         return prompt, [each[:room] for each in tokens]
+
+
+class Lowest:
+    """An ensemble by its least content member: what a policy games is seldom the same in all of them."""
+
+    def __init__(self, scorer: RewardScorer) -> None:
+        self.scorer = scorer
+
+    def score(self, completions: Sequence[Completion]) -> list[Score]:
+        return [Score(float(lowest)) for lowest in self.scorer.by_member(completions).amin(1)]
 
 
 def weigh(scores_com: torch.Tensor, chosen: Sequence[tuple[int, Objective]]) -> torch.Tensor:

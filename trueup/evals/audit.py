@@ -17,12 +17,15 @@ from ..ports import Scorer
 from ..records import Completion, Judgement, Prompt, Score
 from ..stats.intervals import Floats
 from . import biases, ceilings, leakage, probes
+from .assistance import assisted_judges
 from .bench import Question, best_of
 from .confidence import calibrate
+from .disagreement import ByMember, disagreement
 from .gate import check_overrides, gate
 from .reward import evaluate_objectives
 from .scored import Advance, Pairs, pairs_of, score_all, values
 from .slices import share, slices
+from .verdicts import verdict_figures
 
 WORST = 10
 FRAGILE = 0.1  # share of pairs that may change their order for a blank, a double space or a typo
@@ -43,6 +46,8 @@ def audit(
     length: Length | None = None,
     length_unit: str = CHARACTERS,
     scale: float = 1.0,
+    level: float | None = 0.0,
+    by_member: ByMember | None = None,
     fits: probes.Fits = lambda completion: True,
     bench: Sequence[Question] = (),
     policy: Mapping[str, Any] | None = None,
@@ -53,7 +58,9 @@ def audit(
 
     `train` is what the model learnt from. `p_true` gives the true vote probability of simulated judges, `gold` the true
     score. `length` counts a completion (by default its characters). `scale` turns score differences into the logits of
-    training. `fits` says whether the model can read a completion. `policy` and `prompts` are those it is meant for.
+    training, and `level` added to that a score itself (None: its zero means nothing). `by_member` gives what each
+    member of an ensemble says. `fits` says whether the model can read a completion. `policy` and `prompts` are those
+    it is meant for.
     """
     config = config or AuditConfig()
     check_overrides(config)
@@ -66,6 +73,7 @@ def audit(
     long = np.array([count(completion) for completion in pairs.completions], dtype=float)
     best = ceilings.best_possible(pairs, p_true)
     accuracy = share(decided.points(score), decided.prompt, seed=config.seed)
+    truth = None if gold is None else values(gold.score(pairs.completions))
     trained_on = None if train is None else {judgement.judge for judgement in train}
     found: dict[str, Any] = {
         "judgements": len(judgements),
@@ -74,12 +82,18 @@ def audit(
         "pairs": pairs.n,
         "ties": pairs.n - decided.n,
         "equal_sides": pairs.equal,
+        "matched": pairs.matched,
         "accuracy": accuracy,
         "ceiling": best,
         "above_ceiling": ceilings.above(accuracy, best),
-        "gold": None if gold is None else _by_gold(decided, score, gold),
+        "gold": None if truth is None else _by_gold(decided, score, truth),
+        "verdicts": None if level is None else verdict_figures(pairs.verdicts, scale * score + level, seed=config.seed),
+        "disagreement": None
+        if by_member is None
+        else disagreement(pairs, score, by_member, truth, advance=advance, seed=config.seed),
         "objectives": _objectives(scorer, judgements, scores),
         "slices": slices(decided, score, long, trained_on),
+        "assistance": assisted_judges(judgements, gold, seed=config.seed),
         "calibration": calibrate(pairs, score, scale=scale, seed=config.seed),
         "length": biases.bias(pairs, score, long)
         | {"unit": length_unit, "curve": biases.length_curve(pairs, score, long)},
@@ -131,6 +145,8 @@ def findings(found: Mapping[str, Any]) -> list[str]:
     spread = away.get("spread")
     if spread and spread["told_apart"] < 0.5:
         said.append("its members disagree no more off topic than on it: their spread warns of nothing")
+    said += _on_members(found["disagreement"])
+    said += _on_verdicts(found)
     cut = found["probes"]["first half only"].get("whole_is_better")
     if cut and cut["ci"][1] < 0.5:
         said.append("it prefers completions that are cut off in the middle to whole ones")
@@ -139,6 +155,35 @@ def findings(found: Mapping[str, Any]) -> list[str]:
     if found["judges"] == 1:
         said.append("all judgements are one judge's: how far others would agree is unknown")
     return [text[:1].upper() + text[1:] + "." for text in said]
+
+
+def _on_members(about: Mapping[str, Any] | None) -> list[str]:
+    if about is None or about["spearman"] is None or about["spearman"]["ci"][0] > 0:
+        return []
+    low, high = about["spearman"]["ci"]
+    return [
+        f"where its members disagree it is not surely more often wrong (rank correlation {low:+.2f} to {high:+.2f}): "
+        "their spread is a poor warning"
+    ]
+
+
+def _on_verdicts(found: Mapping[str, Any]) -> list[str]:
+    about, said = found["verdicts"], []
+    if found["matched"] and found["matched"] == found["pairs"]:
+        said.append(
+            f"nobody compared two completions: its {found['matched']} pairs are one called right and one called wrong, "
+            "of two prompts where none has both"
+        )
+    if about and about["accuracy"]["ci"][1] < about["always"]:
+        said.append(
+            f"a score above 0 agrees with {about['accuracy']['value']:.1%} of {about['n']} verdicts on single "
+            f"completions; always saying the same would with {about['always']:.1%}"
+        )
+    return said
+
+
+def _of_two(right: Prompt, wrong: Prompt) -> str:
+    return f"{right.text}\n\nAnd of the other completion:\n\n{wrong.text}"
 
 
 def _fragile(found: Mapping[str, Any]) -> list[str]:
@@ -154,13 +199,13 @@ def _fragile(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def completions_to_score(judgements: Sequence[Judgement], config: AuditConfig) -> int:
-    """About how many scores an audit takes, for somebody who waits."""
+def completions_to_score(judgements: Sequence[Judgement], config: AuditConfig, *, members: bool = False) -> int:
+    """About how many scores an audit takes, for somebody who waits. `members`: whether each of them is asked too."""
     pairs = pairs_of(judgements)
     sample = probes.sampled(pairs, config.probes, config.seed)
     used = len(np.unique(np.concatenate([sample.first, sample.second])))
     alone = min(used, probes.ALONE)
-    return len(pairs.completions) + used * (len(probes.SMALL | probes.LARGE) + 1) + 4 * alone
+    return (1 + members) * len(pairs.completions) + used * (len(probes.SMALL | probes.LARGE) + 1) + 4 * alone
 
 
 def _probed(
@@ -180,11 +225,11 @@ def _probed(
     }
 
 
-def _by_gold(pairs: Pairs, score: Floats, gold: Scorer) -> dict[str, Any]:
+def _by_gold(pairs: Pairs, score: Floats, truth: Floats) -> dict[str, Any]:
     """How often the scorer orders a pair as the gold score does: what the judges got wrong does not count here."""
-    truth = np.sign(pairs.gap(values(gold.score(pairs.completions))))
-    ordered = truth != 0
-    points = (np.sign(pairs.gap(score)) * truth + 1) / 2
+    better = np.sign(pairs.gap(truth))
+    ordered = better != 0
+    points = (np.sign(pairs.gap(score)) * better + 1) / 2
     return share(points[ordered], pairs.prompt[ordered])
 
 
@@ -206,7 +251,7 @@ def _worst(pairs: Pairs, score: Floats) -> list[dict[str, Any]]:
         one, other = pairs.completions[better[row]], pairs.completions[worse[row]]
         judgement = pairs.judgements[pairs.of[row]]
         about = {
-            "prompt": one.prompt.text,
+            "prompt": one.prompt.text if one.prompt.id == other.prompt.id else _of_two(one.prompt, other.prompt),
             "chosen": one.text,
             "rejected": other.text,
             "score_chosen": float(score[better[row]]),

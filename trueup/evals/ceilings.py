@@ -27,7 +27,7 @@ def best_possible(pairs: Pairs, p_true: TrueChances | None) -> dict[str, Any]:
     suspected because pairs differ.
     """
     decided = pairs.decided
-    if p_true is not None:
+    if p_true is not None and not pairs.matched:
         found = ceiling(_chances(decided, p_true), decided.prompt)
         return {"from": KNOWN, "value": found.value, "ci": list(found.ci), "n": found.n}
     agreed, prompts, votes = _overlap(decided)

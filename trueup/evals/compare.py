@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..ports import Scorer
-from ..records import Completion, by_prompt
+from ..records import Completion
 from ..stats.winrate import WinRate, winrate
 
 
@@ -38,8 +38,17 @@ def compare(a: Sequence[Completion], b: Sequence[Completion], scorer: Scorer) ->
     return Comparison(rate, rows, sum(score_a) / len(a), sum(score_b) / len(b))
 
 
-def best_of(completions: Sequence[Completion], scorer: Scorer) -> list[Completion]:
-    """Of each prompt's completions the one that the scorer likes most: the first, among equals."""
-    scored = zip(completions, scorer.score(completions), strict=True)
-    value = {id(completion): score.value for completion, score in scored}
-    return [max(group, key=lambda c: value[id(c)]) for group in by_prompt(completions)]
+def best_of(completions: Sequence[Completion], scorer: Scorer, n: int) -> list[Completion]:
+    """Of every n completions of a prompt the one that the scorer likes most: the first, among equals.
+
+    Its meta says of how many it is the best, its own score, and those of all.
+    """
+    values = [score.value for score in scorer.score(completions)]
+    assert len(values) % n == 0, "completions come n at a time"
+    return [_best(completions[start : start + n], values[start : start + n]) for start in range(0, len(values), n)]
+
+
+def _best(completions: Sequence[Completion], scores: Sequence[float]) -> Completion:
+    best = max(range(len(scores)), key=lambda i: scores[i])
+    found = {"best_of": len(scores), "score": scores[best], "scores": list(scores)}
+    return replace(completions[best], meta={**completions[best].meta, **found})

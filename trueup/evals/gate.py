@@ -65,6 +65,8 @@ def _slices(found: Found, config: AuditConfig) -> Verdict:
 
 def _length(found: Found, config: AuditConfig) -> Verdict:
     value = found["length"]["pearson"]["value"]
+    if found["matched"] == found["pairs"] and found["length"]["pearson"]["ci"] == [-1.0, 1.0]:
+        return None, None, config.length_correlation, "no prompt has two completions whose scores could go by length"
     why = (
         f"score and length correlate by {value:+.2f} inside a prompt; the judges' choice and length by "
         f"{found['length']['judges']:+.2f}"

@@ -16,6 +16,7 @@ from ..records import Completion, Judgement, Score
 from ..stats.intervals import Floats
 from ..stats.preference import pair_accuracy
 from .reward import as_completions
+from .verdicts import Verdict, matched, verdict_of
 
 Ints = NDArray[np.int64]
 Advance = Callable[[int], object]
@@ -42,6 +43,8 @@ class Pairs:
     prompt: Ints
     prompt_of: Ints  # the prompt of each of `completions`
     equal: int  # pairs left out because their two sides are the same text
+    verdicts: tuple[Verdict, ...] = ()  # on completions judged by themselves
+    matched: int = 0  # pairs that nobody compared: a right one and a wrong one
 
     @property
     def n(self) -> int:
@@ -79,12 +82,14 @@ class Pairs:
 
 
 def pairs_of(judgements: Sequence[Judgement]) -> Pairs:
+    """Verdicts on single completions become pairs too: of one prompt, and where nothing was compared of any two."""
     groups = _different(judgements)
     completions = [completion for group in groups.values() for completion in group]
     places = {_key(completion): place for place, completion in enumerate(completions)}
     numbers = {identity: number for number, identity in enumerate(groups)}
     rows: list[tuple[int, ...]] = []
     targets: list[float] = []
+    verdicts: list[Verdict] = []
     equal, start = 0, 0
     for which, judgement in enumerate(judgements):
         there = [places[_key(completion)] for completion in as_completions(judgement)]
@@ -94,16 +99,24 @@ def pairs_of(judgements: Sequence[Judgement]) -> Pairs:
                 continue
             rows.append((there[i], there[j], which, start + i, start + j, numbers[judgement.prompt.id]))
             targets.append(target)
+        if (right := verdict_of(judgement)) is not None:
+            verdicts.append(Verdict(there[0], which, start, numbers[judgement.prompt.id], right))
         start += len(there)
+    made = list(matched(verdicts, across=not rows))
+    rows += [(a.completion, b.completion, a.judgement, a.slot, b.slot, a.prompt) for a, b in made]
+    targets += [1.0] * len(made)
     if all(target == 0.5 for target in targets):
         raise DataError(
             f"none of the {len(judgements)} judgements prefers one completion over another: nothing can be measured",
-            "audit on judgements that are not all ties; look at the data: trueup data show",
+            "audit on judgements that are not all ties, or call some right and some wrong: trueup data show",
         )
     first, second, of, first_slot, second_slot, prompt = np.array(rows, dtype=np.int64).T
     prompt_of = np.array([numbers[completion.prompt.id] for completion in completions], dtype=np.int64)
     given = np.array(targets, dtype=float)
-    return Pairs(judgements, completions, first, second, of, first_slot, second_slot, given, prompt, prompt_of, equal)
+    return Pairs(
+        judgements, completions, first, second, of, first_slot, second_slot, given, prompt, prompt_of, equal,
+        tuple(verdicts), len(made),
+    )  # fmt: skip
 
 
 def _different(judgements: Sequence[Judgement]) -> dict[str, list[Completion]]:

@@ -9,30 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..records import Judgement
-from ..stats.intervals import Floats, Interval, bootstrap_mean, wilson
-from .scored import Ints, Pairs
+from ..stats.intervals import Floats, share
+from .scored import Pairs
+
+__all__ = ["share", "slices"]
 
 LARGEST = 12  # slices of one kind; the rest is one called "others"
 DRAWS = 400
 TAGS = ("tags", "tag", "category", "task", "topic", "subset", "language")
 OTHERS = "others"
 GAPS = ("small", "medium", "large")
-
-
-def share(points: Floats, clusters: Ints, *, draws: int = 2000, seed: int = 0) -> dict[str, Any]:
-    """A mean of zeros, halves and ones, with both intervals: Wilson's, and prompts redrawn.
-
-    `ci` reaches as far as either: redrawing knows that pairs of a prompt hang together, and Wilson that a hundred
-    right answers in a hundred are no proof of perfection.
-    """
-    n = len(points)
-    if not n:
-        return {"value": None, "ci": [0.0, 1.0], "wilson": [0.0, 1.0], "clustered": [0.0, 1.0], "n": 0}
-    plain = wilson(float(points.sum()), n)
-    low, high = bootstrap_mean(points, clusters, draws=draws, seed=seed)
-    clustered: Interval = (max(low, 0.0), min(high, 1.0))
-    ci = [min(plain[0], clustered[0]), max(plain[1], clustered[1])]
-    return {"value": float(points.mean()), "ci": ci, "wilson": list(plain), "clustered": list(clustered), "n": n}
 
 
 def slices(
@@ -69,6 +55,7 @@ def _kinds(pairs: Pairs, length: Floats, trained_on: Collection[str] | None) -> 
         "objective": [_named(judgement.meta, "objective") for judgement in said],
         "source": [(judgement.source,) for judgement in said],
         "split": [(judgement.split,) for judgement in said],
+        "help": [_help(judgement.meta) for judgement in said],
         "group": [_named(judgement.meta, "group") for judgement in said],
         "judge": [(judgement.judge,) for judgement in said],
     }
@@ -109,6 +96,13 @@ def _tags(meta: Mapping[str, Any]) -> tuple[str, ...]:
         several = said if isinstance(said, list | tuple) else (said,)
         found += [tag for tag in several if isinstance(tag, str)]
     return tuple(dict.fromkeys(found))
+
+
+def _help(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Whether the judge was shown what helpers said; nothing where nobody noted it."""
+    if "assisted" not in meta:
+        return ()
+    return ("with help",) if meta["assisted"] else ("without help",)
 
 
 def _named(meta: Mapping[str, Any], key: str) -> tuple[str, ...]:

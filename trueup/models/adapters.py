@@ -1,17 +1,30 @@
-"""LoRA through peft: several small adapters on one frozen base, the reference being the base with them off."""
+"""LoRA through peft: several small adapters on one frozen base, the reference being the base with them off.
+
+One network carries the adapters of several roles: the policy's, the value's, a reward model's. The policy's is on
+unless a role is `switched` on for its own pass, and what learns is decided once, never by what is on.
+"""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from ..config import ModelSettings
 from ..errors import ModelError
 from .language_model import LanguageModel
+from .quantised import FewBits
 
 AUTO_ABOVE = 100_000_000  # parameters above which `adapter = "auto"` means LoRA
+OWN = "default"  # peft's name for the adapter that a network is trained with and saved with
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 
 def wants_lora(settings: ModelSettings, parameters: int) -> bool:
@@ -20,7 +33,6 @@ def wants_lora(settings: ModelSettings, parameters: int) -> bool:
 
 def count_lora(network: Any, rank: int) -> int:
     """How many parameters `add_lora` would add: two matrices beside every linear layer but the vocabulary's."""
-    from torch import nn
     from transformers.pytorch_utils import Conv1D
 
     head = network.get_output_embeddings()
@@ -31,7 +43,6 @@ def count_lora(network: Any, rank: int) -> int:
 def add_lora(network: Any, settings: ModelSettings, seed: int, task: str | None = "CAUSAL_LM") -> Any:
     """Put fresh LoRA layers into `network` in place and freeze the rest. Returns the peft object that owns them."""
     peft = _peft()
-    import torch
     from transformers.pytorch_utils import Conv1D
 
     config = peft.LoraConfig(
@@ -45,6 +56,50 @@ def add_lora(network: Any, settings: ModelSettings, seed: int, task: str | None 
     with torch.random.fork_rng(devices=[]), _hushed():
         torch.manual_seed(seed)
         return peft.get_peft_model(network, config)
+
+
+def add_fresh(adapter: Any, name: str, seed: int) -> list[nn.Parameter]:
+    """One more adapter of the same shape as the network's own, changing nothing yet; returns its parameters."""
+    config = _peft().LoraConfig(**(adapter.peft_config[OWN].to_dict() | {"inference_mode": False}))
+    return _add(adapter, name, config, seed)
+
+
+def add_stored(adapter: Any, name: str, folder: str, extra: str) -> tuple[list[nn.Parameter], dict[str, torch.Tensor]]:
+    """One more adapter, as it was saved, but for the layer `extra`, whose weights are returned beside it."""
+    config = _peft().LoraConfig(**(stored_config(folder) | {"modules_to_save": None, "inference_mode": False}))
+    added = _add(adapter, name, config, seed=0)
+    tensors = load_file(Path(folder) / WEIGHTS_FILE)
+    beside = {key.rpartition(".")[2]: t for key, t in tensors.items() if f".{extra}." in key}
+    lora = {key: tensor for key, tensor in tensors.items() if f".{extra}." not in key}
+    found = _peft().set_peft_model_state_dict(adapter, lora, adapter_name=name)
+    lacking = [key for key in found.missing_keys if f".{name}." in key]
+    if lacking or found.unexpected_keys:
+        odd = (lacking or found.unexpected_keys)[0]
+        raise ModelError(
+            f"the adapter in '{folder}' does not fit the model it is said to sit on: {odd}",
+            "it was trained on a base of another kind",
+        )
+    return added, beside
+
+
+def add_copy(adapter: Any, name: str, of: str) -> list[nn.Parameter]:
+    """One more adapter that starts as another one is."""
+    config = _peft().LoraConfig(**(adapter.peft_config[of].to_dict() | {"inference_mode": False}))
+    added = _add(adapter, name, config, seed=0)
+    with torch.no_grad():
+        for mine, other in zip(added, learnt(adapter, of), strict=True):
+            mine.copy_(other)
+    return added
+
+
+def learnt(network: Any, name: str) -> list[nn.Parameter]:
+    """The parameters of one adapter, in the order of the layers they sit beside."""
+    return [p for key, p in network.named_parameters() if f".{name}." in key and ".lora_" in key]
+
+
+def stored_config(folder: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((Path(folder) / CONFIG_FILE).read_text())
+    return found
 
 
 def load_lora(network: Any, folder: str) -> Any:
@@ -67,10 +122,35 @@ def load_loras(network: Any, folders: Sequence[str]) -> Any:
 
 
 @contextmanager
+def switched(network: nn.Module, name: str | None) -> Iterator[None]:
+    """One adapter on for the while, or with None the bare base; then as before, whatever happens in between.
+
+    peft's own `set_adapter` would also freeze every other adapter, and switching back on unfreeze this one.
+    """
+    layers = _layers(network)
+    before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+    try:
+        for layer in layers:
+            layer._disable_adapters = name is None
+            if name is not None:
+                layer._active_adapter = [name]
+        yield
+    finally:
+        for layer, (active, disabled) in zip(layers, before, strict=True):
+            layer._active_adapter, layer._disable_adapters = active, disabled
+
+
+def switch_off(network: nn.Module) -> None:
+    """The bare base from now on, but where an adapter is `switched` on."""
+    for layer in _layers(network):
+        layer._disable_adapters = True
+
+
+@contextmanager
 def reference(model: LanguageModel) -> Iterator[None]:
     """The frozen base under the adapter, without a second copy."""
     assert model.adapter is not None, "a fully fine-tuned model has no adapter to switch off"
-    with model.adapter.disable_adapter():
+    with switched(model.network, None):
         yield
 
 
@@ -78,14 +158,14 @@ def reference(model: LanguageModel) -> Iterator[None]:
 def merged(model: LanguageModel) -> Iterator[None]:
     """Sample with plain matrices: LoRA folded in for the while, and the base restored bit for bit afterwards.
 
-    `unmerge` would subtract what was added and leave rounding behind, so the base weights are kept aside instead.
+    `unmerge` would subtract what was added and leave rounding behind, so the base weights are kept aside instead. A
+    base of few bits stays as it is: folded in and rounded again it would be another policy.
     """
     if model.adapter is None:
         yield
         return
-    from peft.tuners.lora import LoraLayer
-
-    layers = [m for m in model.network.modules() if isinstance(m, LoraLayer) and not m.disable_adapters]
+    layers = [m for m in _layers(model.network) if not isinstance(m.get_base_layer(), FewBits)]
+    layers = [layer for layer in layers if not layer.disable_adapters]
     kept = [layer.get_base_layer().weight.data.clone() for layer in layers]
     try:
         for layer in layers:
@@ -95,6 +175,23 @@ def merged(model: LanguageModel) -> Iterator[None]:
         for layer, weight in zip(layers, kept, strict=True):
             layer.merged_adapters.clear()
             layer.get_base_layer().weight.data.copy_(weight)
+
+
+def _add(adapter: Any, name: str, config: Any, seed: int) -> list[nn.Parameter]:
+    """What learns elsewhere goes on learning: peft would freeze it. The new one is told by who asked for it."""
+    learns = {id(p) for p in adapter.parameters() if p.requires_grad}
+    with torch.random.fork_rng(devices=[]), _hushed():
+        torch.manual_seed(seed)
+        adapter.add_adapter(name, config)
+    for parameter in adapter.parameters():
+        parameter.requires_grad_(id(parameter) in learns)
+    return learnt(adapter, name)
+
+
+def _layers(network: nn.Module) -> list[Any]:
+    from peft.tuners.lora import LoraLayer
+
+    return [module for module in network.modules() if isinstance(module, LoraLayer)]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..algo.logprobs import chunked_logprobs, token_logprobs
+from ..algo.logprobs import chunked_logprobs, entropy_of, token_logprobs
 from ..errors import ModelError
 from ..records import Completion, Prompt
 from ..text.chat import Encoder
@@ -31,6 +31,7 @@ class LanguageModel(nn.Module):
         encoder.restrict(network.get_input_embeddings().weight.shape[0])
         self.encoder = encoder
         self.source = source  # the artifact these weights came from
+        self.chain: tuple[str, ...] = ()  # the folders they were loaded from
         self._adapter = [adapter]  # in a list: peft's wrapper holds `network`, which must not be registered twice
         self.context = context_of(network.config)
         self.eval()  # no dropout, in training neither: it would make ratio noise out of identical weights
@@ -82,6 +83,10 @@ class LanguageModel(nn.Module):
         if self.plain_head and len(target_n) * head.weight.shape[0] > WHOLE_LOGITS:
             return chunked_logprobs(hidden_nd, head.weight, target_n, temperature, bias=head.bias)
         return token_logprobs(self.logits(hidden_nd), target_n, temperature)
+
+    def entropy(self, hidden_nd: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        """How undecided the next token is after each hidden state, in nats; with its gradient."""
+        return entropy_of(self.logits, hidden_nd, temperature)
 
     def logits(self, hidden_nd: torch.Tensor) -> torch.Tensor:
         return _finish_logits(self.network.get_output_embeddings()(hidden_nd), self.network.config)

@@ -18,15 +18,16 @@ from ..config import Architecture, ModelSettings, PromptSettings
 from ..errors import ModelError
 from ..text.chat import Encoder, PromptFormat, prompt_format
 from ..text.tokenizer import save_tokenizer
-from .adapters import adapter_names, add_lora, load_lora, load_loras, wants_lora
+from .adapters import CONFIG_FILE as ADAPTER_FILE
+from .adapters import OWN, adapter_names, add_lora, add_stored, load_lora, load_loras, wants_lora
 from .device import ON_CPU, Placement, place
 from .ensemble import KIND as ENSEMBLE
 from .ensemble import AdapterMember, EnsembleReward, members_of
 from .language_model import LanguageModel, trunk_shares_prompts
-from .reward_model import PARTS, SETTINGS_FILE, FeatureReward, RewardModel, SequenceReward
+from .quantised import quantise
+from .reward_model import PARTS, SETTINGS_FILE, AdapterReward, FeatureReward, RewardModel, SequenceReward
 
 FORMAT_FILE = "prompt_format.json"
-ADAPTER_FILE = "adapter_config.json"
 
 
 def new_model(
@@ -76,18 +77,42 @@ def load_model(
     """A causal LM from `chain`: a folder or hub id with weights, then the PEFT adapters that sit on one another.
 
     The adapters are folded into the weights: what a stage starts from is one plain model, and its own LoRA layers
-    (`trainable`, where `settings` ask for them) sit on that, so switching them off gives back exactly the start.
+    (`trainable`, where `settings` ask for them) sit on that, so switching them off gives back exactly the start. What
+    they sit on may be quantised, which comes after all folding: in few bits nothing can be added.
     """
     placement = place(settings)
     network = _chained(chain, settings, placement.dtype)
     encoder = load_encoder(chain[-1], settings, prompt)
+    _check_words(chain, encoder, settings)
     adapter = None
-    if trainable and wants_lora(settings, network.num_parameters()):
-        adapter = add_lora(network, settings, seed)
-    elif not trainable:
+    if trainable:
+        adapter = _with_lora(network, network.get_decoder(), settings, placement, seed, "CAUSAL_LM")
+    else:
         network.requires_grad_(False)
     network.to(placement.device)
-    return LanguageModel(network, encoder, adapter=adapter, source=source)
+    model = LanguageModel(network, encoder, adapter=adapter, source=source)
+    model.chain = tuple(chain)
+    return model
+
+
+def _with_lora(network: Any, trunk: Any, settings: ModelSettings, placement: Placement, seed: int, task: str) -> Any:
+    """Fresh LoRA layers where they are wanted, on a base in few bits where that is; the peft object, or None."""
+    check_quantised(settings, network.num_parameters())
+    if not wants_lora(settings, network.num_parameters()):
+        return None
+    if settings.quantise != "none":
+        quantise(trunk, settings.quantise, placement.device)
+    return add_lora(network, settings, seed, task)
+
+
+def check_quantised(settings: ModelSettings, parameters: int) -> None:
+    """Weights in few bits cannot learn."""
+    if settings.quantise != "none" and not wants_lora(settings, parameters):
+        raise ModelError(
+            f"model.quantise = '{settings.quantise}' needs LoRA, and a model of {parameters:,} parameters has all of "
+            "its weights trained unless told otherwise",
+            "set model.adapter = 'lora', or leave model.quantise out",
+        )
 
 
 def save_model(model: LanguageModel, folder: Path) -> None:
@@ -96,16 +121,21 @@ def save_model(model: LanguageModel, folder: Path) -> None:
     save_encoder(model.encoder, folder)
 
 
-def load_reward(chain: Sequence[str], settings: ModelSettings, *, source: str = "") -> RewardModel:
+def load_reward(
+    chain: Sequence[str], settings: ModelSettings, *, source: str = "", beside: LanguageModel | None = None
+) -> RewardModel:
     """A reward model of any kind, or any sequence-classification checkpoint: an objective for each of its labels.
 
-    A LoRA reward model is a chain: the causal LM it was trained on, then its own adapter with the head.
+    A LoRA reward model is a chain: the causal LM it was trained on, then its own adapter with the head. If that
+    causal LM is what a LoRA policy `beside` it sits on, it is one more adapter there and no second base is loaded.
     """
     model: RewardModel
     placement, folder = place(settings), chain[-1]
+    if beside is not None and shares_base(chain, beside.chain, beside.adapter is not None):
+        return _beside(beside, chain, settings, source)
     stored = _read_json(Path(folder) / SETTINGS_FILE)
     if stored.get("kind") == ENSEMBLE:
-        model = _ensemble(members_of(folder), settings)
+        model = _ensemble(members_of(folder), settings, beside)
         model.source = source
         return model.to(placement.device).eval()
     encoder = load_encoder(folder, settings, None)
@@ -116,6 +146,7 @@ def load_reward(chain: Sequence[str], settings: ModelSettings, *, source: str = 
         model.load_heads(Path(folder))
     else:
         if (Path(folder) / ADAPTER_FILE).is_file():
+            _check_words(chain, encoder, settings)
             outputs = max(1, len(objectives)) * members
             network = classifier(_chained(chain[:-1], settings, placement.dtype), encoder.pad_id, outputs)
             network = load_lora(network, folder).merge_and_unload()
@@ -136,8 +167,33 @@ def load_reward(chain: Sequence[str], settings: ModelSettings, *, source: str = 
     return model.requires_grad_(False).to(placement.device).eval()
 
 
-def _ensemble(chains: Sequence[Sequence[str]], settings: ModelSettings) -> RewardModel:
+def shares_base(chain: Sequence[str], policy: Sequence[str], lora: bool) -> bool:
+    """Whether a reward model is an adapter of ours on the very model that a LoRA policy sits on."""
+    kind = _read_json(Path(chain[-1]) / SETTINGS_FILE).get("kind")
+    return lora and kind == "sequence" and len(chain) > 1 and list(chain[:-1]) == list(policy)
+
+
+def _beside(policy: LanguageModel, chain: Sequence[str], settings: ModelSettings, source: str) -> RewardModel:
+    """One more adapter on the policy's network, and the head that was saved with it."""
+    folder, encoder = chain[-1], load_encoder(chain[-1], settings, None)
+    _check_words(chain, encoder, settings)
+    stored, name = _read_json(Path(folder) / SETTINGS_FILE), f"reward{len(policy.adapter.peft_config)}"
+    _, saved = add_stored(policy.adapter, name, folder, "score")
+    outputs, width = saved["weight"].shape
+    head = torch.nn.Linear(width, outputs, bias="bias" in saved, dtype=policy.network.dtype)
+    head.load_state_dict(saved)
+    model = AdapterReward(policy, encoder, name, head, tuple(stored.get("objectives", ())))
+    model.take(stored)
+    model.source = source
+    return model.requires_grad_(False).to(policy.device).eval()
+
+
+def _ensemble(
+    chains: Sequence[Sequence[str]], settings: ModelSettings, beside: LanguageModel | None = None
+) -> RewardModel:
     """Adapters on one base share its weights; any other reward models are loaded one by one."""
+    if beside is not None and any(shares_base(c, beside.chain, beside.adapter is not None) for c in chains):
+        return EnsembleReward([load_reward(chain, settings, beside=beside) for chain in chains], chains)
     shared = len(chains[0]) > 1 and all(chain[:-1] == chains[0][:-1] for chain in chains)
     if not shared or any(_read_json(Path(chain[-1]) / SETTINGS_FILE).get("kind") != "sequence" for chain in chains):
         return EnsembleReward([load_reward(chain, settings) for chain in chains], chains)
@@ -184,7 +240,7 @@ def new_reward(
     `features` is the chain of the frozen model whose surprise the features kind reads; by default the trunk's start.
     """
     placement = place(settings)
-    whole = settings.model_copy(update={"adapter": "none"})
+    whole = settings.model_copy(update={"adapter": "none", "quantise": "none"})
     model = load_model(chain, whole, trainable=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -193,7 +249,7 @@ def new_reward(
             return FeatureReward(model, base, objectives, members).to(placement.device)
         outputs = max(1, len(objectives)) * members
         network = classifier(model.network, model.encoder.pad_id, outputs).to(placement.device)
-    adapter = add_lora(network, settings, seed, "SEQ_CLS") if wants_lora(settings, network.num_parameters()) else None
+    adapter = _with_lora(network, network.base_model, settings, placement, seed, "SEQ_CLS")
     made = SequenceReward(
         network,
         model.encoder,
@@ -262,6 +318,20 @@ def load_encoder(folder: str, settings: ModelSettings, prompt: PromptSettings | 
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     format = prompt_format(tokenizer.backend_tokenizer, prompt or PromptSettings(), template=template, **special)
     return Encoder(tokenizer.backend_tokenizer, format)
+
+
+def _check_words(chain: Sequence[str], encoder: Encoder, settings: ModelSettings) -> None:
+    """An adapter learnt on the tokens of what it sits on: with others, every score and every word means nothing."""
+    if len(chain) < 2:
+        return
+    words = {number: word for word, number in _tokenizer(chain[0], settings).backend_tokenizer.get_vocab().items()}
+    other = [word for word, number in encoder.tokenizer.get_vocab().items() if words.get(number, word) != word]
+    if other:
+        raise ModelError(
+            f"the adapter in '{chain[-1]}' has another tokenizer than its base '{chain[0]}': {len(other):,} tokens "
+            f"have the numbers of other ones, such as {min(other)!r}",
+            "use the base that the adapter was trained on, with the tokenizer it had",
+        )
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
@@ -351,7 +421,7 @@ def _save_network(network: Any, adapter: Any, folder: Path) -> None:
     if adapter is None:
         network.save_pretrained(folder)
         return
-    adapter.save_pretrained(folder)
+    adapter.save_pretrained(folder, selected_adapters=[OWN])  # others beside it are other models
     # What is in it must not depend on where it was trained: peft writes the base's path, and a set in any order.
     path = folder / ADAPTER_FILE
     config = json.loads(path.read_text())

@@ -25,6 +25,7 @@ from torch import nn
 
 from ..algo.masked import at_least_float32, zero_outside
 from ..text.chat import Encoder
+from .adapters import switched
 from .language_model import LanguageModel, context_of, run_trunk
 from .rows import Rows
 
@@ -88,6 +89,7 @@ class SequenceReward(RewardModel):
     """An `AutoModelForSequenceClassification` network, read at the last real token by mask."""
 
     kind = "sequence"
+    shared = ""  # the name of its adapter, where it is one on a trunk that others use too
 
     def __init__(
         self,
@@ -110,12 +112,44 @@ class SequenceReward(RewardModel):
     def adapter(self) -> Any:
         return self._adapter[0]
 
+    @property
+    def trunk(self) -> Any:
+        return self.network.base_model
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.network.score
+
     def forward(self, rows: Rows) -> torch.Tensor:
-        hidden = run_trunk(self.network.base_model, rows)
-        return at_least_float32(self.network.score(hidden[rows.last_c]))
+        hidden = run_trunk(self.trunk, rows)
+        return at_least_float32(self.head(hidden[rows.last_c]))
 
     def heads(self) -> list[nn.Module]:
-        return [self.network.score]
+        return [self.head]
+
+
+class AdapterReward(SequenceReward):
+    """An adapter on the trunk of a policy, with a head of its own. It is on for its own pass only."""
+
+    def __init__(
+        self, policy: LanguageModel, encoder: Encoder, name: str, head: nn.Linear, objectives: Sequence[str] = ()
+    ) -> None:
+        names = max(1, len(objectives))
+        RewardModel.__init__(self, encoder, policy.context, objectives, head.out_features // names)
+        self._trunk = [policy.network.get_decoder()]  # in a list: it is the policy's module
+        self.shares_prompts, self.shared, self.score = policy.shares_prompts, name, head
+
+    @property
+    def trunk(self) -> Any:
+        return self._trunk[0]
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.score
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        with switched(self.trunk, self.shared):
+            return super().forward(rows)
 
 
 class FeatureReward(RewardModel):

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from . import wording
+from .assistance import assistance_lines
 from .axes import MINUS
 from .charts import Row, Series, interval_chart, line_chart
 from .page import HERE, both, environment
@@ -55,7 +56,9 @@ def reward_card(found: Mapping[str, Any], model: str, data: str) -> str:
         conditions=[{**each, "verdict": _verdict(each)} for each in found["gate"]["conditions"]],
         accuracy=_accuracy(found),
         ceiling=ceiling_words(found["ceiling"]),
+        verdicts=verdict_words(found["verdicts"]),
         slices=found["slices"],
+        helped=assistance_lines(found["assistance"]) if found["assistance"] else [],
         calibration=_calibration(found["calibration"]),
         length=_length(found),
         probes=[{"name": name, **about} for name, about in found["probes"].items()],
@@ -83,6 +86,30 @@ def ceiling_words(best: Mapping[str, Any]) -> str:
         f"The most that anything could reach is about {where}, from {best['n']:,} pairs that several judges answered, "
         f"who agree on {best['agreement']:.1%}; it is an upper bound, as if every pair were equally hard."
     )
+
+
+def verdict_words(about: Mapping[str, Any] | None) -> str:
+    if not about:
+        return ""
+    share, most = about["accuracy"], about["null"]["high"]
+    return (
+        f"Of {about['n']:,} verdicts on single completions {about['right']:.1%} are “right”. A score above 0 agrees "
+        f"with {share['value']:.1%} of them ({wording.percent_range(share['ci'])}); always saying the commoner one "
+        f"would with {about['always']:.1%}. Read as the chance of being right, scores have a calibration error of "
+        f"{about['ece']:.3f}, where a perfect model would show at most {most:.3f}."
+    )
+
+
+def _members(about: Mapping[str, Any]) -> list[str]:
+    """Whether the members of an ensemble disagree where it is wrong."""
+    shares = {name: each["value"] for name, each in about["accuracy"].items() if each["n"]}
+    listed = ", ".join(f"{value:.1%} where they differ {name}" for name, value in shares.items())
+    found = about["spearman"]
+    text = "nothing varies" if found is None else f"{signed(found['value'])} ({' to '.join(map(signed, found['ci']))})"
+    return [
+        f"By rank, how far its {about['members']} members differ about a pair correlates with being wrong about it by "
+        f"{text}, by the {about['against']}. It is right on {listed}."
+    ]
 
 
 def _basis(found: Mapping[str, Any]) -> str:
@@ -175,6 +202,7 @@ def _length(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _steady(found: Mapping[str, Any]) -> list[str]:
     steady, away = found["steady"], found["off_topic"]
+    about = found["disagreement"]
     cut = found["probes"]["first half only"].get("whole_is_better")
     lines = []
     if steady["n"]:
@@ -200,7 +228,7 @@ def _steady(found: Mapping[str, Any]) -> list[str]:
             f"{spread['out']:.2g} off topic; the higher spread is the one off topic in "
             f"{spread['told_apart']:.1%} of cases."
         )
-    return lines
+    return lines + (_members(about) if about else [])
 
 
 def _leakage(found: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -264,6 +264,9 @@ class Run:
             return list(read_jsonl(self._samples / f"step-{step:06d}.jsonl.gz"))
         return [{"step": _step_of(path), **row} for path in self._sample_files() for row in read_jsonl(path)]
 
+    def sample_steps(self) -> list[int]:
+        return [_step_of(path) for path in self._sample_files()]
+
     # Inside
 
     @property

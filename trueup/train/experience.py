@@ -8,14 +8,14 @@ from itertools import groupby
 
 import torch
 
-from ..algo.advantages import gae, leave_one_out, token_rewards
-from ..algo.kl import per_token_penalty
-from ..algo.masked import masked_mean, masked_var, whiten
+from ..algo.advantages import gae, group_relative, leave_one_out, token_rewards
+from ..algo.kl import k3, per_token_penalty
+from ..algo.masked import masked_mean, masked_var, whiten, zero_outside
 from ..config import RlConfig
 from ..models.adapters import reference as adapter_off
 from ..models.language_model import LanguageModel
 from ..models.rows import Group
-from ..models.value import ValueHead
+from ..models.value import ValueModel
 from ..records import Completion
 
 
@@ -38,6 +38,11 @@ class Experience:
         """KL of each completion: the sum of log-ratios over its tokens (k1)."""
         return per_token_penalty(self.logp_cl, self.reference_cl, self.mask_cl).sum(1)
 
+    @property
+    def kl_k3_cl(self) -> torch.Tensor:
+        """KL of each token by the estimate that is never negative."""
+        return k3(zero_outside(self.logp_cl - self.reference_cl, self.mask_cl))
+
     def row_tokens(self, i: int) -> int:
         return sum(map(len, self.tokens[i]))
 
@@ -45,10 +50,15 @@ class Experience:
         """Largest gap between a token's log-prob in the sampler and in the trainer. Should be rounding."""
         return float((self.sampled_cl - self.logp_cl).abs()[self.mask_cl].max())
 
-    def explained_variance(self) -> float:
-        """1 - Var(return - value) / Var(return); 0 is a value model that knows nothing."""
-        unexplained = masked_var(self.return_cl - self.value_cl, self.mask_cl)
-        return float(1 - unexplained / masked_var(self.return_cl, self.mask_cl).clamp(min=1e-8))
+    def drift_mean(self) -> float:
+        """The mean gap: in 16 bits one token may be far off, but not the mean."""
+        return self.mean((self.sampled_cl - self.logp_cl).abs())
+
+    def explained_variance(self) -> float | None:
+        """1 - Var(return - value) / Var(return); 0 is a value model that knows nothing. None where all returns are
+        equal, as without a value model: there is nothing to explain."""
+        there = masked_var(self.return_cl, self.mask_cl)
+        return float(1 - masked_var(self.return_cl - self.value_cl, self.mask_cl) / there) if there > 1e-12 else None
 
     def mean(self, values_cl: torch.Tensor) -> float:
         return float(masked_mean(values_cl, self.mask_cl))
@@ -60,11 +70,11 @@ def observe(
     score_c: torch.Tensor,
     policy: LanguageModel,
     reference: LanguageModel | None,
-    value_head: ValueHead,
+    value: ValueModel | None,
     temperature: float,
     batch: int,
 ) -> Experience:
-    """Log-probs under policy and reference, and values: one pass each. Without a `reference` it is the adapter off.
+    """Log-probs under policy and reference, and values. Without a `reference` it is the adapter off.
 
     `batch` completions go through at once. Both log-probs are taken at the sampling temperature, else the KL would
     start above zero.
@@ -80,7 +90,9 @@ def observe(
         else:
             with adapter_off(policy):
                 reference_logp = policy.logprobs(rows, temperature)
-        values = torch.where(rows.mask_cl, value_head(hidden[rows.before_cl]), 0.0)
+        values = torch.zeros_like(logp)
+        if value is not None:
+            values = zero_outside(value(rows, hidden), rows.mask_cl)
         parts.append((rows.mask_cl, logp, reference_logp, values))
     mask, logp, reference_logp, values = (_stack([part[i] for part in parts]) for i in range(4))
     empty = torch.zeros_like(logp)
@@ -88,17 +100,39 @@ def observe(
     return Experience(tokens, score_c.to(logp.device), mask, sampled, logp, reference_logp, values, empty, empty)
 
 
-def with_advantages(experience: Experience, config: RlConfig) -> Experience:
-    """Per-token KL penalty, the score at the last real token, GAE, and whitening over the whole rollout."""
+def with_advantages(experience: Experience, config: RlConfig, kl_coefficient: float) -> Experience:
+    """Advantages and returns as the estimator makes them, from the scores and the per-token KL."""
+    price = kl_coefficient if config.kl_in == "reward" else 0.0
+    penalty = per_token_penalty(
+        experience.logp_cl, experience.reference_cl, experience.mask_cl, estimator=config.kl_estimator
+    )
+    if config.estimator in ("rloo", "grpo"):
+        advantages, returns = _compared(experience, config, price * penalty), torch.zeros_like(penalty)
+    else:
+        advantages, returns = _token_by_token(experience, config, penalty, price)
+    if config.whiten if config.whiten is not None else config.estimator in ("ppo", "reinforce++"):
+        advantages = whiten(advantages, experience.mask_cl)
+    return replace(experience, advantage_cl=advantages, return_cl=returns)
+
+
+def _token_by_token(
+    experience: Experience, config: RlConfig, penalty_cl: torch.Tensor, price: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The KL at every token, the score at the last real one; then GAE, which without values and with lambda 1 is the
+    sum of what is still to come."""
     score_c = experience.score_c
     if config.prompt_baseline:  # does not depend on the completion itself, so the expected gradient stays what it was
         score_c = leave_one_out(score_c.view(-1, config.samples_per_prompt)).flatten()
-    penalty = per_token_penalty(experience.logp_cl, experience.reference_cl, experience.mask_cl)
-    rewards = token_rewards(score_c, penalty, experience.mask_cl, config.kl_coefficient)
-    advantages, returns = gae(rewards, experience.value_cl, experience.mask_cl, config.gamma, config.lam)
-    if config.whiten:
-        advantages = whiten(advantages, experience.mask_cl)
-    return replace(experience, advantage_cl=advantages, return_cl=returns)
+    rewards = token_rewards(score_c, penalty_cl, experience.mask_cl, price)
+    lam = config.lam if config.estimator == "ppo" else 1.0
+    return gae(rewards, experience.value_cl, experience.mask_cl, config.gamma, lam)
+
+
+def _compared(experience: Experience, config: RlConfig, price_cl: torch.Tensor) -> torch.Tensor:
+    """One advantage for all tokens of a completion: how it did beside the others of its prompt, its KL paid for."""
+    paid = (experience.score_c - price_cl.sum(1)).view(-1, config.samples_per_prompt)
+    compared = leave_one_out(paid) if config.estimator == "rloo" else group_relative(paid, config.group_std)
+    return zero_outside(compared.flatten()[:, None].expand_as(price_cl), experience.mask_cl)
 
 
 def side_by_side(tokens: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Group]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ class Verdict(NamedTuple):
     objective: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Judged:
     """One prompt, its distinct completions and all that was said of them. `weights`: what it counts to each member."""
 
@@ -97,8 +98,13 @@ def _judged(encoder: Encoder, judgements: Sequence[Judgement], objectives: Seque
     if not pairs and not verdicts:
         return None
     prompt = judgements[0].prompt
-    tokens = [encoder.completion(prompt, text, finished=end) or (encoder.eos_id,) for text, end in place]
-    return Judged((encoder.prompt(prompt), tokens), tuple(pairs), tuple(verdicts), tuple(rankings))
+    tokens = [packed(encoder.completion(prompt, text, finished=end) or (encoder.eos_id,)) for text, end in place]
+    return Judged((packed(encoder.prompt(prompt)), tokens), tuple(pairs), tuple(verdicts), tuple(rankings))
+
+
+def packed(tokens: Sequence[int]) -> array[int]:
+    """Four bytes a token: they stay in memory as long as they are learnt from, and Python's integers take forty."""
+    return array("i", tokens)
 
 
 def _pairs(

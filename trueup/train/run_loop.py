@@ -15,6 +15,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..config import StageConfig
-from ..errors import Interrupted, RunError
+from ..errors import Interrupted, RunError, TrueupError
 from ..models.device import use_threads
 from ..runs.progress import note, track
 from ..runs.run import Run
@@ -114,7 +115,8 @@ class Loop:
         if not (math.isfinite(norm) and math.isfinite(loss)):
             self._skip(loss, norm)
         else:
-            self.optimizer.step(rate(self.config.optimizer, self.step, self.total))
+            lowered = self.memory.get("lr_scale", 1.0)
+            self.optimizer.step(lowered * rate(self.config.optimizer, self.step, self.total))
         return {**totals, "gradient_norm": norm}
 
     def within_memory(self, work: Callable[[int], T], lengths: Sequence[int]) -> T:
@@ -150,6 +152,33 @@ class Loop:
         """End after this step. The event stands before its checkpoint, so a kill in between loses neither."""
         self._stopped = True
         self.run.tell("stop", reason, step=self.step)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Around what comes before a step's first update: if it fails, the weights are those of the step before it."""
+        try:
+            yield
+        except TrueupError:
+            failed = self.step
+            self.step -= 1
+            if self.step > 0 and all(step != self.step for step, _ in self.run.checkpoints()):
+                self.run.checkpoint(self.step, self._save)
+                self.run.tell("kept", f"step {failed} failed; the weights of step {self.step} are kept")
+            raise
+
+    def keep_start(self, score: float) -> None:
+        """A checkpoint of what the run starts from, as something that a step may turn out to be no better than."""
+        assert self.step == 0
+        self.run.checkpoint(0, self._save, score=score)
+
+    def roll_back(self) -> int:
+        """Weights and optimizer as they were at the best checkpoint; the steps go on counting. Returns its step."""
+        best = self.run.best()
+        assert best is not None, "there is nothing to go back to"
+        step, folder = best
+        self._load_weights(folder)
+        self.optimizer.load(load_file(folder / "optimizer.safetensors"))
+        return step
 
     def restore_best(self) -> int:
         """Put the best checkpoint's weights back; returns its step."""

@@ -1,0 +1,208 @@
+"""What the guard does about an evaluation, from numbers alone and in runs that go wrong."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small import nouns_asked, settings
+
+from trueup.engines.fake import FakeScorer
+from trueup.engines.sampler import Sampler
+from trueup.records import Completion, Prompt
+from trueup.train.guard import Evaluation, Guard
+from trueup.train.rl import rl
+
+PROMPTS = 40
+
+
+class FakeLoop:
+    """What a guard may ask of a loop, written down."""
+
+    def __init__(self) -> None:
+        self.memory: dict = {}
+        self.said: list[tuple[str, str]] = []
+        self.run = SimpleNamespace(tell=self._say, event=self._say)
+        self.scores: list[float] = []
+        self.stops: list[str] = []
+        self.rollbacks = 0
+
+    def _say(self, kind, reason, **data):
+        self.said.append((kind, reason))
+
+    def keep_start(self, score):
+        self.scores.append(score)
+
+    def evaluated(self, score):
+        self.scores.append(score)
+
+    def log(self, **values):
+        self.logged = values
+
+    def stop(self, reason):
+        self.stops.append(reason)
+
+    def roll_back(self):
+        self.rollbacks += 1
+        return 0
+
+
+def evaluation(step, score, kl=0.0, judge=None, repetition=0.0):
+    spread = [0.3 * math.sin(i * (1 + step)) for i in range(PROMPTS)]
+    spread = [each - sum(spread) / PROMPTS for each in spread]
+    judged = [] if judge is None else [judge + each for each in spread]
+    return Evaluation(step, [score + each for each in spread], [kl] * PROMPTS, judged, 10.0, repetition, 0.9)
+
+
+def guarded(*evaluations, **given):
+    loop = FakeLoop()
+    guard = Guard(settings("rl", **given), loop)  # type: ignore[arg-type]
+    first, *more = evaluations
+    guard.begin(first)
+    for each in more:
+        guard.look(each)
+    return loop
+
+
+def test_what_got_better_is_held_on_to():
+    loop = guarded(evaluation(0, 0.0), evaluation(5, 1.0), evaluation(10, 0.95))
+    assert loop.rollbacks == 0 and not loop.stops
+    assert loop.memory["good"]["step"] == 5, "a little lower is no reason to go back, nor to hold on to it"
+    assert loop.scores == pytest.approx([0.0, 1.0, 0.95], abs=0.02)
+
+
+def test_it_goes_back_when_an_evaluation_is_worse_beyond_chance():
+    loop = guarded(evaluation(0, 0.0), evaluation(5, 1.0), evaluation(10, 0.8))
+    assert loop.rollbacks == 1 and loop.memory["rollbacks"] == 1 and loop.memory["lr_scale"] == 0.5
+    ((kind, reason),) = loop.said
+    assert kind == "rollback" and "step 10 is worse" in reason and "learning rate now 0.5" in reason
+    assert len(loop.scores) == 2, "and is no candidate for shipping"
+
+
+def test_the_price_of_kl_can_make_it_worse():
+    assert guarded(evaluation(0, 0.0), evaluation(5, 1.0, kl=2.0), kl_coefficient=0.1).rollbacks == 0
+    assert guarded(evaluation(0, 0.0), evaluation(5, 1.0, kl=20.0), kl_coefficient=0.1).rollbacks == 1
+
+
+def test_the_other_remedy_doubles_the_price_of_kl():
+    loop = guarded(
+        evaluation(0, 1.0), evaluation(5, 0.0), evaluation(10, 0.0), guard={"remedy": "raise-kl"}, kl_coefficient=0.1
+    )
+    assert loop.memory["kl_coefficient"] == pytest.approx(0.4) and "lr_scale" not in loop.memory
+
+
+def test_after_so_many_it_stops():
+    loop = guarded(*[evaluation(step, -step) for step in range(5)], guard={"max_rollbacks": 2})
+    assert loop.rollbacks == 2 and len(loop.stops) == 2
+    assert "worse again after 2 rollbacks" in loop.stops[0]
+
+
+def test_noise_is_no_reason():
+    import random
+
+    chance = random.Random(0)
+    noisy = [
+        Evaluation(step, [chance.gauss(0, 1) for _ in range(64)], [0.0] * 64, [], 9.0, 0.0, 0.9) for step in range(12)
+    ]
+    assert guarded(*noisy).rollbacks <= 1
+
+
+def test_what_is_no_number_is_worse():
+    loop = guarded(evaluation(0, 0.0), evaluation(5, math.nan))
+    assert loop.rollbacks == 1 and "no finite number" in loop.said[0][1]
+
+
+def test_text_that_repeats_itself_is_worse_whatever_its_score():
+    loop = guarded(evaluation(0, 0.0), evaluation(5, 3.0, repetition=0.7))
+    assert loop.rollbacks == 1 and "repetition 0.70" in loop.said[0][1]
+    assert guarded(evaluation(0, 0.0, repetition=0.6), evaluation(5, 3.0, repetition=0.7)).rollbacks == 0, "it was so"
+
+
+def test_a_judge_that_falls_while_the_score_rises_ends_it():
+    """More of the same would only game the scorer more: no going back, but shipping what the judge liked best."""
+    rows = [evaluation(0, 0.0, judge=0.0), evaluation(5, 1.0, judge=1.0), evaluation(10, 2.0, judge=0.3)]
+    loop = guarded(*rows)
+    assert loop.rollbacks == 0 and "the judge's score fell while the score rose" in loop.stops[0]
+    assert loop.said[0][0] == "over-optimisation" and loop.memory["good"]["step"] == 5
+
+
+def test_a_judge_decides_in_place_of_the_score():
+    loop = guarded(evaluation(0, 2.0, judge=0.0), evaluation(5, 1.0, judge=1.0))
+    assert loop.rollbacks == 0 and loop.scores[-1] == pytest.approx(1.0, abs=0.05)
+    assert guarded(evaluation(0, 2.0, judge=1.0), evaluation(5, 1.0, judge=0.0)).rollbacks == 1, "both fell: go back"
+
+
+def test_a_kl_budget_ends_it_before_shipping_what_is_over():
+    loop = guarded(evaluation(0, 0.0), evaluation(5, 9.0, kl=7.0), guard={"max_kl": 5.0}, kl_coefficient=0.01)
+    assert "over guard.max_kl = 5" in loop.stops[0] and len(loop.scores) == 1
+
+
+def test_switched_off_it_only_measures():
+    loop = guarded(evaluation(0, 1.0), evaluation(5, -5.0), guard={"rollback": False})
+    assert loop.rollbacks == 0 and len(loop.scores) == 2 and not loop.stops
+
+
+def test_an_evaluation_says_how_the_texts_are():
+    prompt = Prompt.user("x")
+    texts = [Completion(prompt, "", (1, 2, 3, 4, 1, 2, 3, 4)), Completion(prompt, "", (5, 6))]
+    found = Evaluation.of(3, texts, [1.0, 3.0], [0.5, 1.5]).metrics()
+    assert found["heldout_score"] == 2 and found["heldout_kl"] == 1 and found["heldout_length"] == 5
+    assert found["heldout_repetition"] == pytest.approx(0.1) and found["heldout_distinct"] == pytest.approx(5 / 8)
+    assert "heldout_judge" not in found
+
+
+# --- in real runs
+
+
+def broken_run(talker, train, scorer, judge=None, heldout=None, **given):
+    policy = talker()
+    config = settings("rl", **({
+        "steps": 12, "prompts_per_step": 8, "samples_per_prompt": 8, "estimator": "rloo", "score_scale": "none",
+        "missing_eos_score": None, "sampling": {"max_new_tokens": 8}, "run": {"evaluate_every": 2},
+    } | given))  # fmt: skip
+    held = heldout if heldout is not None else nouns_asked() * 3
+    run = train(rl, config, policy, talker(), Sampler(policy), scorer, nouns_asked(), held, {}, judge)
+    return run, policy
+
+
+def test_a_run_whose_steps_are_far_too_long_goes_back_and_calms_down(talker, train):
+    run, policy = broken_run(
+        talker, train, FakeScorer(lambda c: c.text.count("e")), optimizer={"lr": 0.3}, kl_coefficient=0.5,
+        guard={"max_approx_kl": 1e3, "max_rollbacks": 9},
+    )  # fmt: skip
+    back = [event for event in run.events() if event["kind"] == "rollback"]
+    assert back and back[0]["to"] == 0
+    assert run.result["best_step"] == 0 or run.metrics()[-1]["heldout_score"] > 0
+    assert all(torch.isfinite(p).all() for p in policy.parameters())
+
+
+def test_what_is_gamed_is_stopped_and_the_judges_best_is_shipped(talker, train):
+    """Paid for every e, judged by how near to three there are: more than enough is gaming."""
+    judge = FakeScorer(lambda c: -abs(c.text.count("e") - 3.0))
+    run, _ = broken_run(
+        talker, train, FakeScorer(lambda c: c.text.count("e")), judge, steps=60, kl_coefficient=0.0,
+        optimizer={"lr": 3e-3, "schedule": "constant"},
+    )  # fmt: skip
+    kinds = [event["kind"] for event in run.events()]
+    assert "over-optimisation" in kinds and kinds[-1] == "stop" and len(run.metrics()) < 60
+    rows = [row for row in run.metrics() if "heldout_judge" in row]
+    best = max(rows, key=lambda row: row["heldout_judge"])
+    assert run.result["best_step"] == best["step"] < rows[-1]["step"]
+    assert rows[-1]["heldout_score"] > best["heldout_score"], "what it was paid for rose to the end"
+
+
+def test_a_policy_that_never_got_better_is_not_shipped(talker, train):
+    """A scorer of noise: the policy it started from is as good as any other and has no KL to pay for."""
+    import zlib
+
+    noise = FakeScorer(lambda c: zlib.crc32(c.text.encode()) % 97 / 97)
+    run, policy = broken_run(talker, train, noise, kl_coefficient=5.0, optimizer={"lr": 3e-2}, steps=6)
+    assert run.result["best_step"] == 0
+    assert all(torch.equal(p, q) for p, q in zip(policy.parameters(), talker().parameters(), strict=True))
+
+
+def test_without_anything_held_out_nothing_is_guarded_and_nothing_breaks(talker, train):
+    run, _ = broken_run(talker, train, FakeScorer(lambda c: len(c.text)), heldout=[], steps=2)
+    assert run.result["best_step"] == 2

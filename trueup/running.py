@@ -1,0 +1,58 @@
+"""One stage, from references and settings to its artifact: the way of every stage that `api` offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import config as configs
+from . import wiring
+from .config import Table
+from .errors import ConfigError
+from .inputs import Ref, find_inputs, note_inputs
+from .runs import Run
+from .store import Artifact, Workspace
+from .store.artifacts import check_name
+
+
+def run_stage(
+    ws: Workspace, stage: str, refs: Mapping[str, Ref], config: Table | None, settings: Mapping[str, Any], name: str
+) -> Artifact:
+    """One stage. Whatever can be known to be wrong is refused before a run is recorded."""
+    from .planning import check_run
+
+    chosen = config_of(stage, config, settings)
+    if name:
+        check_name(name)
+    found = find_inputs(ws, stage, refs, chosen)
+    check_run(ws, stage, found, chosen)
+    inputs = note_inputs(ws, found)
+    run = Run.start(ws, stage, chosen.model_dump(mode="json"), inputs, seed=chosen.run.seed, name=name)
+    return finished(run, chosen)
+
+
+def check_best_of(reward: Ref | None, config: Any) -> None:
+    if (reward is None) != (config.best_of == 1):
+        raise ConfigError(
+            "best_of above 1 needs a reward model to choose by, and a reward model needs best_of above 1",
+            "give both: reward=... and best_of=8",
+        )
+
+
+def finished(run: Run, config: Table) -> Artifact:
+    artifact = wiring.execute(run, config)
+    if run.row.name:
+        run.workspace.set_name(run.row.name, artifact)
+    return artifact
+
+
+def config_of(stage: str, config: Table | None, settings: Mapping[str, Any]) -> Any:
+    cls = configs.CONFIGS[stage]
+    if config is None:
+        return configs.load(stage, flags=configs.flat(settings))
+    if settings:
+        raise ConfigError("give either a config or settings by name, not both", "a config already holds every setting")
+    if not isinstance(config, cls):
+        raise ConfigError(f"stage '{stage}' takes a {cls.__name__}, not a {type(config).__name__}")
+    configs.check(config)
+    return config

@@ -1,0 +1,151 @@
+"""What watches a policy while it learns: after each evaluation it goes on, goes back, or stops, and says why.
+
+An evaluation is one completion for each held-out prompt, always from the same seed, so two evaluations differ by the
+policy alone and are compared prompt by prompt. What is compared is the value: the held-out score minus the price of
+its KL; with a judge (a reward model kept out of training, or the lowest member of an ensemble) the judge's score in
+its place, since the training score is the one that is gamed. The best evaluation so far is the one to hold on to: its
+weights are what the run goes back to, and what it ships.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..config import RlConfig
+from ..records import Completion
+from ..stats.diversity import distinct, repetition
+from ..stats.paired import chance_of_falling
+from .run_loop import Loop
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A policy on the held-out prompts, one number a prompt where it is a list."""
+
+    step: int
+    score: list[float]
+    kl: list[float]
+    judge: list[float]  # empty without a judge
+    length: float
+    repetition: float
+    distinct: float
+
+    @classmethod
+    def of(
+        cls, step: int, completions: Sequence[Completion], score: Sequence[float], kl: Sequence[float],
+        judge: Sequence[float] = (),
+    ) -> Evaluation:  # fmt: skip
+        texts = [completion.tokens for completion in completions]
+        return cls(
+            step, list(score), list(kl), list(judge),
+            length=_mean([len(tokens) for tokens in texts]),
+            repetition=_mean([repetition(tokens) for tokens in texts]),
+            distinct=distinct(texts),
+        )  # fmt: skip
+
+    def values(self, price: float) -> list[float]:
+        return [score - price * kl for score, kl in zip(self.judge or self.score, self.kl, strict=True)]
+
+    def metrics(self) -> dict[str, float]:
+        judged = {"heldout_judge": _mean(self.judge)} if self.judge else {}
+        return judged | {
+            "heldout_score": _mean(self.score),
+            "heldout_kl": _mean(self.kl),
+            "heldout_length": self.length,
+            "heldout_repetition": self.repetition,
+            "heldout_distinct": self.distinct,
+        }
+
+
+class Guard:
+    """Decides after each evaluation. What it remembers stands in the run's memory."""
+
+    def __init__(self, config: RlConfig, loop: Loop) -> None:
+        self.config, self.settings, self.loop = config, config.guard, loop
+
+    def begin(self, start: Evaluation) -> None:
+        """Before the first step: what the first evaluation is compared with, and what ships if none is better."""
+        self._hold(start)
+        self.loop.keep_start(_mean(start.values(self.config.kl_coefficient)))
+
+    def look(self, now: Evaluation) -> None:
+        """Go on, go back or stop; the step's checkpoint is a candidate for shipping unless something is wrong."""
+        self.loop.log(**now.metrics())
+        value, score = _mean(now.values(self.config.kl_coefficient)), _mean(now.score)
+        if wrong := self._wrong(now):
+            if self._gamed(now):
+                self._stop("over-optimisation", f"the judge's score fell while the score rose: {wrong}", now)
+            elif self.loop.memory.get("rollbacks", 0) >= self.settings.max_rollbacks:
+                self._stop("worse", f"worse again after {self.settings.max_rollbacks} rollbacks: {wrong}", now)
+            else:
+                self._go_back(wrong, now)
+            return
+        if (limit := self.settings.max_kl) is not None and _mean(now.kl) > limit:
+            self._stop("KL budget", f"the held-out KL {_mean(now.kl):.3g} is over guard.max_kl = {limit}", now)
+            return
+        self.loop.evaluated(value)
+        if self._held is None or value > _mean(self._held.values(self.config.kl_coefficient)):
+            self._hold(now)
+        wanted = self.settings.stop_score
+        if wanted is not None and score >= wanted:
+            self.loop.stop(f"the held-out score {score:.3f} reached guard.stop_score = {wanted}")
+
+    @property
+    def _held(self) -> Evaluation | None:
+        kept: Mapping[str, Any] | None = self.loop.memory.get("good")
+        return None if kept is None else Evaluation(**kept)
+
+    def _hold(self, evaluation: Evaluation) -> None:
+        self.loop.memory["good"] = asdict(evaluation)
+
+    def _wrong(self, now: Evaluation) -> str:
+        """In words, empty if nothing is."""
+        good = self._held
+        if not self.settings.rollback or good is None:
+            return ""
+        price = self.config.kl_coefficient
+        before, after = good.values(price), now.values(price)
+        if not math.isfinite(_mean(after)):
+            return "the value of the evaluation is no finite number"
+        chance = chance_of_falling([b - a for a, b in zip(before, after, strict=True)], self.config.run.seed)
+        if chance < 1 - self.settings.confidence:
+            return (
+                f"value {_mean(after):.3f} after {_mean(before):.3f} at step {good.step} "
+                f"(n = {len(after)} prompts, chance {chance:.2g})"
+            )
+        most = self.settings.max_repetition
+        if now.repetition > most >= good.repetition:
+            return f"repetition {now.repetition:.2f} of four-token runs, over guard.max_repetition = {most}"
+        return ""
+
+    def _gamed(self, now: Evaluation) -> bool:
+        """Whether what is trained on rose while what is not fell: more of the same will not help."""
+        good = self._held
+        return bool(now.judge) and good is not None and _mean(now.score) > _mean(good.score)
+
+    def _go_back(self, why: str, now: Evaluation) -> None:
+        good, memory = self._held, self.loop.memory
+        assert good is not None
+        to = self.loop.roll_back()
+        memory["rollbacks"] = memory.get("rollbacks", 0) + 1
+        if self.settings.remedy == "raise-kl":
+            memory["kl_coefficient"] = 2 * memory.get("kl_coefficient", self.config.kl_coefficient)
+            change = f"KL coefficient now {memory['kl_coefficient']:.3g}"
+        else:
+            memory["lr_scale"] = memory.get("lr_scale", 1.0) / 2
+            change = f"learning rate now {memory['lr_scale']:.3g} of its schedule"
+        self.loop.run.tell(
+            "rollback", f"step {now.step} is worse, back to the weights of step {to}: {why}; {change}",
+            step=now.step, to=to, **now.metrics(),
+        )  # fmt: skip
+
+    def _stop(self, kind: str, why: str, now: Evaluation) -> None:
+        self.loop.run.event(kind, why, step=now.step, **now.metrics())
+        self.loop.stop(why)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

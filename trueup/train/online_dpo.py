@@ -1,0 +1,200 @@
+"""DPO in rounds (online DPO, arXiv 2402.04792): the policy writes, a scorer says which is better, the policy learns.
+
+A round is one step: completions are sampled from the present policy, scored, made into pairs (the best of a prompt
+against its worst, or all of them), and learnt from as judgements are in `train/dpo.py`. The reference stays what the
+policy was at the start. A completion without an end gets a fixed score, since the score of cut text means nothing.
+
+    trueup train dpo --online --policy SFT_MODEL --reward REWARD_MODEL --prompts PROMPTS
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+from ..config import DpoConfig
+from ..errors import RunError
+from ..models.adapters import reference as adapter_off
+from ..models.language_model import LanguageModel
+from ..models.rows import Group
+from ..ports import Engine, Scorer
+from ..records import Completion, Prompt, by_prompt
+from ..runs.run import Run
+from ..text.batches import batch_indices, in_turn
+from .cached import known_logprobs
+from .dpo import Known, learn
+from .judged import Judged, Pair
+from .reward import mean_and_std
+from .run_loop import Loop
+
+SCALED_ON = 128  # prompts that the scale of the scores is measured on
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was written, a group a prompt: scores, the reference's log-probabilities, and KL(policy || reference)."""
+
+    groups: list[list[Completion]]
+    tokens: list[Group]
+    score_c: torch.Tensor
+    reference_t: torch.Tensor  # of every token, one completion after another
+    kl_c: torch.Tensor  # the sum of a completion's log-ratios (k1), the policy's side as it was sampled
+
+    @property
+    def completions(self) -> list[Completion]:
+        return [completion for group in self.groups for completion in group]
+
+
+def online_dpo(
+    run: Run,
+    config: DpoConfig,
+    policy: LanguageModel,
+    reference: LanguageModel | None,
+    engine: Engine,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    heldout: Sequence[Prompt],
+    watched: Mapping[str, Scorer] = {},
+) -> int:
+    """Tune `policy` in place and leave the weights with the best held-out objective in it; returns their step.
+
+    Without a `reference` it is the policy with its adapter off. `watched` scorers are logged and nothing else.
+    """
+    steps = config.steps or math.ceil(config.epochs * len(prompts) / config.batch_size)
+    loop = Loop(run, [policy], config, steps)
+    if "score_mean" not in loop.memory:
+        loop.memory |= _scale(config, engine, scorer, prompts)
+        run.event("score scale", "scores are shifted and scaled", **loop.memory)
+
+    def play(chosen: Sequence[Prompt], seed: int, each: int) -> Round:
+        completions = engine.sample(chosen, config.sampling, seed=seed, n=each)
+        score_c = _scores(config, scorer, completions, loop.memory)
+        groups = by_prompt(completions)
+        tokens = policy.groups(groups)
+        lengths = [len(prompt) + max(map(len, own)) for prompt, own in tokens]
+        temperature = config.sampling.temperature
+        seen = loop.within_memory(lambda size: _observe(policy, reference, tokens, temperature, size), lengths)
+        return Round(groups, tokens, score_c, seen, _kl(completions, seen))
+
+    for step in loop.steps():
+        chosen = [prompts[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(prompts))]
+        played = play(chosen, _seed(config, "rollout", step), config.samples_per_prompt)
+        known = pairs_of(config, played)
+        loop.log(**describe(played, known))
+        loop.log(**{name: _mean(each, played) for name, each in watched.items()})
+        for _ in range(config.updates if known else 0):
+            loop.log(**learn(loop, config, policy, known, config.sampling.temperature))
+        run.keep_samples(step, _sample_rows(played))
+        if loop.evaluation_due and heldout:
+            played = play(heldout, _seed(config, "evaluation", 0), 1)
+            score, kl = float(played.score_c.mean()), float(played.kl_c.mean())
+            loop.log(heldout_score=score, heldout_kl=kl)
+            loop.log(**{f"heldout_{name}": _mean(each, played) for name, each in watched.items()})
+            loop.evaluated(score - config.beta * kl)
+    return loop.restore_best()
+
+
+def pairs_of(config: DpoConfig, played: Round) -> list[Known]:
+    """What the scores say of each prompt's completions; where all are equal, nothing is learnt."""
+    found: list[Known] = []
+    counts = [len(group) for group in played.groups]
+    lengths = [sum(map(len, own)) for _, own in played.tokens]
+    for scores, (prompt, own), given in zip(
+        played.score_c.split(counts), played.tokens, played.reference_t.split(lengths), strict=True
+    ):
+        values, parts = scores.tolist(), given.split([len(tokens) for tokens in own])
+        wanted = _compared(values, config.pairs)
+        used = sorted({i for pair in wanted for i in pair})
+        place = {i: at for at, i in enumerate(used)}
+        pairs = tuple(Pair(place[i], place[j], 1.0) for i, j in wanted)
+        if pairs:
+            found.append(Known(Judged((prompt, [own[i] for i in used]), pairs), torch.cat([parts[i] for i in used])))
+    return found
+
+
+def _compared(values: Sequence[float], which: str) -> list[tuple[int, int]]:
+    """(better, worse); completions with equal scores are not compared."""
+    if which == "extremes":
+        best, worst = values.index(max(values)), values.index(min(values))
+        return [(best, worst)] if values[best] > values[worst] else []
+    both = combinations(range(len(values)), 2)
+    return [(i, j) if values[i] > values[j] else (j, i) for i, j in both if values[i] != values[j]]
+
+
+@torch.no_grad()
+def _observe(
+    policy: LanguageModel, reference: LanguageModel | None, groups: Sequence[Group], temperature: float, size: int
+) -> torch.Tensor:
+    with nullcontext() if reference is not None else adapter_off(policy):
+        model = reference or policy
+        parts = [[groups[i] for i in part] for part in in_turn(len(groups), size)]
+        return torch.cat([known_logprobs(model, part, temperature) for part in parts])
+
+
+def _kl(completions: Sequence[Completion], reference_t: torch.Tensor) -> torch.Tensor:
+    sampled = reference_t.new_tensor([value for c in completions for value in c.logprobs])
+    lengths = [len(completion.tokens) for completion in completions]
+    return torch.stack([part.sum() for part in (sampled - reference_t).split(lengths)])
+
+
+def describe(played: Round, known: Sequence[Known]) -> dict[str, float]:
+    completions = played.completions
+    return {
+        "score": float(played.score_c.mean()),
+        "score_std": float(played.score_c.std(correction=0)),
+        "kl": float(played.kl_c.mean()),
+        "length": sum(len(c.tokens) for c in completions) / len(completions),
+        "unfinished": sum(not c.finished for c in completions) / len(completions),
+        "pairs": float(sum(len(each.item.pairs) for each in known)),
+    }
+
+
+def _scores(
+    config: DpoConfig, scorer: Scorer, completions: Sequence[Completion], constants: Mapping[str, float]
+) -> torch.Tensor:
+    raw = torch.tensor(_values(scorer, completions), dtype=torch.float32)
+    scores = (raw - constants["score_mean"]) / constants["score_std"]
+    if config.missing_eos_score is None:
+        return scores
+    return torch.where(torch.tensor([c.finished for c in completions]), scores, config.missing_eos_score)
+
+
+def _scale(config: DpoConfig, engine: Engine, scorer: Scorer, prompts: Sequence[Prompt]) -> dict[str, float]:
+    """Mean and std of the score on the reference's own completions, measured before the first step."""
+    chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, SCALED_ON, len(prompts))]
+    completions = engine.sample(chosen, config.sampling, seed=_seed(config, "constants", 0), n=1)
+    values = torch.tensor(_values(scorer, completions), dtype=torch.float64)
+    return dict(zip(("score_mean", "score_std"), mean_and_std(values), strict=True))
+
+
+def _values(scorer: Scorer, completions: Sequence[Completion]) -> list[float]:
+    values = [score.value for score in scorer.score(completions)]
+    if wrong := [value for value in values if not math.isfinite(value)]:
+        raise RunError(
+            f"{len(wrong)} of {len(values)} scores are not numbers ({wrong[0]})",
+            "the reward model is broken: look at the run that trained it",
+        )
+    return values
+
+
+def _sample_rows(played: Round) -> list[dict]:
+    rows = zip(played.completions, played.score_c.tolist(), played.kl_c.tolist(), strict=True)
+    return [
+        {"prompt": c.prompt.id, "text": c.text, "finished": c.finished, "length": len(c.tokens), "score": s, "kl": kl}
+        for c, s, kl in rows
+    ]
+
+
+def _mean(scorer: Scorer, played: Round) -> float:
+    values = [score.value for score in scorer.score(played.completions)]
+    return sum(values) / len(values)
+
+
+def _seed(config: DpoConfig, purpose: str, step: int) -> int:
+    return random.Random(f"{config.run.seed}/{purpose}/{step}").getrandbits(63)

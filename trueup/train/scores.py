@@ -1,0 +1,91 @@
+"""Scores as reinforcement learning reads them: on one scale, cut at its ends, and a fixed one for text without an end.
+
+The scale is mean 0 and standard deviation 1: on samples of the reference, measured once before the first step, or
+running, on everything that was scored so far. So `kl_coefficient` means the same for any scorer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import torch
+
+from ..config import RlConfig
+from ..engines.combined import CombinedScorer
+from ..errors import RunError
+from ..ports import Scorer
+from ..records import Completion
+from .reward import mean_and_std
+
+Values = torch.Tensor
+
+
+class ScoreScale:
+    """One scorer's scale. What it must remember stands in the run's memory, so that a resumed run has it too."""
+
+    def __init__(self, config: RlConfig, scorer: Scorer, memory: MutableMapping[str, Any], name: str = "score") -> None:
+        self.config, self.scorer, self.memory, self.name = config, scorer, memory, name
+        self.parts: dict[str, float] = {}  # of several scorers or objectives: the mean of each in the last batch
+        if isinstance(scorer, CombinedScorer):
+            scorer.remember(memory.setdefault(f"{name}_parts", {}))
+
+    @property
+    def known(self) -> bool:
+        return f"{self.name}_mean" in self.memory
+
+    def measure(self, completions: Sequence[Completion]) -> None:
+        """Mean 0 and std 1 on these, the reference's own. A running scale starts at nothing."""
+        if isinstance(self.scorer, CombinedScorer):
+            self.scorer.measure(completions)
+        mean, std = 0.0, 1.0
+        if self.config.score_scale == "reference":
+            raw = self._raw(completions)
+            if not raw.isfinite().any():
+                raise RunError(
+                    f"the scorer gave no finite number for any of {len(raw)} completions of the reference",
+                    "look at what it says of a text: trueup score",
+                )
+            mean, std = mean_and_std(raw[raw.isfinite()])
+        self.memory.update({f"{self.name}_mean": mean, f"{self.name}_std": std})
+
+    def __call__(self, completions: Sequence[Completion], learning: bool = False) -> Values:
+        """A score a completion; while `learning`, a running scale takes them in first."""
+        raw = self._raw(completions)
+        if learning and self.config.score_scale == "running":
+            self._take_in(raw)
+        if learning and isinstance(self.scorer, CombinedScorer):
+            self.parts |= {f"multiplier_{name}": value for name, value in self.scorer.adapt().items()}
+        scores = ((raw - self.memory[f"{self.name}_mean"]) / self.memory[f"{self.name}_std"]).float()
+        if (limit := self.config.score_clip) is not None:
+            scores = scores.clamp(-limit, limit)
+        if self.config.missing_eos_score is None:
+            return scores
+        finished = torch.tensor([completion.finished for completion in completions])
+        return torch.where(finished, scores, self.config.missing_eos_score)
+
+    def _raw(self, completions: Sequence[Completion]) -> Values:
+        found = self.scorer.score(completions)
+        names = found[0].parts if found else ()
+        self.parts = {f"{self.name}_{part}": sum(each.parts[part] for each in found) / len(found) for part in names}
+        return torch.tensor([each.value for each in found], dtype=torch.float64)
+
+    def _take_in(self, raw: Values) -> None:
+        """Mean and variance of all so far, from those of the parts (Chan et al.); what is no number is left out."""
+        raw = raw[raw.isfinite()]
+        n, k = self.memory.get(f"{self.name}_seen", 0), len(raw)
+        if not k:
+            return
+        mean, square = self.memory.get(f"{self.name}_mean", 0.0), self.memory.get(f"{self.name}_square", 0.0)
+        apart = float(raw.mean()) - mean
+        square = (n * square + k * float(raw.var(correction=0))) / (n + k) + apart**2 * n * k / (n + k) ** 2
+        std = math.sqrt(square)
+        self.memory.update(
+            {
+                f"{self.name}_seen": n + k,
+                f"{self.name}_mean": mean + apart * k / (n + k),
+                f"{self.name}_square": square,
+                f"{self.name}_std": std if std > 1e-6 else 1.0,
+            }
+        )
