@@ -25,7 +25,7 @@ from .material import Material, make
 ROOT = Path(__file__).parents[1]
 SIZES = "1000,3000,10000,30000"
 TIME_RATIO = 1.25  # seconds a token at the largest size, over those at the smallest
-BYTES_A_TOKEN = 40.0  # that one token more takes, with all that is known of its pair
+BYTES_A_TOKEN = 30.0  # that one token more takes, with all that is known of its pair
 
 
 def _sizes(ctx: click.Context, param: click.Parameter, value: str) -> list[int]:

@@ -227,7 +227,7 @@ def reward_size(settings: Settings) -> Outcome:
     ratio, memory, most = found["time_ratio"], found["bytes_a_token"], found["sizes"][-1]["pairs"]
     figures = [
         Figure("seconds a token, largest size against smallest", ratio, "at most 1.25", ratio <= 1.25, n=most),
-        Figure("bytes that a further token takes", memory, "at most 40", memory <= 40, n=most),
+        Figure("bytes that a further token takes", memory, "at most 30", memory <= 30, n=most),
         Figure("prompts left out", 0 if found["complete"] else 1, "0", found["complete"]),
     ]
     return Outcome(figures, shown("python -m benchmarks", words), more=found)

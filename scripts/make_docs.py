@@ -29,11 +29,16 @@ a local folder or the id of one on the Hugging Face hub.
 SETTINGS = """\
 # Settings
 
-The settings of each stage, in order of strength: the stage's defaults, a TOML file (`--config FILE`),
+The settings of each stage, in order of strength: the stage's defaults, a preset, a TOML file (`--config FILE`),
 `--set KEY=VALUE`, flags. A stage's own settings stand at the top of the file and are flags of its command; those of
 shared tables stand under `[table]`, or in `--set table.key=value`. The word `none` stands for no value. An unknown
 key, a wrong value and a setting without meaning for what was chosen are errors, all reported at once before a model
 loads. `--dry-run` shows what a command would use.
+
+A preset (`--preset 7b-lora`, or `preset = "7b-lora"` in a file) holds settings that suit a size of model, with LoRA or
+with all weights. It gives way: a value of it that has no meaning beside what you set is left out. The presets are the
+files in `trueup/config/presets`; beside each value stands whether it was measured here, or where it was published. The
+config of a run names the preset and holds every value as it came to be. [Recipes](recipes.md) start from them.
 """
 
 

@@ -167,7 +167,7 @@ def test_the_page_of_commands_has_every_command():
 
 @pytest.mark.parametrize(
     ("stage", "path"),
-    [(s, ("train", s)) for s in ("pretrain", "sft", "reward", "rl")]
+    [(s, ("train", s)) for s in ("pretrain", "sft", "reward", "rl", "dpo", "kto", "ilql")]
     + [("sample", ("sample",)), ("winrate", ("eval", "winrate"))],
 )
 def test_every_own_setting_of_a_stage_is_a_flag(stage, path):

@@ -167,7 +167,12 @@ def test_rl_holds_policy_reference_reward_model_and_value_head(kind, adapter, ws
     found, weights = memory(plan), real_bytes(load_model([str(base.path)], FULL))
     assert found["weights"] == weights
     assert found["reference"] == (weights if adapter == "none" else 0), "with LoRA it is the policy, adapter off"
-    assert found["reward model"] == real_bytes(load_reward(wiring.chain(ws, reward), FULL))
+    policy = load_model([str(base.path)], LORA, trainable=True) if adapter == "lora" else None
+    before = real_bytes(policy) if policy else 0
+    loaded = load_reward(wiring.chain(ws, reward), FULL, beside=policy)
+    added = real_bytes(policy) - before if policy else 0
+    assert found["reward model"] == added + real_bytes(loaded), "an adapter on the policy's base, or a model"
+    assert bool(added) == (adapter == "lora" and kind == "sequence")
     assert found["value head"] == 4 * real_bytes(ValueHead(32))
     assert ("adapter" in found) == ("kept while sampling" in found) == (adapter == "lora")
     assert plan["makes"] == [
@@ -311,6 +316,7 @@ def test_gpt2_has_other_names_for_everything():
     assert found == Shape(
         parameters=network.num_parameters(), head=0, matrices=2 * 12 * 32 * 32, lora=2 * 4 * 32 * (4 + 2 + 5 + 5),
         width=32, layers=2, mlp=128, cache=2 * 2 * 32, vocabulary=300, context=64,
+        rows=2 * (3 * 32 + 32 + 4 * 32 + 32),
     )  # fmt: skip
 
 

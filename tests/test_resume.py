@@ -46,6 +46,8 @@ INPUTS = {
     "reward": {"base": "sft", "data": "preferences"},
     "rl": {"policy": "sft", "reward": "judge", "prompts": "prompts"},
     "rl-lora": {"policy": "sft", "reward": "judge", "prompts": "prompts"},
+    "rl-own": {"policy": "sft", "reward": "judge", "prompts": "prompts"},
+    "rl-reward": {"policy": "sft", "reward": "adapter", "prompts": "prompts"},
     "rl-rloo": {"policy": "sft", "reward": "judge", "prompts": "prompts", "judge": "judge"},
     "rl-grpo": {"policy": "sft", "reward": "judge", "prompts": "prompts", "demonstrations": "demonstrations"},
     "rl-reinforce": {"policy": "sft", "reward": "judge", "prompts": "prompts"},
@@ -60,6 +62,15 @@ SETTINGS = {
     "rl": {"steps": 8, **ROLLOUT, **OFTEN},
     "rl-lora": {
         "steps": 4, "model.adapter": "lora", **ROLLOUT, "run.evaluate_every": 2, "run.checkpoint_every": 1,
+    },
+    "rl-own": {
+        "steps": 5, "value.model": "own", "value.lr": 1e-3, **ROLLOUT, "run.evaluate_every": 2,
+        "run.checkpoint_every": 2,
+    },
+    # On one base: the policy's adapter, the reward model's, and the value's, which starts as that one and learns first.
+    "rl-reward": {
+        "steps": 5, "value.model": "reward", "value.warmup_steps": 2, "model.adapter": "lora", **ROLLOUT,
+        "run.evaluate_every": 3, "run.checkpoint_every": 1,
     },
     # Between them: every estimator, a coefficient that is adapted, a running scale, and runs that go back.
     "rl-rloo": {
@@ -163,6 +174,8 @@ def stages(tmp_path_factory, checkpoint) -> Iterator[Stages]:
         quick = {"steps": 2, "run": {"threads": 1, "tensorboard": False}}
         api.sft(workspace, base=str(base), data="demonstrations", name="sft", **quick)
         api.reward(workspace, base="sft", data="preferences", name="judge", **quick)
+        lora = quick | {"model.adapter": "lora"}
+        api.reward(workspace, base="sft", data="preferences", name="adapter", **lora)
     yield Stages(folder / "w", base)
 
 
@@ -206,6 +219,8 @@ def test_rl_killed_three_times_is_as_if_it_never_was(stages):
     ("sft", "inside an optimizer step", random.Random(2).randint(5, 9)),
     ("reward", "inside an epoch", random.Random(3).randint(2, 9)),
     ("rl-lora", "inside a line of metrics", 4),
+    ("rl-own", "inside an epoch", 11),
+    ("rl-reward", "inside a checkpoint", 3),
     ("rl", "after the model is stored, before it is the run's", 1),
     ("dpo", "inside an epoch", random.Random(4).randint(5, 9)),
     ("dpo-online", "inside an epoch", random.Random(5).randint(5, 10)),

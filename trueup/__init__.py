@@ -31,6 +31,7 @@ _EXPORTS = {
     **dict.fromkeys(("Engine", "Scorer", "Judge"), "ports"),
     **dict.fromkeys(("Artifact", "Workspace"), "store"),
     "reject": "rejecting",
+    "doctor": "runs.doctor",
     "Run": "runs",
     "TrueupError": "errors",
 }  # fmt: skip
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from .records import Completion, Demonstration, Judgement, Message, Prompt, Score
     from .rejecting import reject
     from .runs import Run
+    from .runs.doctor import doctor
     from .store import Artifact, Workspace
 
 __all__ = [*sorted(_EXPORTS), "__version__"]  # noqa: PLE0604

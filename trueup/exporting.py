@@ -27,6 +27,7 @@ from .config import ModelSettings
 from .errors import ModelError, TrueupError
 from .inputs import MODELS, chain
 from .model_card import Base, Form, model_card
+from .runs.progress import note
 from .store import Artifact, Workspace, remove, saying_disk_full, sync_folder, sync_tree
 
 if TYPE_CHECKING:  # torch loads when a model is exported, not when this module is imported
@@ -57,6 +58,8 @@ def export_model(ws: Workspace, artifact: Artifact, folder: Path, merge: bool, b
     target = folder.expanduser().resolve()
     _refuse_what_is_there(target)
     form = form_of(artifact, merge)
+    if (bits := artifact.meta.get("quantised")) and form != "adapter":
+        note(f"it learnt beside a base in {bits}, and is merged into the whole one: near, not equal")
     below = _named(artifact, base_of(ws, artifact), form, base)
     with _appearing(target) as made:
         _WRITE[form](ws, artifact, made)

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from .config import ModelSettings
-from .models.adapters import count_lora, wants_lora
+from .models.adapters import count_lora, linear_layers, wants_lora
 from .models.device import Placement
 from .models.language_model import WHOLE_LOGITS, context_of
-from .models.load import skeleton
+from .models.load import check_quantised, skeleton
+from .models.quantised import bytes_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Shape:
 
     parameters: int
     head: int  # of these, in the vocabulary projection and nowhere else
-    matrices: int  # of these, in matrices between hidden states: what Muon updates and LoRA sits beside
+    matrices: int  # of these, in matrices between hidden states: what Muon updates, LoRA sits beside, few bits hold
     lora: int  # what LoRA layers would add
     width: int
     layers: int
@@ -45,6 +46,7 @@ class Shape:
     cache: int  # keys and values kept of one token while sampling
     vocabulary: int
     context: int
+    rows: int = 0  # of all the matrices between hidden states
 
     @property
     def scoring(self) -> int:
@@ -55,6 +57,14 @@ class Shape:
     def with_features(self) -> int:
         """Parameters that a reward model of kind features trains: all, a head for each token, and a readout of four."""
         return self.parameters + self.width + 1 + 4
+
+
+@dataclass(frozen=True)
+class RewardShape:
+    """A reward model: `parameters` loaded for it alone, and those of adapters on the policy's base, in float32."""
+
+    parameters: int
+    adapters: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ def measure(config: Any, settings: ModelSettings) -> Shape:
         parameters=network.num_parameters(),
         head=0 if head.weight is inputs.weight else sum(p.numel() for p in head.parameters()),
         matrices=sum(p.numel() for p in network.parameters() if p.ndim == 2 and id(p) not in embeddings),
+        rows=sum(layer.out_features if isinstance(layer, nn.Linear) else layer.nf for layer in linear_layers(network)),
         lora=count_lora(network, settings.lora_rank),
         width=text.hidden_size,
         layers=text.num_hidden_layers,
@@ -93,10 +104,12 @@ def trained_model(models: Mapping[str, Shape]) -> Shape:
 
 
 def learns_lora(stage: str, config: Any, trained: Shape) -> bool:
-    """Whether a run of the stage would train LoRA layers rather than all weights."""
+    """Whether a run of the stage would train LoRA layers rather than all weights; in few bits it has to."""
     if stage == "pretrain" or (stage == "reward" and config.kind == "features"):
         return False
-    return wants_lora(config.model, trained.scoring if stage == "reward" else trained.parameters)
+    parameters = trained.scoring if stage == "reward" else trained.parameters
+    check_quantised(config.model, parameters)
+    return wants_lora(config.model, parameters)
 
 
 def estimate(
@@ -104,18 +117,18 @@ def estimate(
     config: Any,
     placement: Placement,
     models: Mapping[str, Shape],
-    scorers: Mapping[str, int],
+    scorers: Mapping[str, RewardShape],
     lengths: Lengths,
 ) -> list[Part]:
     """The parts, in the order of what is loaded first.
 
-    `models` are the language models by input ("base" is also what pretraining makes); `scorers` are the parameters of
-    the reward models by input.
+    `models` are the language models by input ("base" is also what pretraining makes); `scorers` are the reward models
+    by input.
     """
     need = _Need(config, placement.dtype, lengths)
     if stage == "sample":
         parts = [need.weights("weights", models["model"].parameters), need.cache(models["model"])]
-        return parts + [need.weights("reward model", parameters) for parameters in scorers.values()]
+        return parts + [need.scorer(role, scorer) for role, scorer in scorers.items()]
     if stage == "winrate":
         return list(_winrate(need, models, scorers))
     trained = trained_model(models)
@@ -137,14 +150,16 @@ def checkpoint_bytes(stage: str, config: Any, placement: Placement, models: Mapp
     trained = trained_model(models)
     need = _Need(config, placement.dtype, Lengths(0, 0))
     parts = _training(need, stage, trained, learns_lora(stage, config, trained))
-    return 4 * 3 * next(part.bytes for part in parts if part.name == "gradients")
+    learnt = next(part.bytes for part in parts if part.name == "gradients")
+    return 4 * 3 * (learnt + (_learnt_by_value(need, trained)[1] if stage == "rl" else 0))
 
 
 def _training(need: _Need, stage: str, trained: Shape, lora: bool) -> Iterator[Part]:
     whole, head = trained.parameters, 0
     if stage == "reward":
         whole, head = (trained.scoring, trained.width) if need.config.kind == "sequence" else (trained.with_features, 0)
-    yield need.weights("weights", whole)
+    quantised = need.config.model.quantise if lora else "none"
+    yield need.weights("weights", whole) if quantised == "none" else need.few_bits(quantised, whole, trained)
     learnt, muon = whole, trained.matrices
     if lora:
         learnt, muon = trained.lora + head, trained.lora  # a copy of the head learns with them
@@ -156,44 +171,62 @@ def _training(need: _Need, stage: str, trained: Shape, lora: bool) -> Iterator[P
     yield Part("optimizer", (2 * learnt - muon) * dtype.itemsize, f"({how}) numbers x {_each(dtype)}")
 
 
-def _beside_the_policy(need: _Need, trained: Shape, lora: bool, scorers: Mapping[str, int]) -> Iterator[Part]:
+def _beside_the_policy(need: _Need, trained: Shape, lora: bool, scorers: Mapping[str, RewardShape]) -> Iterator[Part]:
     yield from _in_rounds(need, trained, lora, scorers)
     if need.config.estimator == "ppo":
-        head = trained.width**2 + 2 * trained.width + 1
-        yield Part("value head", head * 16, f"{head:,} parameters x 4 (weight, gradient, 2 of AdamW) x 4 bytes")
+        numbers, bytes_ = _learnt_by_value(need, trained)
+        name = "value head" if need.config.value.model == "trunk" else "value model"
+        each = bytes_ // numbers
+        yield Part(name, bytes_ * 4, f"{numbers:,} parameters x 4 (weight, gradient, 2 of AdamW) x {each} bytes")
 
 
-def _in_rounds(need: _Need, trained: Shape, lora: bool, scorers: Mapping[str, int]) -> Iterator[Part]:
+def _learnt_by_value(need: _Need, trained: Shape) -> tuple[int, int]:
+    """What a value model learns, in numbers and bytes: its head is small, an adapter or a trunk of its own is not."""
+    config = need.config
+    if config.estimator != "ppo":
+        return 0, 0
+    head = trained.width**2 + 2 * trained.width + 1
+    if config.value.model == "reward":
+        return trained.lora + trained.width + 1, 4 * (trained.lora + trained.width + 1)
+    if config.value.model == "own" and not learns_lora("rl", config, trained):
+        numbers = trained.parameters - trained.head + head
+        return numbers, numbers * need.dtype.itemsize
+    numbers = head + (trained.lora if config.value.model == "own" else 0)
+    return numbers, 4 * numbers
+
+
+def _in_rounds(need: _Need, trained: Shape, lora: bool, scorers: Mapping[str, RewardShape]) -> Iterator[Part]:
     """What writes and scores the completions of a round, and the reference they are held to."""
     if lora:
         yield Part("reference", 0, "the policy with its adapter off")
-        yield need.weights("kept while sampling", trained.matrices)
+        if need.config.model.quantise == "none":  # in few bits nothing is folded in, so nothing is kept aside
+            yield need.weights("kept while sampling", trained.matrices)
     else:
         yield need.weights("reference", trained.parameters)
-    for role, parameters in scorers.items():
-        yield need.weights("judge" if role == "judge" else "reward model", parameters)
+    for role, scorer in scorers.items():
+        yield need.scorer(role, scorer)
     yield need.cache(trained)
 
 
-def _critic(need: _Need, trained: Shape, scorers: Mapping[str, int]) -> Iterator[Part]:
+def _critic(need: _Need, trained: Shape, scorers: Mapping[str, RewardShape]) -> Iterator[Part]:
     """Two Q, their targets, and the value; the reward model scores before anything is trained, and goes."""
     one = trained.width**2 + trained.width + (trained.width + 1) * trained.vocabulary
     value = trained.width**2 + 2 * trained.width + 1
     numbers = 2 * one * 5 + value * 4
     how = f"2 Q of {one:,} parameters x 5 (weight, gradient, 2 of AdamW, target) + value {value:,} x 4"
     yield Part("critic", numbers * 4, f"({how}) x 4 bytes")
-    for parameters in scorers.values():
-        yield need.weights("reward model", parameters)
+    for role, scorer in scorers.items():
+        yield need.scorer(role, scorer)
 
 
-def _winrate(need: _Need, models: Mapping[str, Shape], scorers: Mapping[str, int]) -> Iterator[Part]:
+def _winrate(need: _Need, models: Mapping[str, Shape], scorers: Mapping[str, RewardShape]) -> Iterator[Part]:
     """The models write one after the other; stored completions need none."""
     if models:
         largest = max(models.values(), key=lambda shape: shape.parameters)
         yield need.weights("weights", largest.parameters)
         yield need.cache(largest)
-    for role, parameters in scorers.items():
-        yield need.weights("judge" if role == "judge" else "reward model", parameters)
+    for role, scorer in scorers.items():
+        yield need.scorer(role, scorer)
 
 
 def _forward(need: _Need, stage: str, trained: Shape) -> Iterator[Part]:
@@ -204,6 +237,8 @@ def _forward(need: _Need, stage: str, trained: Shape) -> Iterator[Part]:
     rows, tokens, projected = need.batch(stage, trained)
     numbers = rows * tokens * trained.layers * (12 * trained.width + 4 * trained.mlp)
     how = f"{rows} rows x {tokens} tokens x {trained.layers} layers x (12 x {trained.width} + 4 x {trained.mlp})"
+    if stage == "rl" and need.config.estimator == "ppo" and need.config.value.model != "trunk":
+        numbers, how = 2 * numbers, f"2 passes (policy, value) x {how}"
     yield Part("activations", numbers * need.dtype.itemsize, f"{how} x {_each(need.dtype)}, roughly")
     if projected:
         logits = min(rows * projected * trained.vocabulary, max(WHOLE_LOGITS, 1024 * trained.vocabulary))
@@ -220,6 +255,22 @@ class _Need:
 
     def weights(self, name: str, parameters: int) -> Part:
         return Part(name, parameters * self.dtype.itemsize, f"{parameters:,} parameters x {_each(self.dtype)}")
+
+    def few_bits(self, kind: str, parameters: int, shape: Shape) -> Part:
+        """Matrices between hidden states in few bits; embeddings, norms and heads as they are."""
+        rest = parameters - shape.matrices
+        stored = bytes_of(kind, shape.matrices, shape.rows)
+        how = f"{shape.matrices:,} parameters in {kind} with their scales + {rest:,} x {_each(self.dtype)}"
+        return Part("weights", stored + rest * self.dtype.itemsize, how)
+
+    def scorer(self, role: str, scorer: RewardShape) -> Part:
+        name = "judge" if role == "judge" else "reward model"
+        if not scorer.adapters:
+            return self.weights(name, scorer.parameters)
+        how = f"{scorer.adapters:,} parameters x 4 bytes (an adapter on the policy's base)"
+        if scorer.parameters:
+            how += f" + {scorer.parameters:,} x {_each(self.dtype)}"
+        return Part(name, scorer.adapters * 4 + scorer.parameters * self.dtype.itemsize, how)
 
     def cache(self, shape: Shape) -> Part:
         sampling = self.config.sampling

@@ -231,12 +231,15 @@ def _limits(form: Form, artifact: Artifact) -> Iterator[str]:
         "For research, and for whoever made it to evaluate further. Nothing was tested for this card: what it does "
         "well or badly, its biases, and whether it is safe to use are unknown unless the results above say so."
     )
+    if bits := artifact.meta.get("quantised"):
+        where = "On the whole base" if form == "adapter" else "Merged into the whole base, as here,"
+        yield f"Its adapter learnt beside a base in {bits}. {where} it gives near but not equal numbers."
     if form in ("reward", "features"):
         yield (
             "A reward model repeats the taste and the errors of its judges, and knows only texts like those they saw. "
             "Its scores compare completions of one prompt; they are not a measure of truth or harm."
         )
-    elif _stage(artifact) == "rl":
+    elif _stage(artifact) == "rl" or "reward" in artifact.parents:
         yield "It was tuned to please a reward model. A higher score of that model is no proof of a better answer."
     yield (
         "The licence is left to its owner to choose; those of the base model and of the data apply as well. "

@@ -21,7 +21,7 @@ from .store import Workspace, human_size
 if TYPE_CHECKING:  # torch loads when something is counted, not when this module is imported
     import torch
 
-    from .memory import Lengths, Shape
+    from .memory import Lengths, RewardShape, Shape
     from .text.chat import Encoder
 
 MAKES = {"sample": "completions", "reward": "reward", "winrate": "evaluation"}  # every other stage makes a model
@@ -54,8 +54,10 @@ def _needs(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[
     from .models.device import place
 
     placement = place(config.model)
+    policy = found["policy"].folders if stage in ("rl", "dpo") else ()
+    lora = bool(policy) and learns_lora(stage, config, trained_model(models))
     scorers = {
-        role: _scorer(item, config.model)
+        role: _scorer(item.folders, config.model, policy, lora)
         for role, item in found.items()
         if scores(stage, role) and item.kind != FUNCTION
     }
@@ -107,9 +109,19 @@ def _writer(source: str, settings: ModelSettings) -> Shape:
     return measure(load_config(source, settings), settings)
 
 
-def _scorer(item: Input, settings: ModelSettings) -> int:
-    """Parameters of a reward model of either kind."""
-    return _scoring(item.folders, settings)
+def _scorer(chain: Sequence[str], settings: ModelSettings, policy: Sequence[str], lora: bool) -> RewardShape:
+    """A reward model of any kind, as it is loaded beside a policy."""
+    from .memory import RewardShape
+    from .models.adapters import count_stored
+    from .models.ensemble import members_of
+    from .models.load import shares_base
+
+    chains = members_of(chain[-1]) if stored_kind(chain[-1]) == "ensemble" else [chain]
+    sharing = [each for each in chains if shares_base(each, policy, lora)]
+    if not sharing:
+        return RewardShape(_scoring(chain, settings))
+    apart = sum(_scoring(each, settings) for each in chains if each not in sharing)
+    return RewardShape(apart, sum(count_stored(each[-1]) for each in sharing))
 
 
 def _scoring(chain: Sequence[str], settings: ModelSettings) -> int:

@@ -157,6 +157,9 @@ def put_model(run: Run, kind: str, save: Callable[[Path], None], is_adapter: boo
     parents = dict(run.inputs)
     if "policy" in parents:
         parents["base"] = parents.pop("policy")
+    bits = run.config["model"].get("quantise", "none")
+    if is_adapter and bits != "none":
+        meta["quantised"] = bits  # what it sat on while it learnt
     with run.workspace.staging() as folder:
         save(folder)
         artifact = run.workspace.put(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import NotFoundError
+from ..errors import NotFoundError, TrueupError
 from .command import Group, Result, workspace
-from .text import artifact_data, artifact_line, cell, named, table
+from .text import artifact_data, artifact_line, cell, counted, jsonable, named, printable, table
 
 if TYPE_CHECKING:
     from ..runs import Run
+    from ..runs.doctor import Diagnosis
 
 EVENTS_SHOWN = 10
+BARS, PLAIN_BARS, CURVE_WIDTH = "▁▂▃▄▅▆▇█", "_.-=+*#@", 32
 
 
 @click.group(
@@ -125,19 +129,91 @@ def resume(run_id: str, end_here: bool) -> Result:
 @click.option("--step", type=click.IntRange(min=0), help="The step to show; by default the last one with samples.")
 @click.option("--rows", type=click.IntRange(min=1), default=5, show_default=True, help="How many samples to show.")
 def samples(run_id: str, step: int | None, rows: int) -> Result:
-    """Print what the policy of a run wrote at a step."""
+    """Print what the policy of a run was asked at a step, what it wrote, its score and its KL.
+
+    With the setting run.keep_logprobs, its tokens and their log-probabilities too.
+    """
     from ..runs import Run
 
     with workspace() as ws:
         run = Run.load(ws, run_id)
-        found = run.samples()
-    steps = sorted({row["step"] for row in found})
-    chosen = steps[-1] if step is None and steps else step
-    if chosen not in steps:
-        kept = f"it has them at steps {cell(steps)}" if steps else "only RL runs keep samples"
-        raise NotFoundError(f"run {run.id} has no samples" + ("" if step is None else f" of step {step}"), kept)
-    shown = [row for row in found if row["step"] == chosen][:rows]
+        steps = run.sample_steps()
+        chosen = steps[-1] if step is None and steps else step
+        if chosen is None or chosen not in steps:
+            kept = f"it has them at steps {cell(steps)}" if steps else "only RL runs keep samples"
+            raise NotFoundError(f"run {run.id} has no samples" + ("" if step is None else f" of step {step}"), kept)
+        asked = _asked(run)
+        shown = [
+            {"step": chosen, **row, **({"asked": asked[row["prompt"]]} if row.get("prompt") in asked else {})}
+            for row in run.samples(chosen)[:rows]
+        ]
     return Result({"run": run.id, "steps": steps, "samples": shown}, _listed(chosen, shown))
+
+
+def _asked(run: Run) -> dict[str, str]:
+    """The texts of its prompts by their id, as far as they are still there."""
+    from ..loading import read_prompts
+
+    prompts = run.row.inputs.get("prompts")
+    if prompts is None:
+        return {}
+    return {prompt.id: prompt.text for prompt in read_prompts(run.inputs["prompts"])}
+
+
+@runs.command(
+    "doctor",
+    examples="""
+    trueup runs doctor 20261121-0137-rl
+    trueup runs doctor 20261121-0137-rl --gate --json
+    """,
+)
+@click.argument("run_id", metavar="RUN")
+@click.option("--gate", is_flag=True, help="Exit with 1 where there is a fault.")
+def doctor(run_id: str, gate: bool) -> Result:
+    """Say in words what is wrong with a run and what to try, the cause before what follows from it.
+
+    docs/doctor.md says what each finding means.
+    """
+    from ..runs.doctor import doctor as examine
+
+    with workspace() as ws:
+        found = examine(ws, run_id)
+    refused = None
+    if gate and found.faults:
+        first = found.faults[0]
+        refused = TrueupError(
+            f"run {found.run} has {counted(len(found.faults), 'fault')}: {first.says}", first.tries[0]
+        )
+    return Result({**jsonable(found), "sound": found.sound}, _diagnosis(found), refused=refused)
+
+
+def _diagnosis(found: Diagnosis) -> str:
+    word = "no fault found" if found.sound else counted(len(found.faults), "fault") + ", the cause first"
+    parts = [f"run {found.run} ({found.stage}, {found.status}, {counted(found.steps, 'step')}): {word}"]
+    parts += ["\n".join([f"{each.severity} {each.code}", f"  {printable(each.says)}",
+                         *(f"  try: {printable(way)}" for way in each.tries)]) for each in found.findings]  # fmt: skip
+    if found.curves:
+        rows = [[name, _sparkline(curve), curve[0], curve[-1]] for name, curve in found.curves.items()]
+        parts.append(table(["metric", "over the run", "first", "last"], rows))
+    return "\n\n".join(parts)
+
+
+def _sparkline(values: Sequence[float]) -> str:
+    """A curve in one line of text: the lowest value is the lowest sign, each sign the mean of a part of the run."""
+    signs = BARS if _shows(BARS) else PLAIN_BARS
+    low, high, width = min(values), max(values), min(len(values), CURVE_WIDTH)
+    edges = [len(values) * i // width for i in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    places = [(mean - low) / (high - low) if high > low else 0.0 for mean in means]
+    return "".join(signs[min(int(place * len(signs)), len(signs) - 1)] for place in places)
+
+
+def _shows(signs: str) -> bool:
+    try:
+        signs.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _listed(step: int | None, rows: Sequence[Mapping[str, Any]]) -> str:

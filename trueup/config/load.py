@@ -1,6 +1,6 @@
-"""How a config is read: the stage's defaults, then a TOML file, then `--set key=value`, then flags; later wins.
+"""How a config is read: the stage's defaults, a preset, a TOML file, `--set key=value`, flags; later wins.
 
-Every mistake of all four is reported at once, before a model loads.
+Every mistake of all of them is reported at once, before a model loads.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import ConfigError, nearest
+from . import presets
 from .collection import CONFIGS, CollectionConfig
 from .keys import NONE, Setting, flat, settings, tables, value
-from .rules import contradictions
+from .rules import contradictions, meaningless
 from .schema import Table
 
 
@@ -46,9 +47,11 @@ def load(
     explicit = {g.key: _plain(g, known[g.key]) for g in given if g.key in known}
     invalid = _invalid(cls, explicit)
     valid = {key: g for key, g in explicit.items() if key not in invalid}
-    config = _built(cls, valid)
+    below = _preset(cls, stage, valid)
+    config = _built(cls, below | valid)
     errors += invalid.values()
-    errors += [f"{explicit[key].where}: {key} {why}" for key, why in contradictions(config, valid)]
+    wrong = contradictions(config, valid) or contradictions(config, below)
+    errors += [f"{(below | valid)[key].where}: {key} {why}" for key, why in wrong]
     if errors:
         raise _error(stage, errors)
     return config
@@ -139,6 +142,16 @@ def read_value(text: str) -> Any:
     except tomllib.TOMLDecodeError:
         return text.strip()
     return parsed["value"] if list(parsed) == ["value"] else text.strip()
+
+
+def _preset(cls: type[Table], stage: str, chosen: Mapping[str, Given]) -> dict[str, Given]:
+    """What the preset that was chosen sets. It gives way: what has no meaning beside the rest is left out."""
+    name = chosen["preset"].value if "preset" in chosen else NONE
+    if name == NONE:
+        return {}
+    found = {key: Given(key, item, f"preset {name}") for key, item in presets.values(name, stage).items()}
+    gone = meaningless(_built(cls, found | dict(chosen)))
+    return {key: given for key, given in found.items() if key not in gone and key not in chosen}
 
 
 # What is wrong with them

@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .schema import Count, Fraction, OptimizerSettings, Positive, Sampling, Scoring, StageConfig
+from .schema import Count, Fraction, OptimizerSettings, Positive, PresetConfig, Sampling, Scoring, StageConfig
 
 _GENTLE = OptimizerSettings(lr=2e-5)
 
 
-class DpoConfig(StageConfig):
+class DpoConfig(PresetConfig):
     """Direct preference optimisation: a policy from judgements of its completions, held near where it started."""
 
     stage: ClassVar[str] = "dpo"
@@ -98,11 +98,11 @@ class IlqlConfig(StageConfig):
         5e-3, description="learning rate of the critic's heads; 0 is the optimizer's"
     )
     temperature: Positive = Field(
-        0.5, description="of the weights exp(advantage / temperature): lower learns from less, the better part of it"
+        0.15, description="of the weights exp(advantage / temperature): lower learns from less, the better part of it"
     )
     max_weight: Annotated[float, Field(ge=1)] = Field(20.0, description="largest of these weights")
     steps: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps; 0 means `epochs` over the data")
-    epochs: Positive = Field(2.0, description="passes over the data when `steps` is 0")
+    epochs: Positive = Field(1.0, description="passes over the data when `steps` is 0")
     batch_size: Count = Field(16, description="prompts a step, each with all its completions")
     max_tokens: Annotated[int, Field(ge=0)] = Field(0, description="longest row; 0 takes the model's context")
     heldout: Fraction = Field(0.1, description="share of prompts kept for evaluation, where the data has no split")

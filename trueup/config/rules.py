@@ -431,6 +431,12 @@ def contradictions(config: Table, explicit: Collection[str]) -> list[tuple[str, 
     return found
 
 
+def meaningless(config: Table) -> set[str]:
+    """Keys that have no effect or do not fit, where the fault is each key's own and not of several together."""
+    broken = [r for r in RULES if not r.together and applies(r, type(config)) and r.broken(config)]
+    return {key for rule in broken for key in rule.keys}
+
+
 def idle(config: Table) -> dict[str, str]:
     """Keys that have no effect in this config, each with the reason."""
     broken = [rule for rule in RULES if applies(rule, type(config)) and rule.broken(config)]

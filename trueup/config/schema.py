@@ -6,13 +6,14 @@ stage's own table holds only what is its own. A field's `description` is its doc
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Preset = Literal["none", "tiny", "100m-lora", "100m-full", "1b-lora", "1b-full", "7b-lora", "7b-full"]
 
 
 class Table(BaseModel):
@@ -156,7 +157,20 @@ class PretrainConfig(StageConfig):
     heldout: Fraction = Field(0.02, description="share of prompts kept for the held-out loss")
 
 
-class SftConfig(StageConfig):
+class PresetConfig(StageConfig):
+    """A stage that can start from the settings of a preset (trueup/config/presets)."""
+
+    preset: Preset = Field("none", description="settings for a size of model, below everything else that is set")
+
+    @model_validator(mode="after")
+    def _read_with_its_values(self) -> Self:
+        """Its values are laid below the others when settings are read; a config built directly would lack them."""
+        if self.preset != "none" and not self.model_fields_set >= StageConfig.model_fields.keys():
+            raise ValueError("a preset is read with the settings: give them by name, or use trueup.config.load")
+        return self
+
+
+class SftConfig(PresetConfig):
     """Fine-tune on demonstrations: cross-entropy on completion tokens only; ships the best held-out checkpoint."""
 
     stage: ClassVar[str] = "sft"
@@ -168,7 +182,7 @@ class SftConfig(StageConfig):
     heldout: Fraction = Field(0.05, description="share of prompts kept for the held-out loss")
 
 
-class RewardConfig(StageConfig):
+class RewardConfig(PresetConfig):
     """Train a reward model on judgements: -log sigmoid(score_better - score_worse), all pairs of a ranking."""
 
     stage: ClassVar[str] = "reward"
@@ -241,7 +255,7 @@ class ValueSettings(Table):
     lr: Annotated[float, Field(ge=0)] = Field(0.0, description="learning rate of the value; 0 is the optimizer's")
 
 
-class RlConfig(StageConfig):
+class RlConfig(PresetConfig):
     """Reinforcement learning against a scorer, with a KL penalty to the frozen reference."""
 
     stage: ClassVar[str] = "rl"

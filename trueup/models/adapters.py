@@ -7,6 +7,7 @@ unless a role is `switched` on for its own pass, and what learns is decided once
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from torch import nn
 from ..config import ModelSettings
 from ..errors import ModelError
 from .language_model import LanguageModel
-from .quantised import FewBits
+from .quantised import FewBits, hush_bitsandbytes
 
 AUTO_ABOVE = 100_000_000  # parameters above which `adapter = "auto"` means LoRA
 OWN = "default"  # peft's name for the adapter that a network is trained with and saved with
@@ -33,11 +34,15 @@ def wants_lora(settings: ModelSettings, parameters: int) -> bool:
 
 def count_lora(network: Any, rank: int) -> int:
     """How many parameters `add_lora` would add: two matrices beside every linear layer but the vocabulary's."""
+    return sum(rank * sum(layer.weight.shape) for layer in linear_layers(network))
+
+
+def linear_layers(network: Any) -> list[Any]:
+    """Those between hidden states."""
     from transformers.pytorch_utils import Conv1D
 
     head = network.get_output_embeddings()
-    linear = [m for m in network.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
-    return sum(rank * sum(layer.weight.shape) for layer in linear)
+    return [m for m in network.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
 
 
 def add_lora(network: Any, settings: ModelSettings, seed: int, task: str | None = "CAUSAL_LM") -> Any:
@@ -100,6 +105,14 @@ def learnt(network: Any, name: str) -> list[nn.Parameter]:
 def stored_config(folder: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((Path(folder) / CONFIG_FILE).read_text())
     return found
+
+
+def count_stored(folder: str) -> int:
+    """Parameters of a saved adapter, its head among them; only the file's first lines are read."""
+    from safetensors import safe_open
+
+    with safe_open(Path(folder) / WEIGHTS_FILE, "pt") as tensors:
+        return sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
 
 
 def load_lora(network: Any, folder: str) -> Any:
@@ -199,10 +212,12 @@ def _hushed() -> Iterator[None]:
     """What peft and transformers warn each other of is no news to the people who use them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out")  # GPT-2's transposed matrices, which peft sets right
         yield
 
 
 def _peft() -> Any:
+    hush_bitsandbytes()
     try:
         import peft
     except ImportError as error:

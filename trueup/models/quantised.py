@@ -9,6 +9,7 @@ different numbers, by more than PPO's ratio may be off.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -57,11 +58,15 @@ class Nf4(FewBits):
     """16 levels that are even shares of a normal distribution, and a scale for each block."""
 
     def whole(self, dtype: torch.dtype) -> torch.Tensor:
-        return _bitsandbytes().functional.dequantize_4bit(self.weight.data, self._levels[0]).to(dtype)
+        blocks = _bitsandbytes().functional.dequantize_4bit(self.weight.data, self._levels[0])
+        size = self.out_features * self.in_features
+        return blocks.flatten()[:size].view(self.out_features, self.in_features).to(dtype)
 
     def _packed(self, weight: torch.Tensor) -> torch.Tensor:
+        flat = nn.functional.pad(weight.flatten(), (0, -weight.numel() % BLOCK))
+        # A block a row: on a CPU, rows that are no whole number of blocks come back with each other's scales (0.50.2).
         packed, levels = _bitsandbytes().functional.quantize_4bit(
-            weight.contiguous(), blocksize=BLOCK, compress_statistics=True, quant_type="nf4"
+            flat.view(-1, BLOCK), blocksize=BLOCK, compress_statistics=True, quant_type="nf4"
         )
         self._levels = [levels]  # in a list: it is neither a tensor nor a module, and copies by itself
         return packed
@@ -114,7 +119,13 @@ def bytes_of(kind: str, matrices: int, rows: int) -> int:
     return matrices // 2 + scales + 4 * -(-scales // 256)
 
 
+def hush_bitsandbytes() -> None:
+    """It complains of lacking fast kernels that nothing here calls; peft loads it wherever it is installed."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def _bitsandbytes() -> Any:
+    hush_bitsandbytes()
     try:
         import bitsandbytes
     except ImportError as error:

@@ -4,10 +4,12 @@ A critic on the policy's trunk learns what each token was worth: two Q with slow
 an expectile loss draws towards the best of what was seen. The score of a completion is the reward of its last token. A
 cross-entropy on Q (CQL) keeps tokens low that no completion took.
 
-Departure: ILQL samples from the policy's logits plus beta (Q - V), so every sampler would have to know the critic.
-Here the policy learns the same tilt (advantage-weighted regression, arXiv 1910.00177, as implicit Q-learning extracts
-its policy, arXiv 2110.06169): each token of the data is learnt with weight exp((Q - V) / temperature). What is shipped
-is an ordinary model, which can be exported, served and trained further; the critic stays behind.
+Departures: Q looks further ahead than one token (`lam`, as in GAE): the reward stands at the end, and one token a step
+it would take hundreds of steps to reach the beginning. ILQL samples from the policy's logits plus beta (Q - V), so
+every sampler would have to know the critic. Here the policy learns the same tilt (advantage-weighted regression, arXiv
+1910.00177, as implicit Q-learning extracts its policy, arXiv 2110.06169): each token of the data is learnt with weight
+exp((Q - V) / temperature). What is shipped is an ordinary model, which can be exported, served and trained further; the
+critic stays behind.
 
     trueup train ilql --policy SFT_MODEL --data COMPLETIONS --reward REWARD_MODEL
 """

@@ -90,7 +90,7 @@ def rl(
             value.rescale(loop.memory["score_mean"], loop.memory["score_std"])
         if heldout:
             evaluation, _ = evaluate()
-            run.event("start", "what evaluations are compared with", **evaluation.metrics())
+            run.event("start", "what evaluations are compared with", prompts=len(heldout), **evaluation.metrics())
             guard.begin(evaluation)
     for step in loop.steps():
         chosen = [prompts[i] for i in batch_indices(config.run.seed, step - 1, config.prompts_per_step, len(prompts))]
