@@ -6,6 +6,7 @@ import click
 
 from .choose import choose_benchmark
 from .label import label
+from .learning import learning
 from .reward import reward
 from .reward_size import reward_size
 
@@ -17,6 +18,7 @@ def main() -> None:
 
 main.add_command(choose_benchmark)
 main.add_command(label)
+main.add_command(learning)
 main.add_command(reward)
 main.add_command(reward_size)
 

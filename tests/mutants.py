@@ -51,7 +51,12 @@ TESTS = {
         "tests/test_reward_model.py",
     ),
     "trueup/train/judged.py": ("tests/test_reward_model.py", "tests/test_reward_objectives.py"),
-    "trueup/train/improve.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_bad_moments.py"),
+    "trueup/train/improve.py": (
+        "tests/test_gradients.py",
+        "tests/test_stages.py",
+        "tests/test_bad_moments.py",
+        "tests/test_value_models.py",
+    ),
     "trueup/train/scores.py": ("tests/test_gradients.py", "tests/test_stages.py", "tests/test_scores.py"),
     "trueup/train/guard.py": ("tests/test_guard.py", "tests/test_stages.py"),
     "trueup/algo/offline.py": ("tests/algo/test_offline_losses.py",),
@@ -59,6 +64,9 @@ TESTS = {
     "trueup/train/kto.py": ("tests/test_offline.py",),
     "trueup/train/ilql.py": ("tests/test_offline.py",),
     "trueup/train/online_dpo.py": ("tests/test_offline.py",),
+    "trueup/models/adapters.py": ("tests/test_adapters.py", "tests/test_value_models.py", "tests/test_quantised.py"),
+    "trueup/models/value.py": ("tests/test_value_models.py",),
+    "trueup/models/quantised.py": ("tests/test_quantised.py",),
 }
 
 
@@ -102,6 +110,9 @@ class Mutant:
     KTO,
     ILQL,
     ROUNDS,
+    ADAPTERS,
+    VALUE,
+    QUANTISED,
 ) = TESTS
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -226,8 +237,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(JUDGED, "drawn.sum(1) == 0", "drawn.sum(1) < 0", "prompts no member drew go unread"),
     Mutant(
         IMPROVE,
-        "loss + config.value.coefficient *",
-        "loss - config.value.coefficient *",
+        "loss + self.config.value.coefficient *",
+        "loss - self.config.value.coefficient *",
         "the critic runs from its target",
     ),
     Mutant(
@@ -244,8 +255,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         IMPROVE,
-        "at, mask = torch.tensor(chosen,",
-        "at, mask = torch.tensor([i - i % config.samples_per_prompt for i in chosen],",
+        "at = torch.tensor(chosen,",
+        "at = torch.tensor([i - i % self.config.samples_per_prompt for i in chosen],",
         "all completions of a prompt learn from the first one's advantages",
     ),
     Mutant(
@@ -318,6 +329,37 @@ MUTANTS: tuple[Mutant, ...] = (
         "the value is trained by the targets it sets",
     ),
     Mutant(ROUNDS, "(i, j) if values[i] > values[j] else (j, i)", "(i, j)", "pairs of a round stand in any order"),
+    Mutant(
+        ADAPTERS,
+        "layer._active_adapter, layer._disable_adapters = active, disabled",
+        "layer._disable_adapters = disabled",
+        "after scoring the reward model's adapter stays on",
+    ),
+    Mutant(
+        ADAPTERS,
+        "parameter.requires_grad_(id(parameter) in learns)",
+        "parameter.requires_grad_(True)",
+        "what is put beside the policy unfreezes the base",
+    ),
+    Mutant(
+        VALUE,
+        "self.outer.bias.sub_(mean).div_(std)",
+        "self.outer.bias.div_(std).sub_(mean)",
+        "first values are on another scale than scores",
+    ),
+    Mutant(VALUE, "switch_off(model.network)", "pass", "what the value learns changes the scores it is to foresee"),
+    Mutant(
+        IMPROVE,
+        "with torch.set_grad_enabled(self.policy_learns):",
+        "with torch.set_grad_enabled(True):",
+        "the policy learns from a value that knows nothing",
+    ),
+    Mutant(
+        QUANTISED,
+        "(0, -weight.numel() % BLOCK)",
+        "(0, weight.numel() % BLOCK)",
+        "matrices that are no whole number of blocks are cut short",
+    ),
 )
 
 

@@ -28,6 +28,7 @@ from trueup.cli.text import named, table, to_json
 from trueup.config import STAGES, RewardConfig, RlConfig, SampleConfig, WinrateConfig, as_toml, load
 from trueup.config.keys import settings
 from trueup.errors import DataError, Interrupted
+from trueup.records import Prompt
 from trueup.runs import Run
 from trueup.store import Workspace
 
@@ -449,7 +450,7 @@ def test_gc_lists_first_and_deletes_only_when_told(trueup, ws):
 
 @pytest.fixture
 def two_runs(ws):
-    data = ws.put("prompts", {"rows.jsonl": b"{}\n"}, name="posts")
+    data = ws.put("prompts", {"rows.jsonl": json.dumps(Prompt.user("a post").to_json()).encode()}, name="posts")
     made = []
     for seed, lr in ((1, 0.1), (2, 0.2)):
         config = {"steps": 2, "optimizer": {"lr": lr}}

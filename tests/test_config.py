@@ -261,6 +261,7 @@ BROKEN = {
         ("rl", ["kl_coefficient=0", "kl_target=3"], ["kl_coefficient=0.2", "kl_target=3"]),
         ("rl", ["kl_coefficient=0", "guard.remedy=raise-kl"], ["kl_coefficient=0"]),
     ],
+    "guard.max_approx_kl": [("dpo", ["online=true", "guard.max_approx_kl=1"], ["online=true"])],
     "guard.remedy": [
         ("rl", ["guard.rollback=false", "guard.remedy=raise-kl"], ["guard.remedy=raise-kl"]),
         ("rl", ["guard.remedy=raise-kl", "kl_coefficient=0"], ["guard.remedy=lower-lr", "kl_coefficient=0"]),
@@ -287,7 +288,10 @@ BROKEN = {
         for key, value in {
             "pairs": "all",
             "updates": 2,
-            "evaluation_prompts": 8,
+            "guard.evaluation_prompts": 8,
+            "guard.max_kl": 8,
+            "guard.stop_score": 8,
+            "guard.rollback": "false",
             "missing_eos_score": -2,
             "scoring.normalise": "false",
             "scoring.ensemble": "min",

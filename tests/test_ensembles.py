@@ -99,6 +99,13 @@ def test_what_is_no_ensemble(workspace, data, checkpoint, pick, error, says):
         trueup.ensemble(workspace, pick(models))
 
 
+def test_a_member_does_not_hide_in_an_ensemble(workspace, data, checkpoint):
+    models = trained(workspace, data, checkpoint, "none", seeds=(0, 1))
+    jury = trueup.ensemble(workspace, models)
+    with pytest.raises(ConfigError, match="twice"):
+        trueup.ensemble(workspace, [jury, models[0]])
+
+
 def test_models_that_read_differently_do_not_mix(workspace, data, checkpoint):
     (one,) = trained(workspace, data, checkpoint, "none", seeds=(0,))
     settings = QUICK | {"members": 2, "model.adapter": "none"}
@@ -145,6 +152,9 @@ def test_soft_targets_are_not_passed_over_in_silence(workspace, checkpoint):
 def test_an_objective_nobody_speaks_of_is_refused(workspace, checkpoint):
     settings = rated_settings() | {"objectives": ("true", "kind")}
     with pytest.raises(TrueupError, match="speaks of the objective 'kind'"):
+        trueup.reward(workspace, base=str(checkpoint("Llama")), data=put_rated(workspace), **settings)
+    settings |= {"objectives": ("kind", "brief")}
+    with pytest.raises(TrueupError, match="speaks of kind or brief"):
         trueup.reward(workspace, base=str(checkpoint("Llama")), data=put_rated(workspace), **settings)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from trueup.errors import DataError
 from trueup.records import Demonstration, Judgement, Message, Prompt
-from trueup.text.formats import SHAPES, load, parse_mapping, split_by_prompt
+from trueup.text.formats import SHAPES, group_of, load, parse_mapping, split_by_prompt
 
 HI = Prompt.user("hi")
 
@@ -437,6 +437,23 @@ def test_splits_depend_on_prompt_and_seed_alone():
     assert {split_by_prompt(i, 0.0, 0) for i in ids} == {"train"} and {split_by_prompt(i, 1.0, 0) for i in ids} == {
         "heldout"
     }
+
+
+def test_a_conversation_and_its_later_turns_are_one_group():
+    """As in hh-rlhf, where a model that learnt from three turns would be tested on one that it has read."""
+
+    def talk(*said: str) -> Prompt:
+        return Prompt(tuple(Message(("user", "assistant")[i % 2], text) for i, text in enumerate(said)))
+
+    first = talk("how are you")
+    assert group_of(first) == first.id, "prompts of one message are where they always were"
+    assert group_of(talk("how are you", "well", "and now")) == first.id == group_of(talk("how are you", "no", "why"))
+    assert group_of(talk("who are you", "me", "and now")) != first.id
+    told = Prompt((Message("system", "be brief"), Message("user", "how are you")))
+    assert group_of(told) == told.id != first.id
+    assert group_of(Prompt.user("anything", group="poems")) == "poems"
+    alone = Prompt((Message("assistant", "hello"),))
+    assert group_of(alone) == alone.id
 
 
 def test_every_shape_is_tried_before_a_smaller_one_of_its_columns():

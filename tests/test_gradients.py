@@ -204,12 +204,12 @@ def test_shards_that_know_the_count_of_all_add_up_to_one_process(
     def gradients(loop):
         return {name: p.grad.clone() for name, p in loop.optimizer.named.items() if p.grad is not None}
 
-    def sharded(self, batches, loss_sum, count):
+    def sharded(self, batches, sums, count):
         items, parts = [item for batch in batches for item in batch], []
         for shard in (items[:1], items[1:]):
-            totals = accumulate(self, [shard], loss_sum, count)
+            totals = accumulate(self, [shard], sums, count)
             parts.append((gradients(self), totals["loss"]))
-        totals = accumulate(self, batches, loss_sum, count)
+        totals = accumulate(self, batches, sums, count)
         (one, loss_one), (other, loss_other) = parts
         assert_same_gradient({name: one[name] + other[name] for name in one}, gradients(self))
         assert loss_one + loss_other == pytest.approx(totals["loss"], rel=1e-6)

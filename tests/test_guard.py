@@ -58,7 +58,9 @@ def evaluation(step, score, kl=0.0, judge=None, repetition=0.0):
 
 def guarded(*evaluations, **given):
     loop = FakeLoop()
-    guard = Guard(settings("rl", **given), loop)  # type: ignore[arg-type]
+    config = settings("rl", **given)
+    loop.config = config
+    guard = Guard(config.guard, config.kl_coefficient, loop)  # type: ignore[arg-type]
     first, *more = evaluations
     guard.begin(first)
     for each in more:
@@ -112,6 +114,11 @@ def test_noise_is_no_reason():
 def test_what_is_no_number_is_worse():
     loop = guarded(evaluation(0, 0.0), evaluation(5, math.nan))
     assert loop.rollbacks == 1 and "no finite number" in loop.said[0][1]
+
+
+def test_a_start_that_cannot_be_measured_is_nothing_to_go_back_to():
+    loop = guarded(evaluation(0, math.nan), evaluation(5, math.nan), evaluation(10, 1.0), evaluation(15, -3.0))
+    assert loop.rollbacks == 1 and loop.memory["good"]["step"] == 10, "only from where there is something"
 
 
 def test_text_that_repeats_itself_is_worse_whatever_its_score():

@@ -86,7 +86,8 @@ SETTINGS = {
     },
     "dpo": {"steps": 9, "batch_size": 4, "optimizer.lr": 3e-3, **OFTEN},
     "dpo-online": {
-        "online": "true", "steps": 6, "batch_size": 4, "samples_per_prompt": 3, "evaluation_prompts": 4, "updates": 2,
+        "online": "true", "steps": 6, "batch_size": 4, "samples_per_prompt": 3, "updates": 2,
+        "guard.evaluation_prompts": 4,
         "missing_eos_score": "none",
         "sampling.max_new_tokens": 6, "sampling.temperature": 0.9, "optimizer.lr": 3e-3, **OFTEN,
     },

@@ -162,6 +162,23 @@ def test_score_from_a_file_from_words_and_from_stdin(say, folder, tmp_path):
     assert "give a file" in say("score", "judge0", code=2)[1]
 
 
+def test_how_objectives_and_members_become_one_is_a_setting_of_every_command(ws, say, checkpoint, tmp_path):
+    """A classifier made elsewhere says itself that its labels have to be named; it must be possible to name them."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    names, where = {0: "hostile", 1: "kind"}, str(tmp_path / "classifier")
+    folder = checkpoint("Qwen2")
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, id2label=names).save_pretrained(where)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(where)
+    line = ["score", where, "--prompt", "the cat", "--completion", "sat", "--threads", "1"]
+    assert "hint: name them: --set scoring.objectives=" in say(*line, code=1)[1]
+    kind = ["--set", 'scoring.objectives=[{name = "kind"}]']
+    found = json.loads(say(*line, *kind, "--json")[0])
+    assert found["value"] == pytest.approx(found["parts"]["kind"])
+    text, _ = say("eval", "rewards", where, where, "preferences", "--threads", "1", *kind)
+    assert "the same order on 100.0%" in text
+
+
 def test_rl_records_whether_its_reward_model_was_audited_and_what_was_let_pass(ws):
     """A gate that failed by name is in the record of the run that climbs the model all the same."""
     from trueup.runs import runs

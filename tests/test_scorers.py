@@ -18,7 +18,7 @@ from trueup.engines.fake import FakeScorer
 from trueup.engines.functions import FunctionScorer, load_function
 from trueup.engines.sampler import Sampler
 from trueup.errors import ConfigError, ModelError, NotFoundError, RunError
-from trueup.inputs import named_scorers
+from trueup.inputs import by_role, named_scorers
 from trueup.records import Completion, Prompt
 from trueup.runs import Run, runs
 from trueup.train.rl import rl
@@ -142,8 +142,11 @@ def test_a_name_nobody_has_is_an_error():
 
 
 def test_scorers_on_the_command_line():
-    assert named_scorers(["judge"]) == {"reward": "judge"}
-    assert named_scorers(["a=judge", "b=./x.py:f"]) == {"reward.a": "judge", "reward.b": "./x.py:f"}
+    assert named_scorers(["judge"]) == "judge"
+    named = named_scorers(["a=judge", "b=./x.py:f"])
+    assert by_role({"policy": "p", "reward": named}) == {
+        "policy": "p", "reward.a": "judge", "reward.b": "./x.py:f",
+    }  # fmt: skip
     for wrong in (["judge", "other"], ["a=x", "a=y"], ["a b=x"], ["a="]):
         with pytest.raises(ConfigError, match="no scorer with a name of its own"):
             named_scorers(wrong)

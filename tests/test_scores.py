@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from small import settings
 
 from trueup.engines.fake import FakeScorer
 from trueup.errors import RunError
@@ -20,9 +19,9 @@ def completions(values, finished=True):
     return [Completion(PROMPT, str(value), finished=finished) for value in values]
 
 
-def scale(memory=None, **given):
-    config = settings("rl", **({"missing_eos_score": None} | given))
-    return ScoreScale(config, FakeScorer(lambda completion: float(completion.text)), {} if memory is None else memory)
+def scale(memory=None, kind="reference", clip=None, missing_eos=None):
+    scorer = FakeScorer(lambda completion: float(completion.text))
+    return ScoreScale(scorer, {} if memory is None else memory, missing_eos, kind, clip)
 
 
 def test_the_reference_has_mean_0_and_std_1():
@@ -37,10 +36,10 @@ def test_a_running_scale_is_that_of_everything_so_far():
     """Taken in part by part, and kept in the memory: another object goes on where one stopped."""
     values = np.random.default_rng(0).normal(5, 3, size=60).round(4)
     memory: dict = {}
-    scores = scale(memory, score_scale="running")
+    scores = scale(memory, kind="running")
     scores.measure(completions([100.0]))
     for part in np.split(values, [7, 8, 30]):
-        scores = scale(memory, score_scale="running")
+        scores = scale(memory, kind="running")
         found = scores(completions(part), learning=True)
     assert memory["score_mean"] == pytest.approx(values.mean()) and memory["score_std"] == pytest.approx(values.std())
     assert found.numpy() == pytest.approx((values[30:] - values.mean()) / values.std(), abs=1e-5)
@@ -51,7 +50,7 @@ def test_a_running_scale_is_that_of_everything_so_far():
 
 def test_one_score_alone_has_no_spread_to_divide_by():
     memory: dict = {}
-    scores = scale(memory, score_scale="running")
+    scores = scale(memory, kind="running")
     scores.measure([])
     assert scores(completions([7.0]), learning=True).tolist() == [0.0]
     scores(completions([9.0]), learning=True)
@@ -59,7 +58,7 @@ def test_one_score_alone_has_no_spread_to_divide_by():
 
 
 def test_scores_are_cut_at_the_ends_and_text_without_an_end_gets_its_own():
-    scores = scale(score_clip=1.5, score_scale="none", missing_eos_score=-9.0)
+    scores = scale(clip=1.5, kind="none", missing_eos=-9.0)
     scores.measure([])
     assert scores(completions([-4, 0.5, 4])).tolist() == [-1.5, 0.5, 1.5]
     assert scores(completions([4], finished=False)).tolist() == [-9.0], "not cut: it was set on purpose"
@@ -70,7 +69,7 @@ def test_what_is_no_number_is_left_out_of_a_scale():
     scores = scale(memory)
     scores.measure(completions([1, math.nan, 3, math.inf]))
     assert (memory["score_mean"], memory["score_std"]) == (2.0, 1.0)
-    running = scale(memory, score_scale="running")
+    running = scale(memory, kind="running")
     running(completions([math.nan, 5.0, 7.0]), learning=True)
     assert memory["score_seen"] == 2 and math.isfinite(memory["score_mean"])
 

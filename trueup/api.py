@@ -30,7 +30,7 @@ from .errors import ConfigError, RunError, TrueupError
 from .feedback.collect import Collected, Filling
 from .feedback.relabel import Votes
 from .feedback.status import Status
-from .inputs import MODELS, Ref, check_mixed, find_input, resolve_model
+from .inputs import MODELS, Ref, by_role, find_input, resolve_model
 from .running import check_best_of, config_of, finished, run_stage
 from .runs import Run
 from .store import JUDGED, Artifact, Workspace, audit, read_jsonl, saying_disk_full, sync_tree
@@ -118,12 +118,9 @@ def rl(
     `demonstrations` are learnt beside the scores, with `sft_coefficient`.
     """
     optional = {"judge": judge, "demonstrations": demonstrations}
-    named = reward.items() if isinstance(reward, Mapping) else [("", reward)]
-    scorers = {f"reward.{each}" if each else "reward": ref for each, ref in named}
-    refs: dict[str, Ref] = {"policy": policy, **scorers, "prompts": prompts}
+    refs = by_role({"policy": policy, "reward": reward, "prompts": prompts})
     refs |= {role: ref for role, ref in optional.items() if ref is not None}
     chosen = config_of("rl", config, settings)
-    check_mixed(demonstrations is not None, chosen)
     return run_stage(ws, "rl", refs, chosen, {}, name)
 
 
@@ -239,23 +236,26 @@ def add_data(
     heldout: float | None = None,
     seed: int = 0,
     skip_malformed: bool = False,
+    first: int = 0,
 ) -> DataReport:
     """Read a data file into an artifact. Judgements get their held-out split here, by prompt.
 
     `format` names the shape of the rows where the columns leave a choice. A tenth of the prompts is held out, or the
     share `heldout`; a raw export keeps the split that it has, unless `heldout` is given. `skip_malformed` leaves out
-    rows that cannot be read, which otherwise stop the import.
+    rows that cannot be read, which otherwise stop the import; `first` reads only so many.
     """
     if kind not in get_args(formats.Kind):
         raise ConfigError(f"unknown kind of data '{kind}'", ", ".join(get_args(formats.Kind)))
-    loaded = formats.load(file, kind, mapping, format=format, skip_malformed=skip_malformed)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"format": format, "skip_malformed": skip_malformed, "first": first}
+    loaded = formats.load(file, kind, mapping, **options)  # type: ignore[arg-type]
     rows = [{**record.to_json(), **said} for record, said in zip(loaded.records, loaded.beside, strict=True)]
     if kind in ("preferences", "unpaired") and not (loaded.keeps_split and heldout is None):
         share = 0.1 if heldout is None else heldout
         for row, record in zip(rows, loaded.records, strict=True):
-            row["split"] = formats.split_by_prompt(record.prompt.id, share, seed)  # type: ignore[union-attr]
+            group = formats.group_of(record.prompt)  # type: ignore[union-attr]
+            row["split"] = formats.split_by_prompt(group, share, seed)
     source = Path(file).name if Path(file).exists() else file
-    notes: dict[str, Any] = {"notes": loaded.notes} if loaded.notes else {}
+    notes: dict[str, Any] = ({"notes": loaded.notes} if loaded.notes else {}) | ({"first": first} if first else {})
     artifact = loading.put_records(
         ws, kind, rows, name=name, source=source, recognised=loaded.recognised, skipped=len(loaded.skipped), **notes
     )
@@ -549,7 +549,7 @@ def export(ws: Workspace, ref: Ref, folder: str | Path, merge: bool = False, bas
     return export_model(ws, resolve_model(ws, ref), Path(folder), merge, base)
 
 
-def plan(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Table) -> dict[str, Any]:
+def plan(ws: Workspace, stage: str, inputs: Mapping[str, Ref], config: Table) -> dict[str, Any]:
     """What a run would do: its effective config, the artifacts it would make, and memory from parameter counts."""
     from .planning import plan_stage
 

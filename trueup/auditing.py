@@ -15,6 +15,7 @@ from . import loading
 from .config import ModelSettings, Scoring
 from .config.audit import AuditConfig
 from .config.tradeoff import TradeoffConfig
+from .ensembling import MEMBER
 from .errors import DataError, TrueupError
 from .evals import audit as audits
 from .evals import tradeoff as tradeoffs
@@ -37,7 +38,6 @@ if TYPE_CHECKING:  # torch loads when something is scored, not when this module 
     from .engines.reward_scorer import RewardScorer
 
 STAGE, TRADEOFF = "audit", "tradeoff"
-MEMBER = "model"  # an ensemble has the parents model0, model1, ...
 RESULT, CARD = "result.json", "card.html"
 BATCH = 64  # completions of a stream that are scored together
 
@@ -112,6 +112,7 @@ def compare_rewards(
     b: Ref,
     data: Ref,
     scoring: Scoring = Scoring(),  # noqa: B008
+    settings: ModelSettings | None = None,
     threads: int = 0,
     seed: int = 0,
     shown: int = SHOWN,
@@ -121,7 +122,7 @@ def compare_rewards(
     found = find_input(ws, "data", data, JUDGED)
     judgements, split = _heldout(_judgements(found))
     one, other = (
-        _scorer(find_input(ws, role, ref, SCORERS), ModelSettings(), scoring, threads)
+        _scorer(find_input(ws, role, ref, SCORERS), settings or ModelSettings(), scoring, threads)
         for role, ref in (("a", a), ("b", b))
     )
     readers = [scorer.fits for scorer in (one, other)]
@@ -181,10 +182,10 @@ def score(
     scorer = _scorer(found, settings or ModelSettings(), scoring, threads)
     fits = scorer.fits
     for batch in in_parts(completions, BATCH):
-        readable = [completion for completion in batch if fits(completion)]
-        scores = iter(scorer.score(readable))
-        for completion in batch:
-            if not fits(completion):
+        readable = [fits(completion) for completion in batch]
+        scores = iter(scorer.score([completion for completion, may in zip(batch, readable, strict=True) if may]))
+        for may in readable:
+            if not may:
                 yield {"value": None, "parts": {}, "note": f"longer than the {scorer.model.context} tokens it reads"}
             else:
                 said = next(scores)

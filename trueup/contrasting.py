@@ -10,7 +10,7 @@ from .inputs import Ref, find_input
 from .loading import put_records, read_completions, read_demonstrations
 from .records import Completion, Demonstration, Judgement, digest
 from .store import Artifact, Workspace
-from .text.formats import split_by_prompt
+from .text.formats import group_of, split_by_prompt
 
 JUDGE = "demonstration preferred"  # the rule, under which its rows stand apart from what people said
 
@@ -74,6 +74,6 @@ def _judgement(demo: Demonstration, completion: Completion, heldout: float, seed
     if int(digest([demo.prompt.id, demo.completion, completion.text])[:8], 16) % 2:
         sides.reverse()
     texts, finished, ranks = zip(*sides, strict=True)
-    split = split_by_prompt(demo.prompt.id, heldout, seed)
+    split = split_by_prompt(group_of(demo.prompt), heldout, seed)
     meta = {"finished": list(finished)}
     return Judgement(demo.prompt, texts, ranks, JUDGE, "rule", split=split, meta=meta)

@@ -93,6 +93,8 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
     for role, item in found.items():
         if stage in ("rl", "dpo") and scores(stage, role) and item.kind != FUNCTION:
             _check_formats(found["policy"], item)
+    if stage == "rl":
+        _check_mixed("demonstrations" in refs, config)
     if stage == "sft":
         _check_prompt(found["base"], config.prompt)
     return found
@@ -108,20 +110,31 @@ def scores(stage: str, role: str) -> bool:
     return set(SCORERS) <= set(INPUTS[stage][kind_of_role(stage, role)])
 
 
-def named_scorers(given: Sequence[str]) -> dict[str, str]:
-    """`["judge"]` as the one scorer, `["help=judge", "short=./rules.py:short"]` as several with names."""
+def named_scorers(given: Sequence[str]) -> str | dict[str, str]:
+    """`["judge"]` as the one scorer, `["help=judge", "short=./rules.py:short"]` as several by name."""
     if len(given) == 1 and "=" not in given[0]:
-        return {"reward": given[0]}
+        return given[0]
     found: dict[str, str] = {}
     for each in given:
         name, _, ref = each.partition("=")
-        if not name.isidentifier() or not ref or f"reward.{name}" in found:
+        if not name.isidentifier() or not ref or name in found:
             raise ConfigError(f"'{each}' is no scorer with a name of its own", "of several, each is given as NAME=ID")
-        found[f"reward.{name}"] = ref
+        found[name] = ref
     return found
 
 
-def check_mixed(has_demonstrations: bool, config: Any) -> None:
+def by_role(refs: Mapping[str, Ref | Mapping[str, Ref]]) -> dict[str, Ref]:
+    """References by input, several scorers as inputs of their own: `reward.NAME`."""
+    found: dict[str, Ref] = {}
+    for role, given in refs.items():
+        if isinstance(given, Mapping):
+            found |= {f"{role}.{name}": ref for name, ref in given.items()}
+        else:
+            found[role] = given
+    return found
+
+
+def _check_mixed(has_demonstrations: bool, config: Any) -> None:
     """Demonstrations are learnt from with a weight, and a weight needs demonstrations."""
     if has_demonstrations != (config.sft_coefficient > 0):
         raise ConfigError(

@@ -237,8 +237,6 @@ def _forward(need: _Need, stage: str, trained: Shape) -> Iterator[Part]:
     rows, tokens, projected = need.batch(stage, trained)
     numbers = rows * tokens * trained.layers * (12 * trained.width + 4 * trained.mlp)
     how = f"{rows} rows x {tokens} tokens x {trained.layers} layers x (12 x {trained.width} + 4 x {trained.mlp})"
-    if stage == "rl" and need.config.estimator == "ppo" and need.config.value.model != "trunk":
-        numbers, how = 2 * numbers, f"2 passes (policy, value) x {how}"
     yield Part("activations", numbers * need.dtype.itemsize, f"{how} x {_each(need.dtype)}, roughly")
     if projected:
         logits = min(rows * projected * trained.vocabulary, max(WHOLE_LOGITS, 1024 * trained.vocabulary))

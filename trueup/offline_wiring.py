@@ -220,7 +220,7 @@ def _in_rounds(run: Run, config: DpoConfig) -> Artifact:
     scorer = load_scorer(run, "reward", config, beside=policy)
     readers = [(reader.encoder, reader.context) for reader in (policy, scorer.model)]
     prompts, dropped = with_room(run, read_prompts(run.inputs["prompts"]), readers, config, cut=True)
-    train, held = hold_out(run, prompts, config.evaluation_prompts)
+    train, held = hold_out(run, prompts, config.guard.evaluation_prompts)
     note_audit(run, run.inputs["reward"])
     watched: dict[str, Scorer] = {"gold": GoldScorer()} if in_world(prompts) else {}
     best = online_dpo(run, config, policy, reference, Sampler(policy), scorer, train, held, watched)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import loading
 from .config import STAGES, ModelSettings, StageConfig, Table, check
 from .errors import ConfigError, WorkspaceError
-from .inputs import FUNCTION, MODELS, Input, find_inputs, scores, stored_kind
+from .inputs import FUNCTION, MODELS, Input, Ref, find_inputs, scores, stored_kind
 from .records import Prompt
 from .runs.versions import installed_versions
 from .store import Workspace, human_size
@@ -25,11 +25,11 @@ if TYPE_CHECKING:  # torch loads when something is counted, not when this module
     from .text.chat import Encoder
 
 MAKES = {"sample": "completions", "reward": "reward", "winrate": "evaluation"}  # every other stage makes a model
-EXTRAS = {"lora": ("peft",), "data": ("pyarrow", "datasets")}  # as in pyproject.toml
+EXTRAS = {"lora": ("peft",), "data": ("pyarrow", "datasets"), "quant": ("bitsandbytes",)}  # as in pyproject.toml
 SAMPLED = 64  # prompts that are tokenised to know the longest: those of the most bytes
 
 
-def plan_stage(ws: Workspace, stage: str, inputs: Mapping[str, str], config: Table) -> dict[str, Any]:
+def plan_stage(ws: Workspace, stage: str, inputs: Mapping[str, Ref], config: Table) -> dict[str, Any]:
     """The effective config, the inputs as found, what would be made, and an estimate of the memory it takes.
 
     Raises what the run itself would raise of its settings and inputs. Nothing is written.
@@ -236,8 +236,13 @@ def _check_possible(stage: str, found: Mapping[str, Input], config: Any, models:
     """The device has to be there, the longest row within the context, and prompts have a gold score if that judges."""
     from .memory import trained_model
     from .models.device import place
+    from .models.quantised import check_installed
 
     place(config.model)
+    if isinstance(config, StageConfig):
+        check_installed(config.model.quantise)
+    if stage == "rl" and config.estimator == "ppo" and config.value.model == "reward":
+        _check_value(found)
     if stage == "winrate" and "judge" not in found:
         artifact = found["prompts"].artifact
         assert artifact is not None, "prompts are always in the workspace"
@@ -245,6 +250,15 @@ def _check_possible(stage: str, found: Mapping[str, Input], config: Any, models:
         loading.require_gold(prompts[: config.limit or len(prompts)])
     if getattr(config, "max_tokens", 0):
         loading.longest_row(config.max_tokens, trained_model(models).context)
+
+
+def _check_value(found: Mapping[str, Input]) -> None:
+    """What a value model on the reward model's trunk needs, as far as files tell; loading it asks for the rest."""
+    from .models.value import no_trunk_for_value
+
+    learnt_from = [item for role, item in found.items() if scores("rl", role) and role.partition(".")[0] != "judge"]
+    if len(learnt_from) > 1 or learnt_from[0].kind == FUNCTION or stored_kind(learnt_from[0].folders[-1]):
+        raise no_trunk_for_value()
 
 
 # --- where it would compute

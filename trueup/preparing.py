@@ -13,7 +13,7 @@ from .records import Demonstration, Judgement, Prompt
 from .runs import Run
 from .runs.left_out import LISTED, LeftOut
 from .store import Artifact
-from .text.formats import split_by_prompt
+from .text.formats import group_of, split_by_prompt
 
 if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
     from .models.language_model import LanguageModel
@@ -43,7 +43,7 @@ def split_demonstrations(
             continue
         if fitted is not prompt:
             replies = [encoder.completion(fitted, answer) for answer in answers]
-        side = split_by_prompt(prompt.id, config.heldout, config.run.seed)
+        side = split_by_prompt(group_of(prompt), config.heldout, config.run.seed)
         sides[side].append((encoder.prompt(fitted), replies))
     left_out = count_left_out(run, "data", "row", longest, dropped, len(demonstrations), long)
     held = sum(len(replies) for _, replies in sides["heldout"])
@@ -72,7 +72,10 @@ def split_judgements(
     asked = {judgement.prompt.id for judgement in judgements}
     long = [j.prompt for j in judgements if not fits(model, j, longest)] if dropped else []
     left_out = count_left_out(run, "data", "prompt", longest, dropped, len(asked), long)
-    require(run, train, "no judgement is left to train on", left_out, config)
+    problem = "no judgement is left to train on"
+    if objectives and not dropped:
+        problem = f"no judgement to train on speaks of {' or '.join(objectives)}"
+    require(run, train, problem, left_out, config)
     say_if_none_held_out(run, heldout)
     return train, heldout, dropped
 

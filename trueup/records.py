@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 Source = Literal["human", "ai", "simulated", "imported", "rule"]
+UNNAMED = "unknown"  # the judge of a row that names none
 
 
 @dataclass(frozen=True, slots=True)

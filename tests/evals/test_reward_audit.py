@@ -180,6 +180,7 @@ def test_marks_are_counted_by_their_rules():
         "code": [3, 0],
         "hedges": [2, 0],
         "refusals": [2, 0],
+        "unseen characters": [0, 0],
     }
 
 

@@ -78,6 +78,7 @@ def _mapping(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
     is_flag=True,
     help="Leave out and count what cannot be read: lines that are not JSON or UTF-8, CSV rows too long or too short.",
 )
+@click.option("--first", type=click.IntRange(min=1), help="Read no more than the first so many rows.")
 @click.option("--name", default="", help="A name for the artifact, to use in place of its id.")
 @click.pass_context
 def add(
@@ -89,6 +90,7 @@ def add(
     heldout: float | None,
     seed: int,
     skip_malformed: bool,
+    first: int | None,
     name: str,
 ) -> Result:
     """Read FILE (JSONL, CSV, Parquet, or the id of a Hugging Face data set) into an artifact.
@@ -111,6 +113,7 @@ def add(
             heldout=heldout,
             seed=seed,
             skip_malformed=skip_malformed,
+            first=first or 0,
         )
         found = artifact_data(report.artifact, ws.names())
     skipped = [{"where": where, "reason": reason} for where, reason in report.skipped]
@@ -197,7 +200,6 @@ def join(sets: tuple[str, ...], name: str) -> Result:
     "contrast",
     examples="""
     trueup data contrast demos drafts --name shown
-    trueup data join votes shown --name both
     """,
 )
 @click.argument("demonstrations", metavar="DEMONSTRATIONS")

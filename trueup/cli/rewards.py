@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..config.audit import AuditConfig
+from ..config.audit import AuditConfig, ScoreConfig
 from ..errors import DataError, TrueupError
 from .command import Command, Result, lines_instead, workspace
 from .settings import stage_settings
@@ -81,6 +81,7 @@ def _audited(found: Mapping[str, Any], where: str) -> str:
         f"{found['judgements']:,} judgements ({found['split']}), {counted(found['ties'], 'tie')}"
         + (f"; {found['too_long']:,} are longer than it reads and were left out" if found["too_long"] else ""),
         table(["condition", "verdict", "found"], rows),
+        _objectives(found),
         _slices(found),
         "\n".join(map(printable, assistance_lines(found["assistance"]))) if found["assistance"] else "",
     ]
@@ -88,10 +89,16 @@ def _audited(found: Mapping[str, Any], where: str) -> str:
         parts.append(
             f"best of several: {bench['value']:.3f} {_range(bench['ci'])}, n={bench['n']}; chance "
             f"{bench['chance']:.3f}, longest {bench['longest']:.3f}, shortest {bench['shortest']:.3f}"
+            + (f"; {bench['too_long']:,} rows are longer than it reads and were left out" if bench["too_long"] else "")
         )
     parts.append("\n".join(f"- {printable(finding)}" for finding in found["findings"]))
     parts.append(f"evaluation {found['evaluation']}\ncard {where}")
     return "\n\n".join(filter(None, parts))
+
+
+def _objectives(found: Mapping[str, Any]) -> str:
+    rows = [[name, f"{each['value']:.3f}", _range(each["ci"]), each["n"]] for name, each in found["objectives"].items()]
+    return table(["objective by itself", "accuracy", "interval", "n"], rows) if rows else ""
 
 
 def _slices(found: Mapping[str, Any]) -> str:
@@ -132,8 +139,8 @@ def _range(ci: Any) -> str:
 @click.argument("data", metavar="DATA")
 @click.option("--show", type=click.IntRange(min=0), default=5, show_default=True, help="Pairs to list of a kind.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the interval's redraws.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads [default: all cores]")
-def rewards(a: str, b: str, data: str, show: int, seed: int, threads: int) -> Result:
+@stage_settings("score")
+def rewards(a: str, b: str, data: str, show: int, seed: int, config: ScoreConfig) -> Result:
     """Which of two reward models foresees more of the same held-out judgements, and where they part.
 
     To check a model A, let B be one that learnt from judges who had help: listed are the pairs B orders the other way.
@@ -141,7 +148,7 @@ def rewards(a: str, b: str, data: str, show: int, seed: int, threads: int) -> Re
     from .. import auditing
 
     with workspace() as ws:
-        found = auditing.compare_rewards(ws, a=a, b=b, data=data, seed=seed, threads=threads, shown=show)
+        found = auditing.compare_rewards(ws, a=a, b=b, data=data, seed=seed, shown=show, **_read_by(config))
     return Result(found, _compared(a, b, found))
 
 
@@ -192,14 +199,17 @@ def _short(text: str) -> str:
     trueup score judge completions.jsonl
     trueup score judge - --json
     trueup score judge --prompt "What makes bread rise?" --completion "Yeast."
+    trueup score jury completions.jsonl --set scoring.ensemble=min
     """,
 )
 @click.argument("model", metavar="MODEL")
 @click.argument("file", metavar="[FILE|-]", required=False)
 @click.option("--prompt", help="One prompt, instead of a file.")
 @click.option("--completion", "completions", multiple=True, help="A completion of it; may be repeated.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads [default: all cores]")
-def score(model: str, file: str | None, prompt: str | None, completions: tuple[str, ...], threads: int) -> Result:
+@stage_settings("score")
+def score(
+    model: str, file: str | None, prompt: str | None, completions: tuple[str, ...], config: ScoreConfig
+) -> Result:
     """What a reward model gives completions: the score, its objectives, and how far an ensemble disagrees.
 
     A row has `prompt` (a text or messages) and `completion`, or a list `completions`. `-` reads JSON lines from stdin.
@@ -217,7 +227,7 @@ def score(model: str, file: str | None, prompt: str | None, completions: tuple[s
         asked, about = _split(rows)
         with track(len(asked), "score") as advance:
             for (where, completion), said in zip(
-                about, auditing.score(ws, model=model, completions=asked, threads=threads), strict=True
+                about, auditing.score(ws, model=model, completions=asked, **_read_by(config)), strict=True
             ):
                 advance(1)
                 if as_json:
@@ -226,6 +236,10 @@ def score(model: str, file: str | None, prompt: str | None, completions: tuple[s
                     )
                 shown.append([where, said["value"], said["parts"], said.get("note", ""), _short(completion)])
     return Result(None, "" if as_json else _scored(shown))
+
+
+def _read_by(config: ScoreConfig) -> dict[str, Any]:
+    return {"settings": config.model, "scoring": config.scoring, "threads": config.threads}
 
 
 def _scored(shown: list[list[Any]]) -> str:

@@ -142,22 +142,26 @@ def samples(run_id: str, step: int | None, rows: int) -> Result:
         if chosen is None or chosen not in steps:
             kept = f"it has them at steps {cell(steps)}" if steps else "only RL runs keep samples"
             raise NotFoundError(f"run {run.id} has no samples" + ("" if step is None else f" of step {step}"), kept)
-        asked = _asked(run)
-        shown = [
-            {"step": chosen, **row, **({"asked": asked[row["prompt"]]} if row.get("prompt") in asked else {})}
-            for row in run.samples(chosen)[:rows]
-        ]
+        asked = _prompt_texts(run)
+        shown = [_with_prompt({"step": chosen, **row}, asked) for row in run.samples(chosen)[:rows]]
     return Result({"run": run.id, "steps": steps, "samples": shown}, _listed(chosen, shown))
 
 
-def _asked(run: Run) -> dict[str, str]:
-    """The texts of its prompts by their id, as far as they are still there."""
+def _prompt_texts(run: Run) -> dict[str, str]:
+    """Its prompts in words, by their id; samples are worth showing also where those are gone from the disk."""
     from ..loading import read_prompts
 
-    prompts = run.row.inputs.get("prompts")
-    if prompts is None:
+    if "prompts" not in run.row.inputs:
         return {}
-    return {prompt.id: prompt.text for prompt in read_prompts(run.inputs["prompts"])}
+    try:
+        return {prompt.id: prompt.text for prompt in read_prompts(run.inputs["prompts"])}
+    except TrueupError:
+        return {}
+
+
+def _with_prompt(row: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
+    text = texts.get(row.get("prompt", ""))
+    return {**row} if text is None else {"step": row["step"], "prompt": row["prompt"], "prompt_text": text, **row}
 
 
 @runs.command(

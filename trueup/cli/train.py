@@ -37,15 +37,15 @@ def _common(function: Function) -> Function:
     )(function)
 
 
-def _train(stage: str, inputs: dict[str, str], config: Table, name: str, dry_run: bool) -> Result:
+def _train(stage: str, inputs: dict[str, Any], config: Table, name: str, dry_run: bool) -> Result:
     from .. import api
-    from ..running import run_stage
+    from ..inputs import by_role
 
     with workspace() as ws:
         if dry_run:
-            plan = api.plan(ws, stage, inputs, config)
+            plan = api.plan(ws, stage, by_role(inputs), config)
             return Result(plan, named(plan))
-        artifact = run_stage(ws, stage, inputs, config, {}, name)
+        artifact = getattr(api, stage)(ws, **inputs, config=config, name=name)
         return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
 
 
@@ -115,8 +115,7 @@ def reward(
     trueup train rl --policy sft --reward judge --prompts posts --config rl.toml --kl-coefficient 0.05
     trueup train rl --policy sft --reward judge --prompts posts --estimator rloo --judge other-judge
     trueup train rl --policy sft --reward ./rules.py:brevity --prompts posts
-    trueup train rl --policy sft --reward help=judge --reward short=./rules.py:brevity --prompts posts \\
-      --set scoring.objectives='[{name="help"}, {name="short", weight=0.2}]'
+    trueup train rl --policy sft --reward help=judge --reward short=./rules.py:brevity --prompts posts
     """,
 )
 @_input("policy", "The policy to improve; a frozen copy of it is the reference.")
@@ -142,11 +141,10 @@ def rl(
     **rest: Any,
 ) -> Result:
     """Improve a policy against a reward model by reinforcement learning, held near the policy it started from."""
-    from ..inputs import check_mixed, named_scorers
+    from ..inputs import named_scorers
 
-    check_mixed(demonstrations is not None, config)
     optional = {"judge": judge, "demonstrations": demonstrations}
-    inputs = {"policy": policy, **named_scorers(reward), "prompts": prompts}
+    inputs = {"policy": policy, "reward": named_scorers(reward), "prompts": prompts}
     inputs |= {role: ref for role, ref in optional.items() if ref is not None}
     return _train("rl", inputs, config, **rest)
 

@@ -8,6 +8,7 @@ from .load import check, load
 from .offline import DpoConfig, IlqlConfig, KtoConfig
 from .schema import (
     Architecture,
+    GuardSettings,
     ModelSettings,
     Objective,
     OptimizerSettings,
@@ -35,6 +36,7 @@ __all__ = [
     "Axis",
     "CollectionConfig",
     "DpoConfig",
+    "GuardSettings",
     "IlqlConfig",
     "KtoConfig",
     "ModelSettings",

@@ -1,4 +1,4 @@
-"""The settings of a reward model's audit: the conditions of its gate, and what may fail all the same."""
+"""The settings of a reward model's audit: the conditions of its gate, and what may fail; and those of scoring."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from .schema import Count, Fraction, ModelSettings, Scoring, Table
+
+
+class ScoreConfig(Table):
+    """What reward models say of texts, and which of two is better: how objectives and members become one number."""
+
+    stage: ClassVar[str] = "score"
+    model: ModelSettings = ModelSettings()
+    scoring: Scoring = Scoring()
+    threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads, 0 for all cores")
 
 
 class AuditConfig(Table):

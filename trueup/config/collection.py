@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .audit import AuditConfig
+from .audit import AuditConfig, ScoreConfig
 from .schema import Count, Fraction, Table
 from .stages import STAGES
 from .tradeoff import TradeoffConfig
@@ -80,7 +80,7 @@ class CollectionConfig(Table):
 
 
 CONFIGS: dict[str, type[Table]] = {
-    **STAGES, AuditConfig.stage: AuditConfig, TradeoffConfig.stage: TradeoffConfig,
+    **STAGES, AuditConfig.stage: AuditConfig, TradeoffConfig.stage: TradeoffConfig, ScoreConfig.stage: ScoreConfig,
     CollectionConfig.stage: CollectionConfig,
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from .audit import AuditConfig
+from .audit import AuditConfig, ScoreConfig
 from .collection import Axis, CollectionConfig
 from .keys import NONE, Setting, settings, tables, value
 from .rules import RULES, applies, idle
@@ -55,7 +55,7 @@ def _key(key: object) -> str:
 
 def reference() -> str:
     """Markdown tables of every setting of every stage, with the rules that join them."""
-    stages = STAGES | {AuditConfig.stage: AuditConfig, TradeoffConfig.stage: TradeoffConfig}
+    stages = STAGES | {each.stage: each for each in (AuditConfig, TradeoffConfig, ScoreConfig)}
     parts = [_stage(name, cls) for name, cls in stages.items()]
     shared = {name: cls for stage in stages.values() for name, cls in tables(stage).items()}
     parts += [_shared(name, cls) for name, cls in shared.items()]

@@ -6,7 +6,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .schema import Count, Fraction, OptimizerSettings, Positive, PresetConfig, Sampling, Scoring, StageConfig
+from .schema import (
+    Count,
+    Fraction,
+    GuardSettings,
+    OptimizerSettings,
+    Positive,
+    PresetConfig,
+    Sampling,
+    Scoring,
+    StageConfig,
+)
 
 _GENTLE = OptimizerSettings(lr=2e-5)
 
@@ -18,6 +28,7 @@ class DpoConfig(PresetConfig):
     optimizer: OptimizerSettings = _GENTLE
     sampling: Sampling = Sampling()
     scoring: Scoring = Scoring()
+    guard: GuardSettings = GuardSettings()
     loss: Literal["sigmoid", "ipo", "hinge"] = Field(
         "sigmoid",
         description="sigmoid: DPO; ipo: a gap to reach rather than one to widen for ever; hinge: until it is 1 / beta",
@@ -50,7 +61,6 @@ class DpoConfig(PresetConfig):
     missing_eos_score: float | None = Field(
         -1.0, description="score of a completion without EOS, None to keep its own, in online rounds"
     )
-    evaluation_prompts: Count = Field(64, description="held-out prompts an evaluation of online rounds samples")
 
 
 class KtoConfig(StageConfig):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .collection import MOST_LEVELS, THUMB, CollectionConfig, sound_axes
-from .schema import Sampling, Scoring, Table, ValueSettings
+from .schema import GuardSettings, Sampling, Scoring, Table, ValueSettings
 
 _COLLECTION = (CollectionConfig.stage,)
-_SCORES = ("rl", "dpo", "ilql", "sample", "winrate", "audit")
+_SCORES = ("rl", "dpo", "ilql", "sample", "winrate", "audit", "score")
 _OFFLINE = ("dpo", "kto", "ilql")
 _ALL = ("pretrain", "sft", "sample", "reward", "rl", *_OFFLINE, "winrate")
 _GROUPED = ("rloo", "grpo")
@@ -89,7 +89,7 @@ RULES: tuple[Rule, ...] = (
         ("model.adapter", "model.lora_rank", "model.lora_alpha", "model.quantise"),
         lambda c: True,
         "has no meaning here: nothing is trained",
-        ("sample", "winrate", "audit"),
+        ("sample", "winrate", "audit", "score"),
     ),
     Rule(
         ("run.checkpoint_every", "run.evaluate_every", "run.micro_batch", "run.max_skipped", "run.tensorboard"),
@@ -119,6 +119,18 @@ RULES: tuple[Rule, ...] = (
         ("objectives",),
         lambda c: len(set(c.objectives)) != len(c.objectives) or not all(name.strip() for name in c.objectives),
         "must be names, each once",
+        ("reward",),
+    ),
+    Rule(
+        ("objectives",),
+        lambda c: "spread" in c.objectives,
+        "cannot name one 'spread': that is what a score calls the disagreement of an ensemble",
+        ("reward",),
+    ),
+    Rule(
+        ("model.adapter", "model.lora_rank", "model.lora_alpha"),
+        lambda c: c.kind == "features" and c.model.adapter != "none",
+        "has no meaning with kind = 'features', which trains all its weights",
         ("reward",),
     ),
     Rule(
@@ -266,7 +278,7 @@ RULES: tuple[Rule, ...] = (
         ("guard.confidence", "guard.remedy", "guard.max_rollbacks", "guard.max_repetition"),
         lambda c: not c.guard.rollback,
         "has no meaning with guard.rollback = false",
-        ("rl",),
+        ("rl", "dpo"),
     ),
     Rule(
         ("guard.remedy", "kl_coefficient"),
@@ -321,9 +333,21 @@ RULES: tuple[Rule, ...] = (
         together=True,
     ),
     Rule(
-        ("samples_per_prompt", "pairs", "updates", "missing_eos_score", "evaluation_prompts"),
+        ("samples_per_prompt", "pairs", "updates", "missing_eos_score"),
         lambda c: not c.online,
         "has a meaning only with online = true: otherwise the judgements are there already",
+        ("dpo",),
+    ),
+    Rule(
+        tuple(f"guard.{name}" for name in GuardSettings.model_fields),
+        lambda c: not c.online,
+        "has a meaning only with online = true: otherwise the held-out loss decides",
+        ("dpo",),
+    ),
+    Rule(
+        ("guard.max_approx_kl", "guard.remedy"),
+        lambda c: c.online,
+        "has no meaning in DPO: there are no passes to end early, and no KL in a reward to raise",
         ("dpo",),
     ),
     Rule(

@@ -32,12 +32,12 @@ class FunctionScorer:
         """Tried again when it raises or takes too long; after that it is an error of the run."""
         if not completions:
             return []
-        for attempt in range(1, TRIES + 1):
+        for _ in range(TRIES):
             values, problem = self._call(list(completions))
             if not problem:
                 return self._checked(values, len(completions))
         raise RunError(
-            f"the scorer {self.name} failed {attempt} times in a row: {problem}",
+            f"the scorer {self.name} failed {TRIES} times in a row: {problem}",
             "mend it and resume the run; scoring.time_limit says how long it may take",
         )
 

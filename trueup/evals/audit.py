@@ -14,7 +14,7 @@ import numpy as np
 from ..config.audit import AuditConfig
 from ..errors import DataError
 from ..ports import Scorer
-from ..records import Completion, Judgement, Prompt, Score
+from ..records import UNNAMED, Completion, Judgement, Prompt, Score
 from ..stats.intervals import Floats
 from . import biases, ceilings, leakage, probes
 from .assistance import assisted_judges
@@ -30,6 +30,7 @@ from .verdicts import verdict_figures
 WORST = 10
 FRAGILE = 0.1  # share of pairs that may change their order for a blank, a double space or a typo
 MOVED = 0.05  # standard deviations; more than rounding in a half-precision batch makes
+LIKED = 0.2  # correlation of the score with a mark that surely has to be exceeded to be worth a sentence
 CHARACTERS = "characters"
 
 Length = Callable[[Completion], int]
@@ -79,6 +80,7 @@ def audit(
         "judgements": len(judgements),
         "prompts": int(pairs.prompt_of.max()) + 1,
         "judges": len({judgement.judge for judgement in judgements}),
+        "unnamed": all(judgement.judge == UNNAMED for judgement in judgements),
         "pairs": pairs.n,
         "ties": pairs.n - decided.n,
         "equal_sides": pairs.equal,
@@ -101,9 +103,7 @@ def audit(
         "position": biases.position(pairs),
         **_probed(scorer, pairs, scores, score, config, fits, advance),
         "leakage": None if train is None else leakage.leakage(judgements, train),
-        "bench": best_of(scorer, bench, lambda cs: np.array([count(c) for c in cs], dtype=float), advance)
-        if bench
-        else None,
+        "bench": _benched(scorer, bench, count, fits, advance) if bench else None,
         "policy": None if policy is None else dict(policy),
         "prompt_shift": None
         if prompts is None
@@ -133,12 +133,8 @@ def findings(found: Mapping[str, Any]) -> list[str]:
     said = [each["why"] for each in found["gate"]["conditions"] if each["met"] is False]
     calibration = found["calibration"]
     if calibration["miscalibrated"]:
-        said.append(
-            f"it is too {calibration['too']}: its calibration error is {calibration['ece']:.3f}, and a perfect model "
-            f"would show at most {calibration['null']['high']:.3f}; divide score differences by "
-            f"{calibration['temperature']:.2f} before they are read as probabilities"
-        )
-    said += _fragile(found)
+        said.append(_on_calibration(calibration))
+    said += _on_marks(found) + _fragile(found)
     away = found["off_topic"]
     if away["n"] and away["own_prompt_higher"]["ci"][1] < 0.6:
         said.append("it hardly tells whether a completion answers its own prompt or another one")
@@ -153,8 +149,32 @@ def findings(found: Mapping[str, Any]) -> list[str]:
     if found["equal_sides"]:
         said.append(f"{found['equal_sides']} pairs with two equal sides were left out")
     if found["judges"] == 1:
-        said.append("all judgements are one judge's: how far others would agree is unknown")
+        whose = "nobody noted who judged" if found["unnamed"] else "all judgements are one judge's"
+        said.append(f"{whose}: how far others would agree is unknown")
     return [text[:1].upper() + text[1:] + "." for text in said]
+
+
+def _on_calibration(about: Mapping[str, Any]) -> str:
+    advice = f"divide score differences by {about['temperature']:.3g} before they are read as probabilities"
+    if about["after"]["nll"] >= about["coin"]["nll"]:
+        advice = "at no temperature do its scores foresee more than a coin"
+    return (
+        f"it is too {about['too']}: its calibration error is {about['ece']:.3f}, and a perfect model would show at "
+        f"most {about['null']['high']:.3f}; {advice}"
+    )
+
+
+def _on_marks(found: Mapping[str, Any]) -> list[str]:
+    """A mark that the score goes by, and the judges do not."""
+    said = []
+    for name, about in found["marks"].items():
+        value, (low, high), judges = about["pearson"]["value"], about["pearson"]["ci"], about["judges"]
+        if max(low, -high) > LIKED and judges * np.sign(value) < abs(value) / 4:
+            said.append(
+                f"its scores go by {name} (a correlation of {value:+.2f} inside a prompt), and the judges' choice "
+                f"hardly does ({judges:+.2f})"
+            )
+    return said
 
 
 def _on_members(about: Mapping[str, Any] | None) -> list[str]:
@@ -223,6 +243,19 @@ def _probed(
         "steady": probes.steady(scorer, sample, score, config.seed, advance),
         "off_topic": probes.off_topic(scorer, sample, scores, fits, config.seed, advance),
     }
+
+
+def _benched(
+    scorer: Scorer, bench: Sequence[Question], count: Length, fits: probes.Fits, advance: Advance
+) -> dict[str, Any]:
+    kept = [q for q in bench if all(fits(Completion(q.prompt, text)) for text in q.completions)]
+    if not kept:
+        raise DataError(
+            f"none of the {len(bench)} benchmark rows fits the context of the reward model",
+            "leave the benchmark out, or use a reward model that reads more",
+        )
+    found = best_of(scorer, kept, lambda cs: np.array([count(c) for c in cs], dtype=float), advance)
+    return found | {"too_long": len(bench) - len(kept)}
 
 
 def _by_gold(pairs: Pairs, score: Floats, truth: Floats) -> dict[str, Any]:

@@ -1,16 +1,18 @@
-"""What a scorer may like for its own sake: length, lists, bold type, hedging, refusing. Compared inside a prompt."""
+"""What a scorer may like for its own sake: length, lists, bold type, hedging, refusing, marks that nobody sees.
+
+Compared inside a prompt.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..records import Completion
+from ..records import Completion, Judgement
 from ..stats.intervals import Floats
-from ..stats.judges import position_bias
 from ..stats.within import within_pearson, within_spearman
 from .scored import Pairs
 from .slices import share
@@ -30,8 +32,10 @@ MARKS: dict[str, re.Pattern[str]] = {
     "code": re.compile(r"^[ \t]*```|`[^`\n]+`", re.MULTILINE),
     "hedges": re.compile(rf"\b(?:{_HEDGES})\b", re.IGNORECASE),
     "refusals": re.compile(rf"\b(?:{_REFUSALS})\b", re.IGNORECASE),
+    "unseen characters": re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]|[ \t]+$", re.MULTILINE),
 }
 GAPS = 6  # points of the curve of accuracy against the length gap
+WORTH_A_WORD = 0.05  # beside a half: a smaller share of first places won spoils no test
 
 
 def bias(pairs: Pairs, score: Floats, amount: Floats) -> dict[str, Any]:
@@ -80,24 +84,51 @@ def length_curve(pairs: Pairs, score: Floats, length: Floats) -> list[dict[str, 
 
 
 def position(pairs: Pairs) -> dict[str, Any]:
-    """How often what a judge saw first was preferred, of single pairs. A scorer tested on such judgements is not.
+    """How often what a judge saw earlier was preferred, of the pairs of each judgement. A scorer cannot see this.
 
-    The order of display is what a judgement notes as `order`, else that of its completions; in a set in which the
-    preferred one always comes first, it is the format that says so, and nothing is known.
+    The order of display is what a judgement notes as `order`, else that of its completions. Where the preferred one
+    always comes first in the judgements that note nothing, it is the format that says so, and they are left out.
     """
-    first, noted = [], 0
-    for judgement in pairs.judgements:
-        if len(judgement.ranks) != 2 or judgement.ranks[0] == judgement.ranks[1]:
-            continue
-        order = judgement.meta.get("order")
-        shown_first = order[0] if order else 0
-        noted += bool(order)
-        first.append(judgement.ranks[shown_first] < judgement.ranks[1 - shown_first])
-    chosen, n = sum(first), len(first)
-    if n == 0 or (not noted and chosen in (0, n)):
+    rows = [_shown(pairs, row) for row in range(pairs.decided.n)]
+    shown = [each for each in rows if each is not None]
+    noted = sum(each.noted for each in shown)
+    if len({each.first_won for each in shown if not each.noted}) == 1:
+        shown = [each for each in shown if each.noted]
+    n = len(shown)
+    if not n:
         return {"value": None, "ci": [0.0, 1.0], "n": n, "noted": noted, "suspected": None}
-    found = position_bias(chosen, n)
-    return {"value": chosen / n, "ci": [found.low, found.high], "n": n, "noted": noted, "suspected": found.warn}
+    won = np.array([each.first_won for each in shown], dtype=float)
+    found = share(won, [each.judgement for each in shown])
+    surely = found["ci"][0] > 0.5 or found["ci"][1] < 0.5
+    suspected = bool(surely and abs(found["value"] - 0.5) >= WORTH_A_WORD)
+    return {"value": found["value"], "ci": found["ci"], "n": n, "noted": noted, "suspected": suspected}
+
+
+class _Shown(NamedTuple):
+    """A decided pair as its judge saw it: whether what stood earlier won, and whether the order was noted."""
+
+    first_won: bool
+    noted: bool
+    judgement: int
+
+
+def _shown(pairs: Pairs, row: int) -> _Shown | None:
+    """None where the two never stood beside each other: verdicts on single completions, matched later."""
+    decided = pairs.decided
+    which = int(decided.of[row])
+    judgement, start = pairs.judgements[which], pairs.starts[which]
+    if len(judgement.completions) < 2:
+        return None
+    order = _noted_order(judgement)
+    i, j = (int(slots[row]) - start for slots in (decided.first_slot, decided.second_slot))
+    earlier = i < j if order is None else order.index(i) < order.index(j)
+    return _Shown(earlier == bool(decided.target[row] > 0.5), order is not None, which)
+
+
+def _noted_order(judgement: Judgement) -> list[int] | None:
+    """Which completion stood at each place; what a file calls an order and is none tells nothing."""
+    order, places = judgement.meta.get("order"), range(len(judgement.completions))
+    return order if isinstance(order, list) and len(order) == len(places) and all(i in order for i in places) else None
 
 
 def _of_judges(pairs: Pairs, amount: Floats) -> float:

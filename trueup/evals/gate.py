@@ -77,7 +77,7 @@ def _length(found: Found, config: AuditConfig) -> Verdict:
 def _calibration(found: Found, _: AuditConfig) -> Verdict:
     after = found["calibration"]["after"]
     why = (
-        f"with temperature {found['calibration']['temperature']:.2f} its calibration error is {after['ece']:.3f}; a "
+        f"with temperature {found['calibration']['temperature']:.3g} its calibration error is {after['ece']:.3f}; a "
         f"perfect model would show at most {after['null']['high']:.3f} on so many pairs"
     )
     return not after["miscalibrated"], after["ece"], after["null"]["high"], why

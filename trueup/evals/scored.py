@@ -42,7 +42,7 @@ class Pairs:
     target: Floats
     prompt: Ints
     prompt_of: Ints  # the prompt of each of `completions`
-    equal: int  # pairs left out because their two sides are the same text
+    equal: int  # pairs left out because their two sides are the same completion
     verdicts: tuple[Verdict, ...] = ()  # on completions judged by themselves
     matched: int = 0  # pairs that nobody compared: a right one and a wrong one
 
@@ -94,7 +94,7 @@ def pairs_of(judgements: Sequence[Judgement]) -> Pairs:
     for which, judgement in enumerate(judgements):
         there = [places[_key(completion)] for completion in as_completions(judgement)]
         for i, j, target in judgement.pairs():
-            if judgement.completions[i] == judgement.completions[j]:
+            if there[i] == there[j]:
                 equal += 1
                 continue
             rows.append((there[i], there[j], which, start + i, start + j, numbers[judgement.prompt.id]))

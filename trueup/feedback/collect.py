@@ -21,9 +21,10 @@ from ..runs.progress import track
 from ..store import JUDGED, Artifact, Workspace, audit, queue, read_jsonl, write_jsonl
 from ..store.artifacts import check_name
 from ..store.items import NewItem, Role
+from ..text.formats import group_of
 from .golds import MANY, too_few
 from .leaks import LeakFinder
-from .splits import Split, group_of, known_sides, side_of
+from .splits import Split, known_sides, side_of
 
 MOST = 9  # completions of an item: a digit key each
 ROWS = "rows.jsonl"

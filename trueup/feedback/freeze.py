@@ -20,12 +20,13 @@ from ..errors import ConfigError, DataError, nearest
 from ..records import Judgement
 from ..store import Artifact, Workspace, queue, write_jsonl
 from ..store.items import ORDINARY
+from ..text.formats import group_of
 from . import pooling, votes
 from .adjudicate import Decision, decisions, every_item
 from .answers import BOTH_BAD
 from .desk import PERSONAL
 from .pooling import OF_THUMBS, RULES, THUMB, Rule
-from .splits import Split, group_of, known_sides, side_of
+from .splits import Split, known_sides, side_of
 
 Kind = Literal["preferences", "unpaired", "demonstrations", "votes"]
 Assisted = Literal["", "only", "without"]

@@ -12,15 +12,10 @@ from typing import Literal, TypeAlias
 from ..records import Prompt
 from ..store import Workspace
 from ..store.items import splits
-from ..text.formats import split_by_prompt
+from ..text.formats import group_of, split_by_prompt
 
 Split: TypeAlias = Literal["train", "heldout"]
 SPLIT_SEED = 0  # not that of what is asked: a larger share holds out what a smaller one does, and more
-
-
-def group_of(prompt: Prompt) -> str:
-    """What has to stay on one side: the prompt, or the group that its data set put it into."""
-    return str(prompt.meta.get("group", prompt.id))
 
 
 def known_sides(workspace: Workspace) -> dict[str, Split]:

@@ -21,10 +21,11 @@ from ..records import Judgement, Prompt
 from ..store import Artifact, Workspace, lineage, queue, read_jsonl, review
 from ..store.clock import utc_text
 from ..store.files import replacing
+from ..text.formats import group_of
 from ..text.streams import write_rows
 from .adjudicate import Decision, decisions
 from .desk import PERSONAL
-from .splits import group_of, known_sides
+from .splits import known_sides
 
 KIND, ROWS = "votes", "rows.jsonl"
 JUDGEMENT, SKIP, DECISION = "judgement", "skip", "decision"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -100,8 +101,7 @@ def quantise(network: Any, kind: str, device: torch.device) -> Any:
     from transformers.pytorch_utils import Conv1D
 
     make, head = KINDS[kind], network.get_output_embeddings()
-    if kind == "nf4":
-        _bitsandbytes()
+    check_installed(kind)
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, nn.Linear | Conv1D) and layer is not head:
@@ -124,12 +124,15 @@ def hush_bitsandbytes() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def _bitsandbytes() -> Any:
-    hush_bitsandbytes()
-    try:
-        import bitsandbytes
-    except ImportError as error:
+def check_installed(kind: str) -> None:
+    if kind == "nf4" and find_spec("bitsandbytes") is None:
         raise ModelError(
             "model.quantise = 'nf4' needs the package bitsandbytes", "pip install 'trueup[quant]', or take 'int8'"
-        ) from error
+        )
+
+
+def _bitsandbytes() -> Any:
+    hush_bitsandbytes()
+    import bitsandbytes
+
     return bitsandbytes

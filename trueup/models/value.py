@@ -29,7 +29,9 @@ VALUE = "value"  # the name of its adapter
 class ValueModel(nn.Module):
     """What the kinds share. Values are (completions, tokens), and may be anything outside the mask."""
 
-    def forward(self, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
+    apart = True  # it has a pass of its own, and does not read the policy's states
+
+    def forward(self, rows: Rows, hidden: torch.Tensor | None) -> torch.Tensor:
         raise AssertionError("a value model is one of the kinds below")
 
     def rescale(self, mean: float, std: float) -> None:
@@ -79,6 +81,8 @@ class ScoreHead(nn.Module):
 class TrunkValue(ValueHead, ValueModel):
     """A head on the policy's trunk."""
 
+    apart = False
+
     def forward(self, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
         return super().forward(hidden[rows.before_cl])
 
@@ -90,7 +94,7 @@ class OwnValue(ValueModel):
         super().__init__()
         self.trunk, self.head = trunk, head
 
-    def forward(self, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, rows: Rows, hidden: torch.Tensor | None) -> torch.Tensor:
         return self.head(run_trunk(self.trunk, rows)[rows.before_cl])
 
 
@@ -103,7 +107,7 @@ class AdapterValue(ValueModel):
         self.name, self.head, self.adapter = name, head, nn.ParameterList(adapter)
         self.adapter.requires_grad_(True)
 
-    def forward(self, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, rows: Rows, hidden: torch.Tensor | None) -> torch.Tensor:
         (trunk,) = self._trunk
         with switched(trunk, self.name):
             return self.head(run_trunk(trunk, rows)[rows.before_cl])
@@ -138,13 +142,17 @@ def reward_value(policy: LanguageModel, reward: RewardModel | None, settings: Mo
     return AdapterValue(model.trunk, OWN, learnt(model.trunk, OWN), ScoreHead(model)).to(policy.device)
 
 
+def no_trunk_for_value() -> ModelError:
+    return ModelError(
+        "value.model = 'reward' needs one scorer: a reward model of kind 'sequence' with one output",
+        "take value.model = 'own' or 'trunk', which work with any scorer",
+    )
+
+
 def _fit_for_value(policy: LanguageModel, reward: RewardModel | None) -> SequenceReward:
     if not isinstance(reward, SequenceReward) or reward.outputs > 1:
-        raise ModelError(
-            "value.model = 'reward' needs one scorer: a reward model of kind 'sequence' with one output",
-            "take value.model = 'own' or 'trunk', which work with any scorer",
-        )
-    same = reward.encoder.tokenizer.to_str() == policy.encoder.tokenizer.to_str()
+        raise no_trunk_for_value()
+    same = reward.encoder.tokenizer.get_vocab() == policy.encoder.tokenizer.get_vocab()
     if not same or reward.encoder.format != policy.encoder.format:
         raise ModelError(
             "value.model = 'reward' reads the policy's tokens, and the reward model has another tokenizer or format",

@@ -57,6 +57,7 @@ def reward_card(found: Mapping[str, Any], model: str, data: str) -> str:
         accuracy=_accuracy(found),
         ceiling=ceiling_words(found["ceiling"]),
         verdicts=verdict_words(found["verdicts"]),
+        objectives=[objective_words(name, about) for name, about in found["objectives"].items()],
         slices=found["slices"],
         helped=assistance_lines(found["assistance"]) if found["assistance"] else [],
         calibration=_calibration(found["calibration"]),
@@ -100,6 +101,13 @@ def verdict_words(about: Mapping[str, Any] | None) -> str:
     )
 
 
+def objective_words(name: str, about: Mapping[str, Any]) -> str:
+    return (
+        f"Its objective “{name}” by itself agrees with {about['value']:.1%} ({wording.percent_range(about['ci'])}) of "
+        f"{about['n']:,} pairs that were judged on it."
+    )
+
+
 def _members(about: Mapping[str, Any]) -> list[str]:
     """Whether the members of an ensemble disagree where it is wrong."""
     shares = {name: each["value"] for name, each in about["accuracy"].items() if each["n"]}
@@ -113,8 +121,9 @@ def _members(about: Mapping[str, Any]) -> list[str]:
 
 
 def _basis(found: Mapping[str, Any]) -> str:
+    whose = "judges whom nobody named" if found["unnamed"] else wording.counted(found["judges"], "judge")
     return (
-        f"{found['judgements']:,} judgements of {wording.counted(found['judges'], 'judge')} about "
+        f"{found['judgements']:,} judgements of {whose} about "
         f"{found['prompts']:,} prompts: {found['pairs']:,} pairs, {found['ties']:,} of them ties, and "
         f"{found['equal_sides']:,} more with two equal sides left out."
     )
@@ -151,7 +160,7 @@ def _calibration(about: Mapping[str, Any]) -> dict[str, Any]:
     text = (
         f"The calibration error is {about['ece']:.3f}, {verdict}: a perfect model would show "
         f"{about['null']['mean']:.3f} on average and at most {about['null']['high']:.3f}. The temperature that "
-        f"fits is {about['temperature']:.2f}."
+        f"fits is {about['temperature']:.3g}."
     )
     rows = [
         ("calibration error", *(f"{part['ece']:.3f}" for part in (about, after)), ""),
@@ -160,7 +169,7 @@ def _calibration(about: Mapping[str, Any]) -> dict[str, Any]:
         ("NLL, nats", *(f"{part['nll']:.3f}" for part in (about, after)), f"{about['coin']['nll']:.3f}"),
         ("Brier score", *(f"{part['brier']:.3f}" for part in (about, after)), f"{about['coin']['brier']:.3f}"),
     ]
-    named = (("As it is", about), (f"After temperature {about['temperature']:.2f}", after))
+    named = (("As it is", about), (f"After temperature {about['temperature']:.3g}", after))
     return {"text": text, "rows": rows, "charts": [_reliability(part, title) for title, part in named]}
 
 
@@ -249,6 +258,8 @@ def _bench(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         f"{found['value']:.1%} ({wording.percent_range(found['ci'])}, n = {found['n']:,}); chance "
         f"{found['chance']:.1%}, always longest {found['longest']:.1%}, always shortest {found['shortest']:.1%}."
     )
+    if found["too_long"]:
+        total += f" {found['too_long']:,} rows are longer than the model reads and were left out."
     return {"rows": [{"name": name, **row} for name, row in found["subsets"].items()], "total": total}
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .reading import Finding, Reading, fault, note
+import numpy as np
+
+from .reading import ENOUGH, Finding, Reading, fault, note
 
 Check = Callable[[Reading], Finding | None]
 
-RISEN = 1.3  # a loss this much above where it began, and surely so: steps jump over what they look for
+RISEN, LEAPT = 1.3, 2.0  # a loss this much above where it began, surely so or at once: steps jump over what they seek
 FEW_EVALUATIONS = 3  # below that, "from the first evaluation on" says nothing
 OVERFIT = 1.02  # a held-out loss this much above its first or its lowest one: more than batches differ by
 FLAT = 0.995  # a held-out loss that has not fallen by half a percent has not fallen
@@ -34,7 +36,7 @@ def loss_not_finite(reading: Reading) -> Finding | None:
         return None
     return fault(
         "loss-not-finite",
-        f"At {skips} of {max(reading.steps, skips)} steps an update was skipped: loss or gradient was no finite number.",
+        f"At {skips} of {max(reading.steps, skips)} steps an update was skipped: loss or gradient was not finite.",
         RATE.format(reading.setting("optimizer.lr") / 10),
         "look at the data of those steps; `trueup runs show RUN` lists them",
         "with 16 bits: --set model.dtype=float32",
@@ -43,12 +45,15 @@ def loss_not_finite(reading: Reading) -> Finding | None:
 
 
 def loss_rises(reading: Reading) -> Finding | None:
-    loss = reading.change("loss")
-    if loss is None or loss.sure < SURE or loss.last < RISEN * loss.first or loss.first <= 0:
+    loss, values = reading.change("loss"), reading.values("loss")
+    if loss is None or values[0] <= 0:
+        return None
+    leapt = reading.steps >= ENOUGH and np.median(values[1:]) > LEAPT * values[0]
+    if not leapt and (loss.sure < SURE or loss.last < RISEN * loss.first):
         return None
     return fault(
         "steps-too-long",
-        f"The loss it trains on rose from {loss.first:.3g} to {loss.last:.3g}.",
+        f"The loss it trains on was {values[0]:.3g} at the first step and {loss.last:.3g} at the last ones.",
         RATE.format(reading.setting("optimizer.lr") / 10),
         "a rate that rises slowly: --set optimizer.warmup_steps=20",
         see=("loss", "gradient_norm"),
@@ -59,7 +64,7 @@ def overfits(reading: Reading) -> Finding | None:
     """Rising from the first evaluation on: what is shipped has learnt for that long only."""
     name = heldout_of(reading)
     losses = reading.values(name)
-    if len(losses) < FEW_EVALUATIONS or losses[1:].min() <= losses[0] or losses[-1] < OVERFIT * losses[0]:
+    if len(losses) < FEW_EVALUATIONS or losses[1:].min() <= FLAT * losses[0] or losses[-1] < OVERFIT * losses[0]:
         return None
     return fault(
         "overfits",
@@ -132,13 +137,19 @@ def chosen_falls(reading: Reading) -> Finding | None:
     )
 
 
+def evaluation_was_due(reading: Reading) -> bool:
+    every = reading.setting("run.evaluate_every")
+    return reading.run.status == "done" or reading.steps >= every
+
+
 def evaluation_missing(reading: Reading) -> Finding | None:
-    if not reading.steps or any(key.startswith("heldout_") for row in reading.rows for key in row):
+    if not evaluation_was_due(reading) or any(key.startswith("heldout_") for row in reading.rows for key in row):
         return None
     return note(
         "evaluation-missing",
         "Nothing was held out, so nobody can tell learning from learning by heart.",
-        "keep some prompts apart when the data is added: --heldout 0.1",
+        "of demonstrations: --set heldout=0.05",
+        "of judgements, when they are added: `trueup data add FILE --kind preferences --heldout 0.1`",
     )
 
 

@@ -104,6 +104,11 @@ class Reading:
         return [event for event in self.events if event["kind"] == kind]
 
     @cached_property
+    def start(self) -> dict[str, Any]:
+        """The evaluation before the first step; empty where nothing was held out."""
+        return next(iter(self.told("start")), {})
+
+    @cached_property
     def early(self) -> list[dict[str, Any]]:
         return self._samples(self.run.sample_steps()[:LOOKED_AT])
 

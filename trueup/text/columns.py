@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, get_args
 
-from ..records import Judgement, Message, Prompt, Role
+from ..records import UNNAMED, Judgement, Message, Prompt, Role
 from . import strict_json
 
 Columns: TypeAlias = Mapping[str, Any]
@@ -33,7 +33,7 @@ def judgement(
     completions: Sequence[str],
     ranks: Sequence[int],
     *,
-    judge: str = "unknown",
+    judge: str = UNNAMED,
     ratings: Mapping[str, Sequence[float | None]] | None = None,
     **meta: Any,
 ) -> Judgement:

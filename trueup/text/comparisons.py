@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from os.path import commonprefix
 from typing import Any
 
-from ..records import Judgement, Prompt
+from ..records import UNNAMED, Judgement, Prompt
 from . import columns
 from .columns import Columns, Skip
 
@@ -120,7 +120,7 @@ def two_summaries(row: Columns) -> Judgement:
         _post(row.get("info")),
         (columns.text(summaries[0], "text"), columns.text(summaries[1], "text")),
         (1, 2) if choice == 0 else (2, 1),
-        judge=columns.word(row, "worker") or "unknown",
+        judge=columns.word(row, "worker") or UNNAMED,
         batch=row.get("batch"),
         confidence=extra.get("confidence") if isinstance(extra, Mapping) else None,
         models=[columns.word(summary, "policy") for summary in summaries],

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -75,14 +76,16 @@ def load(
     *,
     format: str = "",
     skip_malformed: bool = False,
+    first: int = 0,
 ) -> Loaded:
     """Records of one kind. `mapping` says which column holds which field: {"prompt": "question", "chosen": "best"}.
 
     `format` is the name of a shape; without it the columns decide. `skip_malformed` counts rows that cannot be read
     instead of refusing the file: lines that are not JSON or not UTF-8, rows of CSV that are too long or too short.
+    `first` stops after so many rows; 0 reads all.
     """
     mapping, rows, skipped = dict(mapping or {}), [], []
-    for where, row in read_rows(source):
+    for where, row in islice(read_rows(source), first or None):
         if isinstance(row, DataError):
             if not skip_malformed:
                 raise DataError(row.message, f"{row.hint}; or leave such rows out, counted: --skip-malformed")
@@ -182,9 +185,20 @@ def parse_mapping(text: str) -> dict[str, str]:
     return {field.strip(): column.strip() for field, _, column in pairs}
 
 
-def split_by_prompt(prompt_id: str, share: float, seed: int) -> Literal["train", "heldout"]:
-    """Which side a prompt is on, from its id alone: all rows of a prompt, in every file, are on one side."""
-    number = int.from_bytes(hashlib.sha256(f"{seed}:{prompt_id}".encode()).digest()[:8], "big")
+def group_of(prompt: Prompt) -> str:
+    """What has to stay on one side: the group that its data set put it into, else all prompts that open alike.
+
+    One conversation often stands in a data set several times, each time a turn longer: a model that learnt from one of
+    them has read most of the others.
+    """
+    roles = [message.role for message in prompt.messages]
+    opening = Prompt(prompt.messages[: roles.index("user") + 1]) if "user" in roles else prompt
+    return str(prompt.meta.get("group", opening.id))
+
+
+def split_by_prompt(group: str, share: float, seed: int) -> Literal["train", "heldout"]:
+    """Which side a group (see `group_of`) is on, from its name alone: so are all its rows, in every file."""
+    number = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8], "big")
     return "heldout" if number < share * 2**64 else "train"
 
 

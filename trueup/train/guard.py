@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..config import RlConfig
+from ..config import GuardSettings
 from ..records import Completion
 from ..stats.diversity import distinct, repetition
 from ..stats.paired import chance_of_falling
@@ -63,18 +63,21 @@ class Evaluation:
 class Guard:
     """Decides after each evaluation. What it remembers stands in the run's memory."""
 
-    def __init__(self, config: RlConfig, loop: Loop) -> None:
-        self.config, self.settings, self.loop = config, config.guard, loop
+    def __init__(self, settings: GuardSettings, price: float, loop: Loop) -> None:
+        """`price` is what a nat of KL costs in the value: the same all through a run, whatever is adapted."""
+        self.settings, self.price, self.loop = settings, price, loop
 
     def begin(self, start: Evaluation) -> None:
         """Before the first step: what the first evaluation is compared with, and what ships if none is better."""
-        self._hold(start)
-        self.loop.keep_start(_mean(start.values(self.config.kl_coefficient)))
+        value = _mean(start.values(self.price))
+        if math.isfinite(value):  # a start that cannot be measured is nothing to go back to
+            self._hold(start)
+            self.loop.keep_start(value)
 
     def look(self, now: Evaluation) -> None:
         """Go on, go back or stop; the step's checkpoint is a candidate for shipping unless something is wrong."""
         self.loop.log(**now.metrics())
-        value, score = _mean(now.values(self.config.kl_coefficient)), _mean(now.score)
+        value, score = _mean(now.values(self.price)), _mean(now.score)
         if wrong := self._wrong(now):
             if self._gamed(now):
                 self._stop("over-optimisation", f"the judge's score fell while the score rose: {wrong}", now)
@@ -87,7 +90,7 @@ class Guard:
             self._stop("KL budget", f"the held-out KL {_mean(now.kl):.3g} is over guard.max_kl = {limit}", now)
             return
         self.loop.evaluated(value)
-        if self._held is None or value > _mean(self._held.values(self.config.kl_coefficient)):
+        if math.isfinite(value) and (self._held is None or value > _mean(self._held.values(self.price))):
             self._hold(now)
         wanted = self.settings.stop_score
         if wanted is not None and score >= wanted:
@@ -106,11 +109,10 @@ class Guard:
         good = self._held
         if not self.settings.rollback or good is None:
             return ""
-        price = self.config.kl_coefficient
-        before, after = good.values(price), now.values(price)
+        before, after = good.values(self.price), now.values(self.price)
         if not math.isfinite(_mean(after)):
             return "the value of the evaluation is no finite number"
-        chance = chance_of_falling([b - a for a, b in zip(before, after, strict=True)], self.config.run.seed)
+        chance = chance_of_falling([b - a for a, b in zip(before, after, strict=True)], self.loop.config.run.seed)
         if chance < 1 - self.settings.confidence:
             return (
                 f"value {_mean(after):.3f} after {_mean(before):.3f} at step {good.step} "
@@ -132,7 +134,7 @@ class Guard:
         to = self.loop.roll_back()
         memory["rollbacks"] = memory.get("rollbacks", 0) + 1
         if self.settings.remedy == "raise-kl":
-            memory["kl_coefficient"] = 2 * memory.get("kl_coefficient", self.config.kl_coefficient)
+            memory["kl_coefficient"] = 2 * memory.get("kl_coefficient", self.price)
             change = f"KL coefficient now {memory['kl_coefficient']:.3g}"
         else:
             memory["lr_scale"] = memory.get("lr_scale", 1.0) / 2

@@ -17,7 +17,7 @@ from ..models.rows import Group, Rows, row_tokens
 from ..models.value import ValueModel
 from ..text.batches import batch_indices
 from .experience import Experience, side_by_side
-from .run_loop import Loop
+from .run_loop import Loop, LossSum
 from .seeds import seed_of
 
 RATIO_LIMIT = 0.01  # rounding in float32 stays a hundred times below
@@ -47,7 +47,7 @@ def improve(
             chosen = order[start:end]
             mixed = _some(demonstrations, config, (loop.step - 1) * config.epochs * config.minibatches + len(updates))
             tokens = objective.begin(chosen, mixed)
-            found = loop.update([*chosen, *mixed], objective.loss_sum, tokens, objective.row_tokens)
+            found = loop.update([*chosen, *mixed], objective.sums, tokens, objective.row_tokens)
             updates.append(found | objective.widest)
             if len(updates) == 1:
                 _check_first_ratio(loop, updates[0]["ratio_gap"], policy)
@@ -72,6 +72,8 @@ class _Objective:
         self.config, self.experience, self.policy, self.value = config, experience, policy, value
         self.kl_coefficient, self.policy_learns = kl_coefficient, policy_learns
         self.widest: dict[str, float] = {}
+        apart = value is not None and value.apart and policy_learns
+        self.sums: list[LossSum] = [self.loss_sum, self.value_sum] if apart else [self.loss_sum]
 
     def begin(self, chosen: Sequence[int], mixed: Sequence[Group]) -> float:
         """What is to be one update; returns how many tokens of the rollout it counts."""
@@ -100,12 +102,21 @@ class _Objective:
         with torch.set_grad_enabled(self.policy_learns):
             hidden = self.policy.hidden(rows)
             loss, sums = self._of_policy(rows, hidden, at)
-        if self.value is not None:
+        if self.value is not None and len(self.sums) == 1:
             sums["value_loss"] = self._of_value(rows, hidden, at)
             loss = loss + self.config.value.coefficient * sums["value_loss"]
         return loss, sums
 
-    def _of_value(self, rows: Rows, hidden: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    def value_sum(self, items: Sequence[int | Group]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """By itself, where it has a pass of its own: with the policy's, twice as much would be kept for going back."""
+        chosen = [item for item in items if isinstance(item, int)]
+        if not chosen:
+            return torch.zeros((), device=self.policy.device, requires_grad=True), {}
+        rows = self.policy.rows(side_by_side([self.experience.tokens[i] for i in chosen]))
+        loss = self._of_value(rows, None, torch.tensor(chosen, device=self.policy.device))
+        return self.config.value.coefficient * loss, {"value_loss": loss}
+
+    def _of_value(self, rows: Rows, hidden: torch.Tensor | None, at: torch.Tensor) -> torch.Tensor:
         assert self.value is not None
         mask, seen, width = rows.mask_cl, self.experience, rows.mask_cl.shape[1]
         old, returns = seen.value_cl[at, :width], seen.return_cl[at, :width]

@@ -10,7 +10,6 @@ policy was at the start. A completion without an end gets a fixed score, since t
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,14 +23,17 @@ from ..models.adapters import reference as adapter_off
 from ..models.language_model import LanguageModel
 from ..models.rows import Group
 from ..ports import Engine, Scorer
-from ..records import Completion, Prompt, by_prompt
+from ..records import Completion, Prompt, Score, by_prompt
 from ..runs.run import Run
 from ..text.batches import batch_indices, in_turn
 from .cached import known_logprobs
 from .dpo import Known, learn
+from .guard import Evaluation, Guard
 from .judged import Judged, Pair
-from .reward import mean_and_std
+from .rl import begin
 from .run_loop import Loop
+from .scores import ScoreScale
+from .seeds import seed_of
 
 SCALED_ON = 128  # prompts that the scale of the scores is measured on
 
@@ -68,13 +70,12 @@ def online_dpo(
     """
     steps = config.steps or math.ceil(config.epochs * len(prompts) / config.batch_size)
     loop = Loop(run, [policy], config, steps)
-    if "score_mean" not in loop.memory:
-        loop.memory |= _scale(config, engine, scorer, prompts)
-        run.event("score scale", "scores are shifted and scaled", **loop.memory)
+    scores = ScoreScale(Finite(scorer), loop.memory, config.missing_eos_score)
+    guard = Guard(config.guard, config.beta, loop)
 
     def play(chosen: Sequence[Prompt], seed: int, each: int) -> Round:
         completions = engine.sample(chosen, config.sampling, seed=seed, n=each)
-        score_c = _scores(config, scorer, completions, loop.memory)
+        score_c = scores(completions)
         groups = by_prompt(completions)
         tokens = policy.groups(groups)
         lengths = [len(prompt) + max(map(len, own)) for prompt, own in tokens]
@@ -82,9 +83,18 @@ def online_dpo(
         seen = loop.within_memory(lambda size: _observe(policy, reference, tokens, temperature, size), lengths)
         return Round(groups, tokens, score_c, seen, _kl(completions, seen))
 
+    def evaluate() -> tuple[Evaluation, Round]:
+        played = play(heldout, seed_of(config, "evaluation", 0), 1)
+        return Evaluation.of(loop.step, played.completions, played.score_c.tolist(), played.kl_c.tolist()), played
+
+    if not scores.known:
+        chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, SCALED_ON, len(prompts))]
+        begin(run, engine.sample(chosen, config.sampling, seed=seed_of(config, "constants", 0), n=1), scores)
+        if heldout:
+            guard.begin(evaluate()[0])
     for step in loop.steps():
         chosen = [prompts[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(prompts))]
-        played = play(chosen, _seed(config, "rollout", step), config.samples_per_prompt)
+        played = play(chosen, seed_of(config, "rollout", step), config.samples_per_prompt)
         known = pairs_of(config, played)
         loop.log(**describe(played, known))
         loop.log(**{name: _mean(each, played) for name, each in watched.items()})
@@ -92,11 +102,9 @@ def online_dpo(
             loop.log(**learn(loop, config, policy, known, config.sampling.temperature))
         run.keep_samples(step, _sample_rows(played))
         if loop.evaluation_due and heldout:
-            played = play(heldout, _seed(config, "evaluation", 0), 1)
-            score, kl = float(played.score_c.mean()), float(played.kl_c.mean())
-            loop.log(heldout_score=score, heldout_kl=kl)
+            evaluation, played = evaluate()
             loop.log(**{f"heldout_{name}": _mean(each, played) for name, each in watched.items()})
-            loop.evaluated(score - config.beta * kl)
+            guard.look(evaluation)
     return loop.restore_best()
 
 
@@ -155,32 +163,20 @@ def describe(played: Round, known: Sequence[Known]) -> dict[str, float]:
     }
 
 
-def _scores(
-    config: DpoConfig, scorer: Scorer, completions: Sequence[Completion], constants: Mapping[str, float]
-) -> torch.Tensor:
-    raw = torch.tensor(_values(scorer, completions), dtype=torch.float32)
-    scores = (raw - constants["score_mean"]) / constants["score_std"]
-    if config.missing_eos_score is None:
+class Finite:
+    """A scorer whose scores are numbers: which of two is better cannot be learnt from anything else."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+
+    def score(self, completions: Sequence[Completion]) -> list[Score]:
+        scores = self.scorer.score(completions)
+        if wrong := [score.value for score in scores if not math.isfinite(score.value)]:
+            raise RunError(
+                f"{len(wrong)} of {len(scores)} scores are not numbers ({wrong[0]})",
+                "the reward model is broken: look at the run that trained it",
+            )
         return scores
-    return torch.where(torch.tensor([c.finished for c in completions]), scores, config.missing_eos_score)
-
-
-def _scale(config: DpoConfig, engine: Engine, scorer: Scorer, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Mean and std of the score on the reference's own completions, measured before the first step."""
-    chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, SCALED_ON, len(prompts))]
-    completions = engine.sample(chosen, config.sampling, seed=_seed(config, "constants", 0), n=1)
-    values = torch.tensor(_values(scorer, completions), dtype=torch.float64)
-    return dict(zip(("score_mean", "score_std"), mean_and_std(values), strict=True))
-
-
-def _values(scorer: Scorer, completions: Sequence[Completion]) -> list[float]:
-    values = [score.value for score in scorer.score(completions)]
-    if wrong := [value for value in values if not math.isfinite(value)]:
-        raise RunError(
-            f"{len(wrong)} of {len(values)} scores are not numbers ({wrong[0]})",
-            "the reward model is broken: look at the run that trained it",
-        )
-    return values
 
 
 def _sample_rows(played: Round) -> list[dict]:
@@ -194,7 +190,3 @@ def _sample_rows(played: Round) -> list[dict]:
 def _mean(scorer: Scorer, played: Round) -> float:
     values = [score.value for score in scorer.score(played.completions)]
     return sum(values) / len(values)
-
-
-def _seed(config: DpoConfig, purpose: str, step: int) -> int:
-    return random.Random(f"{config.run.seed}/{purpose}/{step}").getrandbits(63)

@@ -63,9 +63,10 @@ def rl(
         value = trunk_value(policy, config.run.seed)
     modules = [policy] if value is None else [policy, value]
     loop = Loop(run, modules, config, config.steps, head_lr=config.value.lr)
-    scores = ScoreScale(config, scorer, loop.memory)
-    judged = None if judge is None else ScoreScale(config, judge, loop.memory, "judge")
-    guard = Guard(config, loop)
+    scale = (config.missing_eos_score, config.score_scale, config.score_clip)
+    scores = ScoreScale(scorer, loop.memory, *scale)
+    judged = None if judge is None else ScoreScale(judge, loop.memory, *scale, name="judge")
+    guard = Guard(config.guard, config.kl_coefficient, loop)
 
     def write(chosen: Sequence[Prompt], seed: int, each: int) -> list[Completion]:
         return engine.sample(chosen, config.sampling, seed=seed, n=each)
@@ -85,7 +86,7 @@ def rl(
 
     if not scores.known:
         chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, MEASURED, len(prompts))]
-        begin(run, config, write(chosen, seed_of(config, "constants", 0), 1), scores, judged)
+        begin(run, write(chosen, seed_of(config, "constants", 0), 1), scores, judged)
         if value is not None:
             value.rescale(loop.memory["score_mean"], loop.memory["score_std"])
         if heldout:
@@ -114,9 +115,7 @@ def rl(
     return loop.restore_best()
 
 
-def begin(
-    run: Run, config: RlConfig, completions: Sequence[Completion], scores: ScoreScale, judged: ScoreScale | None
-) -> None:
+def begin(run: Run, completions: Sequence[Completion], scores: ScoreScale, judged: ScoreScale | None = None) -> None:
     """Before the first step: what scores of the reference are like."""
     for scale in (scores, *([judged] if judged else [])):
         scale.measure(completions)

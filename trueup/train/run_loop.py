@@ -11,6 +11,7 @@ optimizer and these few counters are all a resumed run needs to equal an uninter
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -90,7 +91,7 @@ class Loop:
     def update(
         self,
         items: Sequence[Any],
-        loss_sum: LossSum,
+        loss_sum: LossSum | Sequence[LossSum],
         count: float,
         tokens: Callable[[Any], int],
         by_length: bool = False,
@@ -98,16 +99,18 @@ class Loop:
         """One optimizer step on the sum of losses over `items` divided by `count`, in micro-batches.
 
         `loss_sum(part)` returns the SUM over its part: with one global `count` below, the gradient does not depend on
-        how the items were split. `tokens(item)` is the length of its row, for when that is what does not fit. Items
+        how the items were split. Of several, each is done with before the next: their graphs are never in memory
+        together. `tokens(item)` is the length of its row, for when that is what does not fit. Items
         that need not stay side by side may be taken `by_length`, where much of a batch would be padding.
         """
         lengths = [*map(tokens, items)]
+        sums = [loss_sum] if callable(loss_sum) else loss_sum
 
         def work(size: int) -> dict[str, float]:
             parts = in_turn(len(items), size)
             if by_length and padding_share(lengths, parts) > MUCH_PADDING:
                 parts = alike(lengths, size, SOME_PADDING)
-            return self._accumulate([[items[i] for i in part] for part in parts], loss_sum, count)
+            return self._accumulate([[items[i] for i in part] for part in parts], sums, count)
 
         totals = self.within_memory(work, lengths)
         norm = self.optimizer.clip()
@@ -189,10 +192,10 @@ class Loop:
         self._load_weights(folder)
         return step
 
-    def _accumulate(self, parts: Sequence[Sequence[Any]], loss_sum: LossSum, count: float) -> dict[str, float]:
+    def _accumulate(self, parts: Sequence[Sequence[Any]], sums: Sequence[LossSum], count: float) -> dict[str, float]:
         self.optimizer.zero_grad()
         totals: dict[str, torch.Tensor] = {}
-        for part in parts:
+        for part, loss_sum in itertools.product(parts, sums):
             loss, more = loss_sum(part)
             (loss / count).backward()
             for key, value in {"loss": loss, **more}.items():

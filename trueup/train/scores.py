@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import MutableMapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from ..config import RlConfig
 from ..engines.combined import CombinedScorer
 from ..errors import RunError
 from ..ports import Scorer
@@ -25,8 +24,17 @@ Values = torch.Tensor
 class ScoreScale:
     """One scorer's scale. What it must remember stands in the run's memory, so that a resumed run has it too."""
 
-    def __init__(self, config: RlConfig, scorer: Scorer, memory: MutableMapping[str, Any], name: str = "score") -> None:
-        self.config, self.scorer, self.memory, self.name = config, scorer, memory, name
+    def __init__(
+        self,
+        scorer: Scorer,
+        memory: MutableMapping[str, Any],
+        missing_eos: float | None,
+        kind: Literal["reference", "running", "none"] = "reference",
+        clip: float | None = None,
+        name: str = "score",
+    ) -> None:
+        self.scorer, self.memory, self.name = scorer, memory, name
+        self.missing_eos, self.kind, self.clip = missing_eos, kind, clip
         self.parts: dict[str, float] = {}  # of several scorers or objectives: the mean of each in the last batch
         if isinstance(scorer, CombinedScorer):
             scorer.remember(memory.setdefault(f"{name}_parts", {}))
@@ -40,7 +48,7 @@ class ScoreScale:
         if isinstance(self.scorer, CombinedScorer):
             self.scorer.measure(completions)
         mean, std = 0.0, 1.0
-        if self.config.score_scale == "reference":
+        if self.kind == "reference":
             raw = self._raw(completions)
             if not raw.isfinite().any():
                 raise RunError(
@@ -53,17 +61,17 @@ class ScoreScale:
     def __call__(self, completions: Sequence[Completion], learning: bool = False) -> Values:
         """A score a completion; while `learning`, a running scale takes them in first."""
         raw = self._raw(completions)
-        if learning and self.config.score_scale == "running":
+        if learning and self.kind == "running":
             self._take_in(raw)
         if learning and isinstance(self.scorer, CombinedScorer):
             self.parts |= {f"multiplier_{name}": value for name, value in self.scorer.adapt().items()}
         scores = ((raw - self.memory[f"{self.name}_mean"]) / self.memory[f"{self.name}_std"]).float()
-        if (limit := self.config.score_clip) is not None:
-            scores = scores.clamp(-limit, limit)
-        if self.config.missing_eos_score is None:
+        if self.clip is not None:
+            scores = scores.clamp(-self.clip, self.clip)
+        if self.missing_eos is None:
             return scores
         finished = torch.tensor([completion.finished for completion in completions])
-        return torch.where(finished, scores, self.config.missing_eos_score)
+        return torch.where(finished, scores, self.missing_eos)
 
     def _raw(self, completions: Sequence[Completion]) -> Values:
         found = self.scorer.score(completions)
