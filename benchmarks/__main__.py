@@ -8,6 +8,8 @@ from .choose import choose_benchmark
 from .label import label
 from .reward import reward
 from .reward_size import reward_size
+from .turnover import turnover
+from .turnover_charts import turnover_charts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,6 +21,8 @@ main.add_command(choose_benchmark)
 main.add_command(label)
 main.add_command(reward)
 main.add_command(reward_size)
+main.add_command(turnover)
+main.add_command(turnover_charts)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")
