@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -29,7 +30,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from trueup.runs.versions import installed_versions
-from trueup.stats import wilson
+from trueup.stats import Estimate, wilson
 from trueup.stats.overoptimisation import mean_over_runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -181,20 +182,21 @@ def turnover(settings: Settings, seed: int) -> Outcome:
 
 
 def turnover_pooled(settings: Settings) -> Outcome:
-    """Ensembles against one model: the mean over seeds of each difference, with Student's interval."""
+    """Ensembles against one model: the mean over seeds of each difference."""
     seeds, missing = results_of("turnover-seed-", settings)
     if missing:
         return Outcome(problem=missing)
     each = [differences(found["more"]) for found in seeds.values()]
     figures = [Figure("seeds", len(each), "at least 3", len(each) >= 3)]
     for name in each[0]:
-        values = [found[name] for found in each]
-        pooled = mean_over_runs(values)
-        figures.append(Figure(name, pooled.value, "reported", True, pooled.ci, pooled.n, stdev(values)))
+        found = [one[name] for one in each]
+        pooled = over_seeds(found)
+        spread = stdev(one["value"] for one in found)
+        figures.append(Figure(name, pooled.value, "reported", True, pooled.ci, pooled.n, spread))
     return Outcome(figures, f"the results of {', '.join(seeds)}", more={"seeds": each})
 
 
-def differences(found: Mapping[str, Any]) -> dict[str, float]:
+def differences(found: Mapping[str, Any]) -> dict[str, Any]:
     """Of one seed: each way of using the ensemble, less one model."""
     said = {
         "later": "peak later than one model's, nats of KL",
@@ -206,8 +208,17 @@ def differences(found: Mapping[str, Any]) -> dict[str, float]:
         for way, arms in (("best of n", condition["best_of_n"]["arms"]), ("RL", condition.get("rl", {}))):
             for arm in [arm for arm in arms if arm != "one"]:
                 for key, words in said.items():
-                    values[f"{judged}, {way}, {arm}: {words}"] = arms[arm]["against_one"][key]["value"]
+                    values[f"{judged}, {way}, {arm}: {words}"] = arms[arm]["against_one"][key]
     return values
+
+
+def over_seeds(each: Sequence[Mapping[str, Any]]) -> Estimate:
+    """Student's interval, or what the seeds' own intervals make of the mean where that is wider: peaks lie on a grid,
+    and three seeds that agree to the digit do not make the place certain."""
+    student = mean_over_runs([one["value"] for one in each])
+    within = math.hypot(*((one["ci"][1] - one["ci"][0]) / 2 for one in each)) / len(each)
+    half = max(within, (student.ci[1] - student.ci[0]) / 2)
+    return Estimate(student.value, (student.value - half, student.value + half), len(each))
 
 
 def resume(settings: Settings) -> Outcome:

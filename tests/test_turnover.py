@@ -136,14 +136,17 @@ def test_seeds_are_pooled_with_students_interval(found, tmp_path, monkeypatch):
     found = deepcopy(found)
     later = found["conditions"]["as judged"]["best_of_n"]["arms"]["min"]["against_one"]["later"]
     for seed, value in enumerate((0.2, 0.4, 0.9)):
-        later["value"] = value
+        later |= {"value": value, "ci": [value - 0.1, value + 0.1]}
         done = check.subprocess.CompletedProcess([], 0, json.dumps(found), "")
         monkeypatch.setattr(check, "execute", lambda command, done=done: done)
         check.run_and_keep(next(c for c in check.CHECKS if c.name == f"turnover-seed-{seed}"), settings, 2)
     outcome = check.turnover_pooled(settings)
-    figure = next(
-        f for f in outcome.figures if f.name == "as judged, best of n, min: peak later than one model's, nats of KL"
-    )
+    figure = next(f for f in outcome.figures if f.name.startswith("as judged, best of n, min: peak later"))
     assert (figure.value, figure.n) == (pytest.approx(0.5), 3)
     assert figure.ci == pytest.approx((0.5 - 4.30265 * 0.36056 / 3**0.5, 0.5 + 4.30265 * 0.36056 / 3**0.5), abs=1e-4)
     assert outcome.met and len(outcome.figures) == 1 + 3 * (3 + 3 + 2)
+
+
+def test_seeds_that_agree_to_the_digit_keep_their_own_uncertainty():
+    each = [{"value": 0.0, "ci": [-0.3, 0.3]}] * 4
+    assert loaded_check().over_seeds(each).ci == pytest.approx((-0.3 / 2, 0.3 / 2))
