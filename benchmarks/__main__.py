@@ -9,6 +9,8 @@ from .label import label
 from .learning import learning
 from .reward import reward
 from .reward_size import reward_size
+from .turnover import turnover
+from .turnover_charts import turnover_charts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,6 +23,8 @@ main.add_command(label)
 main.add_command(learning)
 main.add_command(reward)
 main.add_command(reward_size)
+main.add_command(turnover)
+main.add_command(turnover_charts)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

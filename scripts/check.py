@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -29,7 +30,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from trueup.runs.versions import installed_versions
-from trueup.stats import wilson
+from trueup.stats import Estimate, wilson
+from trueup.stats.overoptimisation import mean_over_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -122,10 +124,10 @@ def rate_of(name: str, rate: Mapping[str, Any], target: str, kept: Callable[[flo
 
 def pooled(settings: Settings) -> Outcome:
     """The win rates of all seeds taken together. Nothing runs: it reads what the checks before it wrote."""
-    demos = {check.name: earlier(check, settings) for check in CHECKS if check.name.startswith("demo-seed-")}
-    if missing := [name for name, found in demos.items() if found is None]:
-        return Outcome(problem=f"this code has no result of {', '.join(missing)}")
-    rates = [found["more"]["win_rate"] for found in demos.values() if found]
+    demos, missing = results_of("demo-seed-", settings)
+    if missing:
+        return Outcome(problem=missing)
+    rates = [found["more"]["win_rate"] for found in demos.values()]
     targets: dict[str, tuple[str, str, Callable[[float], bool]]] = {
         "rl_vs_sft": ("RL over SFT sampled, pooled", "at least 0.87 (aim 0.90)", lambda v: v >= 0.87),
         "rl_vs_sft_greedy": ("RL over SFT greedy, pooled", "at least 0.75", lambda v: v >= 0.75),
@@ -138,6 +140,14 @@ def pooled(settings: Settings) -> Outcome:
         spread = stdev(r["value"] for r in each)
         figures.append(Figure(name, points / n, target, kept(points / n), wilson(points, n), n, spread))
     return Outcome(figures, f"the results of {', '.join(demos)}")
+
+
+def results_of(start: str, settings: Settings) -> tuple[dict[str, dict[str, Any]], str]:
+    """What checks whose names begin so have found with this code, or which of them have not."""
+    found = {check.name: earlier(check, settings) for check in CHECKS if check.name.startswith(start)}
+    missing = [name for name, result in found.items() if result is None]
+    known = {name: result for name, result in found.items() if result is not None}
+    return known, f"this code has no result of {', '.join(missing)}" if missing else ""
 
 
 def overopt(settings: Settings) -> Outcome:
@@ -156,6 +166,59 @@ def judge_overopt(weak: Mapping[str, Any], command: str) -> Outcome:
         Figure("gold, last rollout minus SFT", change, "below 0", change < 0, n=n),
     ]
     return Outcome(figures, command, 0, more={"weak": weak})
+
+
+def turnover(settings: Settings, seed: int) -> Outcome:
+    """One seed of a question, not of a promise about its answer: what comes out is in the pooled result."""
+    words = ["turnover", "--seed", str(seed), *(["--quick"] if settings.quick else []), "--json"]
+    done = execute([sys.executable, "-m", "benchmarks", *words])
+    command = shown("python -m benchmarks", words)
+    try:
+        found = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        return Outcome(command=command, seed=seed, problem=last_words(done))
+    posts = found["sizes"]["heldout"]
+    return Outcome([Figure("held-out posts", posts, "at least 150", posts >= 150)], command, seed, more=found)
+
+
+def turnover_pooled(settings: Settings) -> Outcome:
+    """Ensembles against one model: the mean over seeds of each difference."""
+    seeds, missing = results_of("turnover-seed-", settings)
+    if missing:
+        return Outcome(problem=missing)
+    each = [differences(found["more"]) for found in seeds.values()]
+    figures = [Figure("seeds", len(each), "at least 3", len(each) >= 3)]
+    for name in each[0]:
+        found = [one[name] for one in each]
+        pooled = over_seeds(found)
+        spread = stdev(one["value"] for one in found)
+        figures.append(Figure(name, pooled.value, "reported", True, pooled.ci, pooled.n, spread))
+    return Outcome(figures, f"the results of {', '.join(seeds)}", more={"seeds": each})
+
+
+def differences(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of one seed: each way of using the ensemble, less one model."""
+    said = {
+        "later": "peak later than one model's, nats of KL",
+        "higher": "gold at its peak over one model's",
+        "end": "gold at the end over one model's",
+    }
+    values = {}
+    for judged, condition in found["conditions"].items():
+        for way, arms in (("best of n", condition["best_of_n"]["arms"]), ("RL", condition.get("rl", {}))):
+            for arm in [arm for arm in arms if arm != "one"]:
+                for key, words in said.items():
+                    values[f"{judged}, {way}, {arm}: {words}"] = arms[arm]["against_one"][key]
+    return values
+
+
+def over_seeds(each: Sequence[Mapping[str, Any]]) -> Estimate:
+    """Student's interval, or what the seeds' own intervals make of the mean where that is wider: peaks lie on a grid,
+    and three seeds that agree to the digit do not make the place certain."""
+    student = mean_over_runs([one["value"] for one in each])
+    within = math.hypot(*((one["ci"][1] - one["ci"][0]) / 2 for one in each)) / len(each)
+    half = max(within, (student.ci[1] - student.ci[0]) / 2)
+    return Estimate(student.value, (student.value - half, student.value + half), len(each))
 
 
 def resume(settings: Settings) -> Outcome:
@@ -254,6 +317,17 @@ CHECKS = (
     ),
     Check("demo-pooled", "the win rates of the three seeds together", 0, pooled, LOOP, derived=True),
     Check("overopt", "a weak reward model without KL penalty is over-optimised", 6, overopt, LOOP),
+    *(
+        Check(
+            f"turnover-seed-{seed}",
+            "over-optimisation of one reward model and of ensembles of four is measured",
+            11,
+            lambda settings, seed=seed: turnover(settings, seed),
+            (*LOOP, "trueup/loading.py", "trueup/ensembling.py", "benchmarks/turnover.py"),
+        )
+        for seed in SEEDS
+    ),
+    Check("turnover-pooled", "whether ensembles turn over later, over three seeds", 0, turnover_pooled, LOOP, True),
     Check("resume", "killed and resumed equals undisturbed; other tests that take minutes", 30, resume, WITH_TESTS),
     Check("labelling", "the labelling app with a million judgements and 32 judges", 10, labelling, WITH_BENCHMARKS),
     Check(
@@ -264,7 +338,7 @@ CHECKS = (
         WITH_BENCHMARKS,
     ),
     Check("reward-size", "time and memory of a reward model, 1,000 to 30,000 pairs", 5, reward_size, TRAINING),
-    Check("mutants-caught", "the tests notice when the code is broken", 40, mutants, WITH_TESTS),
+    Check("mutants-caught", "the tests notice when the code is broken", 12, mutants, WITH_TESTS),
 )
 
 

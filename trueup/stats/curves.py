@@ -29,11 +29,11 @@ def best_of_n_mean(proxy: ArrayLike, gold: ArrayLike, n: int) -> float:
     by_proxy, score = np.atleast_2d(np.asarray(proxy, dtype=float)), np.atleast_2d(np.asarray(gold, dtype=float))
     samples = by_proxy.shape[1]
     assert by_proxy.shape == score.shape and 1 <= n <= samples
-    return float(np.mean([weights @ row for weights, row in zip(_chosen(by_proxy, n), score, strict=True)]))
+    return float(np.mean([weights @ row for weights, row in zip(chances_of_best(by_proxy, n), score, strict=True)]))
 
 
-def _chosen(proxy: Floats, n: int) -> list[Floats]:
-    """The probability that each sample is the chosen one among n of its row."""
+def chances_of_best(proxy: Floats, n: int) -> list[Floats]:
+    """The probability that each sample has the highest proxy score among n of its row."""
     samples = proxy.shape[1]
     # all_below[k]: the chance that n samples all come from the k lowest, C(k, n) / C(samples, n)
     k, i = np.arange(samples + 1)[:, None], np.arange(n)
