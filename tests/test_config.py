@@ -199,12 +199,14 @@ BROKEN = {
         ("rl", ["optimizer.schedule=constant", "optimizer.final_lr=0.2"], ["optimizer.final_lr=0.2"]),
     ],
     "model.lora_rank": [
+        ("reward", ["kind=features", "model.lora_rank=4"], ["model.lora_rank=4"]),
         ("sft", ["model.adapter=none", "model.lora_rank=8"], ["model.lora_rank=8"]),
         ("pretrain", ["model.lora_rank=8"], []),
         ("sample", ["model.lora_rank=8"], []),
     ],
     "model.lora_alpha": [("reward", ["model.adapter=none", "model.lora_alpha=8"], ["model.lora_alpha=8"])],
     "model.adapter": [
+        ("reward", ["kind=features", "model.adapter=lora"], ["model.adapter=lora"]),
         ("pretrain", ["model.adapter=lora"], ["model.adapter=none"]),
         ("winrate", ["model.adapter=lora"], []),
     ],
@@ -304,6 +306,7 @@ BROKEN = {
     "wrong_share": [("reward", ["loss=plackett-luce", "wrong_share=0.1"], ["wrong_share=0.1"])],
     "centring": [("reward", ["loss=plackett-luce", "centring=0.01"], ["centring=0.01"])],
     "objectives": [
+        ("reward", ['objectives=["spread"]'], ['objectives=["kind"]']),
         ("reward", ['objectives=["a", "a"]'], ['objectives=["a", "b"]']),
         ("reward", ['objectives=[" "]'], ['objectives=["a"]']),
     ],
