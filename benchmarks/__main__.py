@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .choose import choose_benchmark
+from .guard import guard
 from .label import label
 from .learning import learning
 from .reward import reward
@@ -19,6 +20,7 @@ def main() -> None:
 
 
 main.add_command(choose_benchmark)
+main.add_command(guard)
 main.add_command(label)
 main.add_command(learning)
 main.add_command(reward)

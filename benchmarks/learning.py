@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,13 @@ def methods(recipe: Recipe) -> dict[str, tuple[str, dict[str, Any]]]:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--methods", "names", default="ppo,rloo,dpo", show_default=True, help="Which, with commas between.")
 @click.option("--heldout", default=HELDOUT, show_default=True, type=click.IntRange(2), help="Posts that judge.")
+@click.option("--workspace", type=click.Path(file_okay=False), help="Keep the world here, or go on with it.")
 @click.option("--quick", is_flag=True, help="Small sizes, to see that it works: figures mean nothing.")
 @click.option("--json", "as_json", is_flag=True)
 @click.option("--one", hidden=True, help="Tune by one method in the workspace here: what the processes run.")
-def learning(seed: int, names: str, heldout: int, quick: bool, as_json: bool, one: str | None) -> None:
+def learning(
+    seed: int, names: str, heldout: int, workspace: str | None, quick: bool, as_json: bool, one: str | None
+) -> None:
     """What each method gains over SFT in the built-in world, and what it costs."""
     recipe = replace(QUICK if quick else Recipe(), heldout=heldout if not quick else QUICK.heldout)
     if one:
@@ -67,15 +71,24 @@ def learning(seed: int, names: str, heldout: int, quick: bool, as_json: bool, on
     chosen = names.split(",")
     if unknown := [name for name in chosen if name not in methods(recipe)]:
         raise click.BadParameter(f"no method '{unknown[0]}': {', '.join(methods(recipe))}")
-    with tempfile.TemporaryDirectory() as folder:
-        with Workspace.create(Path(folder) / "w") as ws:
-            _prepare(ws, recipe, seed)
-        made = {name: _apart(Path(folder) / "w", name, seed, quick, heldout) for name in chosen}
-        with Workspace.open(Path(folder) / "w") as ws:
-            rows = [{"method": name, **cost, **_gains(ws, cost["model"], recipe, seed)} for name, cost in made.items()]
-            rows += _without_training(ws, recipe, seed)
+    with prepared(workspace, recipe, seed) as ws:
+        made = {name: _apart(ws.path, name, seed, quick, heldout) for name in chosen}
+        rows = [{"method": name, **cost, **_gains(ws, cost["model"], recipe, seed)} for name, cost in made.items()]
+        rows += _without_training(ws, recipe, seed)
     found = {"seed": seed, "heldout": recipe.heldout, "rows": rows}
     click.echo(json.dumps(found, indent=1) if as_json else _text(found))
+
+
+@contextmanager
+def prepared(folder: str | None, recipe: Recipe, seed: int) -> Iterator[Workspace]:
+    """A workspace with the demo's recipe up to the reward model: the one that is there already, or a new one."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(folder or Path(scratch) / "w").resolve()
+        there = path.exists()
+        with Workspace.open(path) if there else Workspace.create(path) as ws:
+            if "answers" not in ws.names():  # the last of it
+                _prepare(ws, recipe, seed)
+            yield ws
 
 
 def _prepare(ws: Workspace, recipe: Recipe, seed: int) -> None:

@@ -454,6 +454,7 @@ def test_settings_know_type_range_and_default():
     assert found["optimizer.betas"].type == "list of 2 numbers" and found["optimizer.betas"].range == "0 to 1"
     assert found["optimizer.name"].type == "adamw or muon" and found["prompt_baseline"].type == "true or false"
     assert found["sampling.top_p"].range == "above 0, at most 1"
+    assert settings(CONFIGS["reward"])["wrong_share"].range == "at least 0, below 0.5"
     assert all(value(RlConfig(), key) == setting.default for key, setting in found.items())
     assert sum(not setting.table for setting in found.values()) <= 25
 

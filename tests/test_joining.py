@@ -8,7 +8,7 @@ import trueup
 from trueup.cli.main import root
 from trueup.errors import ConfigError
 from trueup.loading import put_records, read_judgements
-from trueup.records import Judgement, Prompt
+from trueup.records import Judgement, Message, Prompt
 
 
 def stored(ws, split: str, *prompts: str, kind: str = "preferences", judge: str = "ann"):
@@ -30,6 +30,14 @@ def test_a_prompt_held_out_in_one_is_held_out_in_all(workspace):
     assert [(row.prompt.text, row.split) for row in read_judgements(joined)] == [
         ("x", "heldout"), ("y", "train"), ("x", "heldout"),
     ]  # fmt: skip
+
+
+def test_a_conversation_held_out_in_one_is_held_out_at_every_length(workspace):
+    said = [Message("user", "x"), Message("assistant", "well"), Message("user", "and now")]
+    row = Judgement(Prompt(tuple(said)), ("a", "b"), (1, 2), "ann", "human", split="train").to_json()
+    longer = put_records(workspace, "preferences", [row])
+    joined = trueup.join_data(workspace, [longer, stored(workspace, "heldout", "x")])
+    assert {each.split for each in read_judgements(joined)} == {"heldout"}
 
 
 def test_what_cannot_be_joined(workspace):

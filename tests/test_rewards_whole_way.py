@@ -118,6 +118,23 @@ def test_equal_sides_that_came_another_way_are_counted_too(ws, say):
     assert "no judgement is left to train on" in said
 
 
+def test_a_strength_that_nobody_gave_is_no_setting(ws, say):
+    """It would change nothing, and a table of ablations would show that it does not help."""
+    put_records(ws, "preferences", [judgement(i, "old rain", "red") for i in range(9)], name="plain")
+    weighed = ("--data", "plain", *QUICK, "--set", "strength=weight")
+    _, said = say("train", "reward", "--base", "base", *weighed, code=1)
+    assert "no judgement to train on says how much better" in said
+    rows = [judgement(i, "old rain", "red", strength=1 + i % 3) for i in range(9)]
+    put_records(ws, "preferences", rows, name="weighty")
+    say("train", "reward", "--base", "base", "--data", "weighty", *QUICK, "--set", "strength=weight")
+
+
+def test_a_set_that_is_held_out_as_a_whole_says_so(ws, say):
+    put_records(ws, "preferences", [judgement(i, "old rain", "red", split="heldout") for i in range(9)], name="kept")
+    _, said = say("train", "reward", "--base", "base", "--data", "kept", *QUICK, code=1)
+    assert "no judgement is left to train on: 9 prompts are held out" in said
+
+
 def test_one_judge_and_one_prompt_are_said_and_the_audit_claims_nothing(ws, say):
     rows = [judgement(0, f"old rain {words(2)}", f"red {words(2)}") for _ in range(12)]
     put_records(ws, "preferences", rows, name="narrow")
@@ -127,6 +144,7 @@ def test_one_judge_and_one_prompt_are_said_and_the_audit_claims_nothing(ws, say)
     found = json.loads(out)
     assert found["accuracy"]["ci"] == [0.0, 1.0] and "accuracy" in found["gate"]["failed"]
     assert any("one judge's" in each for each in found["findings"])
+    assert any("about one prompt" in each for each in found["findings"])
 
 
 def test_nothing_but_ties_is_refused_on_both_ways(ws, say):

@@ -8,13 +8,16 @@ from typing import Any
 from .errors import ConfigError
 from .inputs import Ref, find_input
 from .loading import ROWS, put_records
+from .records import Prompt
 from .store import JUDGED, Artifact, Workspace, read_jsonl
+from .text.formats import group_of
 
 
 def join_data(ws: Workspace, sets: Sequence[Ref | tuple[str, Ref]], *, name: str = "") -> Artifact:
     """One set of all judgements. `("harmless", SET)` marks those of a set as made on an objective.
 
-    A prompt that is held out in one of them is held out in all: what a reward model is tested on it has not seen.
+    A prompt that is held out in one of them is held out in all, and so is every longer form of its conversation: what a
+    reward model is tested on it has not seen.
     """
     named = [each if isinstance(each, tuple) else ("", each) for each in sets]
     found = {f"data{i}": find_input(ws, "data", ref, JUDGED).artifact for i, (_, ref) in enumerate(named)}
@@ -30,14 +33,11 @@ def join_data(ws: Workspace, sets: Sequence[Ref | tuple[str, Ref]], *, name: str
         for (objective, _), artifact in zip(named, artifacts.values(), strict=True)
         for row in read_jsonl(artifact.path / ROWS)
     ]
-    held = {_prompt(row) for row in rows if row["split"] == "heldout"}
-    rows = [row | {"split": "heldout" if _prompt(row) in held else row["split"]} for row in rows]
+    groups = [group_of(Prompt.from_json(row["prompt"])) for row in rows]
+    held = {group for group, row in zip(groups, rows, strict=True) if row["split"] == "heldout"}
+    rows = [r | {"split": "heldout" if group in held else r["split"]} for group, r in zip(groups, rows, strict=True)]
     return put_records(ws, kinds.pop(), rows, name=name, parents=artifacts)
 
 
 def _marked(row: Mapping[str, Any], objective: str) -> dict[str, Any]:
     return {**row, "meta": {**row.get("meta", {}), "objective": objective}} if objective else dict(row)
-
-
-def _prompt(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((message["role"], message["content"]) for message in row["prompt"]["messages"])

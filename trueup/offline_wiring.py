@@ -23,6 +23,7 @@ from .loading import (
     stored_scores,
 )
 from .preparing import (
+    check_strength,
     count_left_out,
     finish_model,
     hold_out,
@@ -36,7 +37,7 @@ from .records import Completion, Prompt
 from .runs import Run, track
 from .store import Artifact
 from .store.files import atomic_write
-from .text.formats import split_by_prompt
+from .text.formats import group_of, split_by_prompt
 from .world import GoldScorer
 
 if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
@@ -59,6 +60,7 @@ def dpo(run: Run, config: DpoConfig) -> Artifact:
     longest = longest_row(config.max_tokens, policy.context)
     train, heldout, dropped = split_judgements(run, policy, judgements, longest, config)
     train, heldout = _with_pairs(run, config, train, heldout)
+    check_strength(train, config.strength)
     best = dpo(run, config, policy, train, heldout)
     return finish_model(run, policy, config, best, dropped)
 
@@ -151,7 +153,8 @@ def _written(run: Run, config: IlqlConfig) -> tuple[list[Completion], dict[str, 
     data = run.inputs["data"]
     if data.kind == "completions":
         found = read_completions(data)
-        splits = {c.prompt.id: split_by_prompt(c.prompt.id, config.heldout, config.run.seed) for c in found}
+        seed = config.run.seed
+        splits = {c.prompt.id: split_by_prompt(group_of(c.prompt), config.heldout, seed) for c in found}
     else:
         judgements = read_judgements(data)
         found = [completion for judgement in judgements for completion in as_completions(judgement)]

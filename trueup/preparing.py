@@ -72,8 +72,8 @@ def split_judgements(
     asked = {judgement.prompt.id for judgement in judgements}
     long = [j.prompt for j in judgements if not fits(model, j, longest)] if dropped else []
     left_out = count_left_out(run, "data", "prompt", longest, dropped, len(asked), long)
-    problem = "no judgement is left to train on"
-    if objectives and not dropped:
+    problem = "no judgement is left to train on" + (f": {len(heldout)} prompts are held out" if heldout else "")
+    if objectives and not dropped and not heldout:
         problem = f"no judgement to train on speaks of {' or '.join(objectives)}"
     require(run, train, problem, left_out, config)
     say_if_none_held_out(run, heldout)
@@ -115,6 +115,15 @@ def hold_out(run: Run, prompts: Sequence[Prompt], count: int) -> tuple[list[Prom
     apart = {prompt.id for prompt in held}
     say_if_none_held_out(run, held)
     return [prompt for prompt in prompts if prompt.id not in apart], held
+
+
+def check_strength(train: Sequence[Judged], strength: str) -> None:
+    """A margin, or a weight, that nobody gave would change nothing, and be taken for tried."""
+    if strength != "ignore" and not any(pair.strength for item in train for pair in item.pairs):
+        raise TrueupError(
+            f"strength = '{strength}', and no judgement to train on says how much better",
+            "leave strength out, or collect judgements that say it: a `strength` of 1 to 3",
+        )
 
 
 def note_audit(run: Run, reward: Artifact) -> None:

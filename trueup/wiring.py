@@ -42,6 +42,7 @@ from .loading import (
     sampler_of,
 )
 from .preparing import (
+    check_strength,
     count_left_out,
     finish_model,
     fits,
@@ -149,6 +150,7 @@ def _reward(run: Run, config: RewardConfig) -> Artifact:
     longest = longest_row(config.max_tokens, model.context)
     train, heldout, dropped = split_judgements(run, model, judgements, longest, config, config.objectives)
     _check_said(train, config.objectives)
+    check_strength(train, config.strength)
     _say_what_is_odd(run, judgements)
     if config.loss == "plackett-luce" and any(judgement.targets for judgement in judgements):
         raise TrueupError(

@@ -123,8 +123,9 @@ def _range(limits: list[Any]) -> str:
     for limit in limits:
         for one in getattr(limit, "metadata", [limit]):  # Field(ge=0) inside Annotated keeps its bounds in `metadata`
             found[type(one)] = one
-    low, above, high = found.get(bounds.Ge), found.get(bounds.Gt), found.get(bounds.Le)
+    low, above, high, below = (found.get(kind) for kind in (bounds.Ge, bounds.Gt, bounds.Le, bounds.Lt))
     if low and high:
         return f"{low.ge} to {high.le}"
-    words = [low and f"at least {low.ge}", above and f"above {above.gt}", high and f"at most {high.le}"]
-    return ", ".join(word for word in words if word)
+    lowest = [low and f"at least {low.ge}", above and f"above {above.gt}"]
+    highest = [high and f"at most {high.le}", below and f"below {below.lt}"]
+    return ", ".join(word for word in lowest + highest if word)

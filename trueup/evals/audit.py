@@ -148,6 +148,8 @@ def findings(found: Mapping[str, Any]) -> list[str]:
         said.append("it prefers completions that are cut off in the middle to whole ones")
     if found["equal_sides"]:
         said.append(f"{found['equal_sides']} pairs with two equal sides were left out")
+    if found["prompts"] == 1:
+        said.append("all pairs are about one prompt: how it does on others is unknown")
     if found["judges"] == 1:
         whose = "nobody noted who judged" if found["unnamed"] else "all judgements are one judge's"
         said.append(f"{whose}: how far others would agree is unknown")
