@@ -245,6 +245,17 @@ BROKEN = {
         ("rl", ["value.coefficient=0", "value.clip=0.1"], ["value.clip=0.1"]),
         ("rl", ["estimator=rloo", "value.clip=0.1"], ["value.clip=0.1"]),
     ],
+    "value.model": [("rl", ["estimator=rloo", "value.model=own"], ["value.model=own"])],
+    "value.warmup_steps": [
+        ("rl", ["value.coefficient=0", "value.warmup_steps=2"], ["value.warmup_steps=2"]),
+        ("rl", ["steps=5", "value.warmup_steps=5"], ["steps=5", "value.warmup_steps=4"]),
+    ],
+    "model.quantise": [
+        ("sft", ["model.adapter=none", "model.quantise=int8"], ["model.adapter=lora", "model.quantise=int8"]),
+        ("reward", ["kind=features", "model.quantise=nf4"], ["model.quantise=nf4"]),
+        ("pretrain", ["model.quantise=int8"], []),
+        ("winrate", ["model.quantise=int8"], []),
+    ],
     "value.lr": [("rl", ["value.coefficient=0", "value.lr=0.1"], ["value.lr=0.1"])],
     "value.coefficient": [("rl", ["estimator=grpo", "value.coefficient=0.5"], ["value.coefficient=0.5"])],
     "lam": [("rl", ["estimator=reinforce++", "lam=0.9"], ["lam=0.9"])],

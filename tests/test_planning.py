@@ -481,7 +481,7 @@ def test_the_environment_says_where_it_would_compute_and_why(ws, tmp_path, monke
     assert {"trueup", "python", "torch", "transformers", "peft"} <= found["versions"].keys()
     assert found["device"] in ("cpu", "cuda") and found["dtype"] in ("float32", "bfloat16") and found["why"]
     assert found["threads"] >= 1 and found["memory"]["bytes"] > 2**28 and found["device_name"]
-    assert set(found["extras"]) == {"lora", "data"} and found["extras"]["lora"] == "installed"
+    assert set(found["extras"]) == {"lora", "data", "quant"} and found["extras"]["lora"] == "installed"
     assert describe_environment(tmp_path / "nowhere")["workspace"].startswith("none (")
     monkeypatch.setattr(planning, "find_spec", lambda name: None)
     assert describe_environment(ws.path)["extras"]["data"] == (

@@ -64,6 +64,17 @@ def _sum_in_order() -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging, and slow
 
 
+def release_freed_memory() -> None:
+    """Give what is free back to the system, on a CPU: for between two large passes that have nothing in common.
+
+    The blocks that one leaves seldom fit the other, and kept, as they are within a pass, they would count twice.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
 @cache
 def _keep_freed_memory() -> None:
     """Ask glibc to keep freed blocks instead of giving each large tensor back to the system and faulting it in again.

@@ -5,7 +5,18 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("trueup", "torch", "transformers", "tokenizers", "peft", "safetensors", "datasets", "numpy", "sqlalchemy")
+PACKAGES = (
+    "trueup",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "bitsandbytes",
+    "safetensors",
+    "datasets",
+    "numpy",
+    "sqlalchemy",
+)
 
 
 def installed_versions() -> dict[str, str]:

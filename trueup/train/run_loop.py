@@ -26,7 +26,7 @@ from torch import nn
 
 from ..config import StageConfig
 from ..errors import Interrupted, RunError, TrueupError
-from ..models.device import use_threads
+from ..models.device import release_freed_memory, use_threads
 from ..runs.progress import note, track
 from ..runs.run import Run
 from ..runs.signals import graceful
@@ -196,6 +196,8 @@ class Loop:
         self.optimizer.zero_grad()
         totals: dict[str, torch.Tensor] = {}
         for part, loss_sum in itertools.product(parts, sums):
+            if len(sums) > 1:
+                release_freed_memory()
             loss, more = loss_sum(part)
             (loss / count).backward()
             for key, value in {"loss": loss, **more}.items():
