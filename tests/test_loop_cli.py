@@ -94,7 +94,7 @@ def loop(tmp_path_factory) -> Loop:
     made.run(
         "tuned",
         "train rl --policy sft --reward judge2 --prompts world-posts --name tuned --steps 2 --prompts-per-step 4 "
-        f"--samples-per-prompt 2 --evaluation-prompts 4 {short}",
+        f"--samples-per-prompt 2 --set guard.evaluation_prompts=4 {short}",
     )
     made.run("gold", f"eval winrate tuned sft --prompts world-heldout --judge gold {short}")
     made.run(
@@ -295,7 +295,7 @@ def test_the_loop_on_ones_own_model_and_data_with_lora(own, run, tmp_path):
     assert judge["meta"] == {"stage": "reward", "adapter": True, "scorer": "sequence"}
     tuned = run(
         "train rl --policy sft --reward judge --prompts questions --name tuned --steps 2 --prompts-per-step 4 "
-        f"--samples-per-prompt 2 --evaluation-prompts 2 --set sampling.max_new_tokens=6 --lr 1e-2 {lora}"
+        f"--samples-per-prompt 2 --set guard.evaluation_prompts=2 --set sampling.max_new_tokens=6 --lr 1e-2 {lora}"
     )
     rate = run("eval winrate tuned sft --prompts questions --judge judge --threads 1 --set sampling.max_new_tokens=6")
     assert rate["n"] == len(ROWS)

@@ -369,7 +369,9 @@ class _Demo:
     def _kl(self, policy: Artifact) -> float:
         """KL of the shipped policy to its start on held-out prompts, in nats a completion."""
         run = self._run_of(policy)
-        return float(next(row["heldout_kl"] for row in run.metrics() if row["step"] == run.result["best_step"]))
+        start = next(event for event in run.events() if event["kind"] == "start")
+        rows = [{"step": 0, **start}, *run.metrics()]
+        return float(next(row["heldout_kl"] for row in rows if row["step"] == run.result["best_step"]))
 
     # Small things
 

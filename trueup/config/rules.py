@@ -67,11 +67,10 @@ RULES: tuple[Rule, ...] = (
         together=True,
     ),
     Rule(
-        ("model.quantise", "kind"),
+        ("model.quantise",),
         lambda c: c.model.quantise != "none" and c.kind == "features",
         "does not fit: a reward model of kind 'features' trains all its weights, and in few bits they cannot learn",
         ("reward",),
-        together=True,
     ),
     Rule(
         ("model.adapter",),
@@ -204,11 +203,10 @@ RULES: tuple[Rule, ...] = (
         ("rl",),
     ),
     Rule(
-        ("value.warmup_steps", "steps"),
+        ("value.warmup_steps",),
         lambda c: c.estimator == "ppo" and c.value.warmup_steps >= c.steps,
-        "does not fit: the policy would never learn; value.warmup_steps must be below steps",
+        "does not fit: the policy would never learn; it must be below steps",
         ("rl",),
-        together=True,
     ),
     Rule(
         (*(f"value.{name}" for name in ValueSettings.model_fields), "lam", "prompt_baseline"),
