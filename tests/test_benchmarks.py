@@ -38,3 +38,13 @@ def test_the_labelling_benchmark_makes_its_own_postgres():
 def test_help():
     done = subprocess.run([sys.executable, "-m", "benchmarks", "-h"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "label" in done.stdout and "choose" in done.stdout
+
+
+def test_what_a_guard_keeps_is_a_share_of_the_way_up():
+    from benchmarks.guard import judged
+
+    free = {2: 3.0, 4: 4.0, 6: 1.0}
+    found = judged(2.0, free, {2: 3.0, 4: 3.5}, shipped=4, seed=0)
+    assert found["peak"] == {"step": 4, "gold": 4.0} and found["unguarded_end"] == 1.0 and found["kept"] == 0.75
+    assert judged(2.0, free, {}, shipped=0, seed=0)["kept"] == 0.0, "the start keeps nothing of what could be had"
+    assert judged(5.0, free, {2: 3.0}, shipped=2, seed=0)["kept"] is None, "where nothing was above the start"
