@@ -7,6 +7,8 @@ table at the end, and in the exit code.
 
     python scripts/check.py [--list] [--only NAME] [--again] [--quick] [--results DIR]
 
+Checks that promise a time run alone; the others, which use one core each, two at a time.
+
 `--quick` runs every check at a size for a minute, to see that the checks themselves work: its figures mean nothing.
 """
 
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import stdev
@@ -88,6 +91,7 @@ class Check:
     run: Callable[[Settings], Outcome]
     rests_on: tuple[str, ...]  # a change in one of these makes the result stale
     derived: bool = False  # made from other results in no time, so made anew each time
+    alone: bool = False  # promises a time, so nothing else may run beside it
 
 
 # --- the checks
@@ -166,6 +170,80 @@ def judge_overopt(weak: Mapping[str, Any], command: str) -> Outcome:
         Figure("gold, last rollout minus SFT", change, "below 0", change < 0, n=n),
     ]
     return Outcome(figures, command, 0, more={"weak": weak})
+
+
+def learning(settings: Settings, seed: int) -> Outcome:
+    """What each method gains, what the guard ships and whether long runs stay on course, in one world."""
+    quick = ["--quick"] if settings.quick else []
+    found, commands = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("learning", "guard", "steady"):
+            words = [name, "--seed", str(seed), *quick, "--json"]
+            commands.append(shown("python -m benchmarks", words))
+            done = execute([sys.executable, "-m", "benchmarks", *words, "--workspace", str(Path(folder) / "world")])
+            try:
+                found[name] = json.loads(done.stdout)
+            except json.JSONDecodeError:
+                return Outcome(command=commands[-1], seed=seed, problem=last_words(done))
+    return judge_learning(found, "; ".join(commands), seed)
+
+
+def judge_learning(found: Mapping[str, Any], command: str, seed: int) -> Outcome:
+    """What `benchmarks learning`, `guard` and `steady` printed, beside what is promised."""
+    rates = {row["method"]: row["over_sampled"] for row in found["learning"]["rows"]}
+    passes, target, guard = found["steady"]["passes"], found["steady"]["target"], found["guard"]
+    moved, gold, end = passes["approx_kl"], passes["gold"], guard["unguarded_end"] - guard["sft"]
+    kept = -1.0 if guard["kept"] is None else guard["kept"]
+    figures = [
+        rate_of("PPO over SFT sampled", rates.pop("ppo"), "at least 0.80", lambda v: v >= 0.8),
+        *(rate_of(f"{name} over SFT sampled", rate, "reported", lambda v: True) for name, rate in rates.items()),
+        Figure("share of the way up that the guard keeps", kept, "at least 0.85", kept >= 0.85, n=guard["n"]),
+        Figure("gold at the end without the guard, less SFT's", end, "below 0", end < 0, n=guard["n"]),
+        Figure("rollbacks in a long run", passes["rollbacks"], "0", passes["rollbacks"] == 0, n=passes["steps"]),
+        Figure(
+            "largest approximate KL in it",
+            moved["largest"],
+            f"below {moved['limit']}",
+            moved["largest"] < moved["limit"],
+        ),
+        Figure("its last gold over its best", gold["share"], "at least 0.95", gold["share"] >= 0.95, n=gold["n"]),
+        Figure(
+            "KL of the last rollouts against its target",
+            target["off"],
+            "within 0.2",
+            abs(target["off"]) <= 0.2,
+            n=target["rollouts"],
+        ),
+    ]
+    return Outcome(figures, command, seed, more=found)
+
+
+def learning_pooled(settings: Settings) -> Outcome:
+    """The win rates of all seeds taken together."""
+    seeds, missing = results_of("learning-seed-", settings)
+    if missing:
+        return Outcome(problem=missing)
+    targets = {"ppo": 0.88, "rloo": 0.80, "dpo": 0.80}
+    each = [
+        {row["method"]: row["over_sampled"] for row in found["more"]["learning"]["rows"]} for found in seeds.values()
+    ]
+    figures = []
+    for name, least in targets.items():
+        n = sum(rates[name]["n"] for rates in each)
+        points = sum(rates[name]["value"] * rates[name]["n"] for rates in each)
+        rate, spread = points / n, stdev(rates[name]["value"] for rates in each)
+        figures.append(
+            Figure(
+                f"{name} over SFT sampled, pooled",
+                rate,
+                f"at least {least:g}",
+                rate >= least,
+                wilson(points, n),
+                n,
+                spread,
+            )
+        )
+    return Outcome(figures, f"the results of {', '.join(seeds)}")
 
 
 def turnover(settings: Settings, seed: int) -> Outcome:
@@ -299,10 +377,10 @@ def reward_size(settings: Settings) -> Outcome:
 # What the demo's figures come from: neither the labelling app nor how commands are worded can change one.
 LOOP = tuple(f"trueup/{name}" for name in (
     "algo", "config", "engines", "evals", "models", "runs", "stats", "text", "train", "world",
-    "demonstrate.py", "inputs.py", "records.py", "wiring.py",
+    "demonstrate.py", "inputs.py", "loading.py", "preparing.py", "records.py", "wiring.py",
 ))  # fmt: skip
 WITH_TESTS = ("trueup", "tests", "scripts/check.py")
-TRAINING = (*LOOP, "trueup/loading.py", "trueup/preparing.py", "benchmarks", "scripts/check.py")
+TRAINING = (*LOOP, "benchmarks", "scripts/check.py")
 WITH_BENCHMARKS = ("trueup", "benchmarks", "scripts/check.py")
 CHECKS = (
     *(
@@ -312,6 +390,7 @@ CHECKS = (
             4,
             lambda settings, seed=seed: demo(settings, seed),
             LOOP,
+            alone=True,
         )
         for seed in SEEDS
     ),
@@ -319,25 +398,48 @@ CHECKS = (
     Check("overopt", "a weak reward model without KL penalty is over-optimised", 6, overopt, LOOP),
     *(
         Check(
+            f"learning-seed-{seed}",
+            "what PPO, RLOO and DPO gain, what the guard ships, whether long runs stay on course",
+            25,
+            lambda settings, seed=seed: learning(settings, seed),
+            (*LOOP, "benchmarks/learning.py", "benchmarks/guard.py", "benchmarks/steady.py"),
+        )
+        for seed in SEEDS
+    ),
+    Check("learning-pooled", "the win rates of the methods over three seeds", 0, learning_pooled, LOOP, derived=True),
+    *(
+        Check(
             f"turnover-seed-{seed}",
             "over-optimisation of one reward model and of ensembles of four is measured",
             11,
             lambda settings, seed=seed: turnover(settings, seed),
-            (*LOOP, "trueup/loading.py", "trueup/ensembling.py", "benchmarks/turnover.py"),
+            (*LOOP, "trueup/ensembling.py", "benchmarks/turnover.py"),
         )
         for seed in SEEDS
     ),
-    Check("turnover-pooled", "whether ensembles turn over later, over three seeds", 0, turnover_pooled, LOOP, True),
+    Check(
+        "turnover-pooled", "whether ensembles turn over later, over three seeds", 0, turnover_pooled, LOOP, derived=True
+    ),
     Check("resume", "killed and resumed equals undisturbed; other tests that take minutes", 30, resume, WITH_TESTS),
-    Check("labelling", "the labelling app with a million judgements and 32 judges", 10, labelling, WITH_BENCHMARKS),
+    Check(
+        "labelling",
+        "the labelling app with a million judgements and 32 judges",
+        10,
+        labelling,
+        WITH_BENCHMARKS,
+        alone=True,
+    ),
     Check(
         "labelling-postgresql",
         "the same on PostgreSQL, in a cluster of its own",
         10,
         lambda settings: labelling(settings, "--postgres"),
         WITH_BENCHMARKS,
+        alone=True,
     ),
-    Check("reward-size", "time and memory of a reward model, 1,000 to 30,000 pairs", 5, reward_size, TRAINING),
+    Check(
+        "reward-size", "time and memory of a reward model, 1,000 to 30,000 pairs", 5, reward_size, TRAINING, alone=True
+    ),
     Check("mutants-caught", "the tests notice when the code is broken", 12, mutants, WITH_TESTS),
 )
 
@@ -427,6 +529,26 @@ def run_and_keep(check: Check, settings: Settings, cores: int) -> dict[str, Any]
     return found
 
 
+def run_all(chosen: Sequence[Check], settings: Settings, *, again: bool) -> list[dict[str, Any]]:
+    """Results in the order of the checks: what is known as it is, what promises a time by itself, the rest in pairs."""
+    cores = use_two_cores()
+    known = {} if again else {check.name: found for check in chosen if (found := earlier(check, settings))}
+
+    def run(check: Check) -> None:
+        print(f"{check.name}: about {check.minutes:g} minutes", file=sys.stderr, flush=True)
+        known[check.name] = run_and_keep(check, settings, cores)
+
+    todo = [check for check in chosen if check.name not in known and not check.derived]
+    for check in [check for check in todo if check.alone]:
+        run(check)
+    with ThreadPoolExecutor(cores) as pairs:
+        list(pairs.map(run, [check for check in todo if not check.alone]))
+    for check in chosen:
+        if check.derived:
+            known[check.name] = run_and_keep(check, settings, cores)
+    return [known[check.name] for check in chosen]
+
+
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     rows = [("check", "figure", "value", "target", "")]
     for result in results:
@@ -454,15 +576,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.list:
         print("\n".join(listed(check, earlier(check, settings)) for check in chosen))
         return 0
-    cores = use_two_cores()
-    results = []
-    for check in chosen:
-        found = None if given.again or check.derived else earlier(check, settings)
-        if found is None:
-            if not check.derived:
-                print(f"{check.name}: about {check.minutes:g} minutes", file=sys.stderr, flush=True)
-            found = run_and_keep(check, settings, cores)
-        results.append(found)
+    results = run_all(chosen, settings, again=given.again)
     print(table(results))
     missed = [result["name"] for result in results if not result["met"]]
     print(f"\nmissed: {', '.join(missed)}" if missed else f"\nall {len(results)} checks are met")

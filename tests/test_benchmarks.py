@@ -48,3 +48,38 @@ def test_what_a_guard_keeps_is_a_share_of_the_way_up():
     assert found["peak"] == {"step": 4, "gold": 4.0} and found["unguarded_end"] == 1.0 and found["kept"] == 0.75
     assert judged(2.0, free, {}, shipped=0, seed=0)["kept"] == 0.0, "the start keeps nothing of what could be had"
     assert judged(5.0, free, {2: 3.0}, shipped=2, seed=0)["kept"] is None, "where nothing was above the start"
+
+
+class _Ran:
+    """What a finished run left."""
+
+    def __init__(self, config: dict, metrics: list[dict], kinds: list[str]) -> None:
+        self.config, self._metrics, self._kinds = config, metrics, kinds
+        self.result = {"best_step": 4}
+
+    def metrics(self) -> list[dict]:
+        return self._metrics
+
+    def events(self) -> list[dict]:
+        return [{"kind": kind} for kind in self._kinds]
+
+
+def test_a_long_run_is_judged_by_its_own_metrics_and_events():
+    from benchmarks.steady import course
+
+    config = {"epochs": 4, "guard": {"max_approx_kl": 0.1, "evaluation_prompts": 160}}
+    rows = [{"step": 1, "approx_kl": 0.02}, {"step": 2, "approx_kl": 0.06, "heldout_gold": 4.0}]
+    rows += [{"step": 3, "approx_kl": 0.01}, {"step": 4, "approx_kl": 0.03, "heldout_gold": 3.0}]
+    found = course(_Ran(config, rows, ["start", "rollback", "early stop", "early stop"]))
+    assert (found["steps"], found["rollbacks"], found["early_stops"]) == (4, 1, 2)
+    assert found["approx_kl"]["largest"] == 0.06 and found["gold"]["share"] == 0.75
+
+
+def test_a_kl_target_is_judged_by_the_last_fifty_rollouts():
+    from benchmarks.steady import held
+
+    rows = [{"step": step, "kl": 9.0 if step <= 50 else 2.2} for step in range(1, 101)] + [
+        {"step": 100, "heldout_gold": 1}
+    ]
+    found = held(_Ran({"kl_target": 2.0}, rows, []))
+    assert found["rollouts"] == 50 and abs(found["off"] - 0.1) < 1e-9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,76 @@ def test_quick_figures_never_stand_among_the_real_ones(capsys):
 def test_the_checks_have_distinct_names_and_are_listed(tmp_path, capsys):
     names = [one.name for one in check.CHECKS]
     assert len(set(names)) == len(names) and {"demo-seed-0", "demo-pooled", "overopt", "resume"} <= set(names)
-    assert sum(one.minutes for one in check.CHECKS) <= 120
+    alone = sum(one.minutes for one in check.CHECKS if one.alone)
+    in_pairs = sum(one.minutes for one in check.CHECKS if not one.alone) / check.CORES
+    assert alone + in_pairs <= 120
     assert check.main(["--list", "--results", str(tmp_path)]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == names
+
+
+def test_what_promises_a_time_runs_by_itself_and_the_rest_in_pairs(monkeypatch, tmp_path):
+    running, most, lock = [], {}, threading.Lock()
+    together = threading.Barrier(2, timeout=20)
+
+    def outcome(name: str, alone: bool):
+        def run(settings):
+            with lock:
+                running.append(name)
+                most[name] = len(running)
+            if not alone:
+                together.wait()  # passes only if both are at it at once
+                with lock:
+                    most[name] = len(running)
+                together.wait()
+            with lock:
+                running.remove(name)
+            return check.Outcome([check.Figure("one", 1, "1", True)])
+
+        return run
+
+    made = [("a", False), ("clock", True), ("b", False)]
+    monkeypatch.setattr(check, "use_two_cores", lambda: 2)
+    monkeypatch.setattr(
+        check, "CHECKS", tuple(check.Check(n, n, 1, outcome(n, alone), ("trueup",), alone=alone) for n, alone in made)
+    )
+    assert check.main(["--results", str(tmp_path)]) == 0
+    assert most == {"a": 2, "clock": 1, "b": 2}
+
+
+def learning_result(ppo: float = 0.9, kept: float | None = 0.9, rollbacks: int = 0, off: float = 0.1) -> dict:
+    rows = [{"method": m, "over_sampled": {"value": v, "ci": [0.8, 0.95], "n": 1000}} for m, v in
+            (("ppo", ppo), ("rloo", 0.85), ("dpo", 0.81))]  # fmt: skip
+    return {
+        "learning": {"rows": rows},
+        "guard": {"kept": kept, "n": 160, "unguarded_end": 1.0, "sft": 2.0},
+        "steady": {
+            "passes": {
+                "steps": 200, "rollbacks": rollbacks, "approx_kl": {"largest": 0.05, "limit": 0.1},
+                "gold": {"share": 0.96, "n": 160},
+            },
+            "target": {"off": off, "rollouts": 50},
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "worse", [{"ppo": 0.79}, {"kept": 0.84}, {"kept": None}, {"rollbacks": 1}, {"off": 0.21}, {"off": -0.21}]
+)
+def test_learning_is_judged_by_what_is_promised(worse):
+    assert check.judge_learning(learning_result(), "cmd", 0).met
+    missed = [
+        figure.name for figure in check.judge_learning(learning_result(**worse), "cmd", 0).figures if not figure.met
+    ]
+    assert len(missed) == 1
+
+
+def test_methods_are_pooled_over_posts(tmp_path):
+    settings = check.Settings(tmp_path)
+    for seed, ppo in enumerate((0.86, 0.88, 0.93)):
+        (real,) = [one for one in check.CHECKS if one.name == f"learning-seed-{seed}"]
+        found = check.judge_learning(learning_result(ppo), "cmd", seed)
+        one = check.Check(real.name, "x", 1, lambda s, found=found: found, real.rests_on)
+        check.run_and_keep(one, settings, 2)
+    ppo = check.learning_pooled(settings).figures[0]
+    assert ppo.value == pytest.approx(0.89) and ppo.n == 3000 and ppo.met
+    assert ppo.ci[1] - ppo.ci[0] < 0.03

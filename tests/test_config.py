@@ -211,6 +211,7 @@ BROKEN = {
         ("winrate", ["model.adapter=lora"], []),
     ],
     "model.trust_remote_code": [("pretrain", ["model.trust_remote_code=true"], [])],
+    "reference_rate": [("rl", ["model.adapter=lora", "reference_rate=0.1"], ["reference_rate=0.1"])],
     "run.checkpoint_every": [("sample", ["run.checkpoint_every=3"], ["run.seed=3"])],
     "run.micro_batch": [("winrate", ["run.micro_batch=3"], ["sampling.batch_size=3"])],
     "run.max_skipped": [("winrate", ["run.max_skipped=3"], [])],

@@ -81,7 +81,7 @@ SETTINGS = {
         **OFTEN,
     },
     "rl-reinforce": {
-        "steps": 8, "estimator": "reinforce++", "entropy_bonus": 0.01, **ROLLOUT, **OFTEN, **FALLING,
+        "steps": 8, "estimator": "reinforce++", "entropy_bonus": 0.01, "reference_rate": 0.2, **ROLLOUT, **OFTEN, **FALLING,
         "guard.remedy": "raise-kl",
     },
     "dpo": {"steps": 9, "batch_size": 4, "optimizer.lr": 3e-3, **OFTEN},

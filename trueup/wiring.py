@@ -22,7 +22,7 @@ from .config import (
     Table,
     WinrateConfig,
 )
-from .errors import TrueupError
+from .errors import ConfigError, TrueupError
 from .inputs import FUNCTION, chain, scores
 from .loading import (
     ROWS,
@@ -211,15 +211,17 @@ def _reference(run: Run, model: RewardModel, longest: int, config: RewardConfig)
         return []
     artifact, encoder = run.inputs["reference"], model.encoder
     if artifact.kind == "demonstrations":
-        texts = [(d.prompt, [encoder.completion(d.prompt, d.completion)]) for d in read_demonstrations(artifact)]
+        texts = [(d.prompt, [(d.completion, True)]) for d in read_demonstrations(artifact)]
     else:
-        texts = [
-            (g[0].prompt, [encoder.completion(c.prompt, c.text, finished=c.finished) or (encoder.eos_id,) for c in g])
-            for g in by_prompt(read_completions(artifact))
-        ]
+        sets = by_prompt(read_completions(artifact))
+        texts = [(completions[0].prompt, [(c.text, c.finished) for c in completions]) for completions in sets]
     fitting: list[Group] = []
     long: list[Prompt] = []
-    for prompt, answers in texts:
+    for prompt, said in texts:
+        if encoder.too_long(prompt, [text for text, _ in said], longest):
+            long.append(prompt)
+            continue
+        answers = [encoder.completion(prompt, text, finished=end) or (encoder.eos_id,) for text, end in said]
         group: Group = (encoder.prompt(prompt), answers)
         if len(group[0]) + max(map(len, answers)) <= longest:
             fitting.append(group)
@@ -238,6 +240,12 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
 
     inputs = run.inputs
     policy = load_policy(run, "policy", config, trainable=True)
+    if policy.adapter is not None and config.reference_rate:
+        raise ConfigError(
+            "reference_rate needs a reference of its own, but this model is trained by LoRA and its reference is the "
+            "policy without the adapter",
+            "give --set model.adapter=none, or leave reference_rate at 0",
+        )
     reference = None if policy.adapter is not None else load_policy(run, "policy", config)
     scorer, models = load_scorers(run, "reward", config, policy)
     judge: Scorer | None = None
@@ -281,6 +289,9 @@ def _mixed(run: Run, policy: LanguageModel, config: RlConfig) -> list[Group]:
     fitting: list[Group] = []
     demonstrations, long = read_demonstrations(run.inputs["demonstrations"]), []
     for prompt, answers in grouped(demonstrations):
+        if policy.encoder.too_long(prompt, answers, policy.context):
+            long.append(prompt)
+            continue
         group: Group = (policy.encoder.prompt(prompt), [policy.encoder.completion(prompt, text) for text in answers])
         if len(group[0]) + max(map(len, group[1])) <= policy.context:
             fitting.append(group)

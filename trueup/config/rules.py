@@ -67,6 +67,13 @@ RULES: tuple[Rule, ...] = (
         together=True,
     ),
     Rule(
+        ("reference_rate", "model.adapter"),
+        lambda c: c.reference_rate > 0 and c.model.adapter == "lora",
+        "does not fit: with LoRA the reference is the policy without its adapter, and cannot move",
+        ("rl",),
+        together=True,
+    ),
+    Rule(
         ("model.quantise",),
         lambda c: c.model.quantise != "none" and c.kind == "features",
         "does not fit: a reward model of kind 'features' trains all its weights, and in few bits they cannot learn",

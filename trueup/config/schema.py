@@ -283,6 +283,9 @@ class RlConfig(PresetConfig):
         None, description="nats a completion that the coefficient is adapted to keep; none leaves it fixed"
     )
     kl_horizon: Positive = Field(4.0, description="steps over which the coefficient is adapted to kl_target")
+    reference_rate: Fraction = Field(
+        0.0, description="share of the way to the policy that the reference goes after each step; 0 leaves it frozen"
+    )
     clip: Positive = Field(0.2, description="clip range of the policy ratio")
     clip_high: Positive | None = Field(None, description="clip range above 1 where it differs, as 0.28; none is `clip`")
     gamma: Fraction = Field(1.0, description="discount")

@@ -62,7 +62,8 @@ def rl(
     if config.estimator == "ppo" and value is None:
         value = trunk_value(policy, config.run.seed)
     modules = [policy] if value is None else [policy, value]
-    loop = Loop(run, modules, config, config.steps, head_lr=config.value.lr)
+    moving = reference if config.reference_rate else None
+    loop = Loop(run, modules, config, config.steps, head_lr=config.value.lr, follower=moving)
     scale = (config.missing_eos_score, config.score_scale, config.score_clip)
     scores = ScoreScale(scorer, loop.memory, *scale)
     judged = None if judge is None else ScoreScale(judge, loop.memory, *scale, name="judge")
@@ -102,6 +103,8 @@ def rl(
         kl_coefficient = loop.memory.get("kl_coefficient", config.kl_coefficient)
         experience = with_advantages(seen, config, kl_coefficient)  # 4
         stats = improve(loop, config, experience, policy, value, kl_coefficient, demonstrations)  # 5
+        if moving is not None:
+            follow(moving, policy, config.reference_rate)
         loop.log(**describe(experience, completions), **stats, **scores.parts, kl_coefficient=kl_coefficient)
         loop.log(**{name: _mean(scorer_.score(completions)) for name, scorer_ in watched.items()})
         run.keep_samples(step, _sample_rows(completions, experience, config.run.keep_logprobs))
@@ -121,6 +124,13 @@ def begin(run: Run, completions: Sequence[Completion], scores: ScoreScale, judge
         scale.measure(completions)
         mean, std = scale.memory[f"{scale.name}_mean"], scale.memory[f"{scale.name}_std"]
         run.event(f"{scale.name} scale", "scores are shifted and scaled", mean=mean, std=std)
+
+
+@torch.no_grad()
+def follow(reference: LanguageModel, policy: LanguageModel, rate: float) -> None:
+    """An exponential moving average of the policy's weights (arXiv 2404.10719), a step on."""
+    for mine, theirs in zip(reference.parameters(), policy.parameters(), strict=True):
+        mine.lerp_(theirs, rate)
 
 
 def describe(experience: Experience, completions: Sequence[Completion]) -> dict[str, float | None]:

@@ -43,13 +43,21 @@ class Loop:
     """One run's training: `modules[0]` is the trunk, the rest are heads. The world has one member until it has more."""
 
     def __init__(
-        self, run: Run, modules: Sequence[nn.Module], config: StageConfig, total: int, head_lr: float = 0.0
+        self,
+        run: Run,
+        modules: Sequence[nn.Module],
+        config: StageConfig,
+        total: int,
+        head_lr: float = 0.0,
+        follower: nn.Module | None = None,
     ) -> None:
+        """`follower` is not trained but changes with the steps: checkpoints hold its weights too."""
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world != 1:
             raise RunError(f"started with WORLD_SIZE={world}, but stages run in one process", "start without torchrun")
         self.run, self.modules, self.config, self.total = run, list(modules), config, total
         self.optimizer = Optimizer(modules, config.optimizer, head_lr)
+        self.follower = follower
         self.micro_batch = config.run.micro_batch
         self.skipped = 0
         self.step = 0
@@ -246,11 +254,15 @@ class Loop:
         return {name: p.detach().contiguous() for name, p in self.optimizer.named.items()}
 
     def _checkpoint_bytes(self) -> int:
-        return sum(p.numel() * p.element_size() for p in self.optimizer.named.values()) * 3
+        beside = [] if self.follower is None else self.follower.parameters()
+        trained = sum(p.numel() * p.element_size() for p in self.optimizer.named.values())
+        return trained * 3 + sum(p.numel() * p.element_size() for p in beside)
 
     def _save(self, folder: Path) -> None:
         save_file(self._weights(), folder / "weights.safetensors")
         save_file(self.optimizer.state(), folder / "optimizer.safetensors")
+        if self.follower is not None:
+            save_file(_named(self.follower), folder / "follower.safetensors")
         state = {
             "step": self.step,
             "skipped": self.skipped,
@@ -273,3 +285,11 @@ class Loop:
         with torch.no_grad():
             for name, tensor in load_file(folder / "weights.safetensors").items():
                 self.optimizer.named[name].copy_(tensor)
+            if self.follower is not None:
+                named = dict(self.follower.named_parameters())
+                for name, tensor in load_file(folder / "follower.safetensors").items():
+                    named[name].copy_(tensor)
+
+
+def _named(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().contiguous() for name, parameter in module.named_parameters()}
