@@ -86,7 +86,7 @@ def _climbed(ws: Workspace, weak: str, recipe: Recipe, seed: int, quick: bool, *
         "optimizer": {"lr": 1e-3},
         "sampling": dict(recipe.sampling),
         "run": {"seed": seed, "threads": 1, "tensorboard": False, "evaluate_every": EVERY},
-        "guard": {"rollback": rollback, "max_approx_kl": 10.0, "evaluation_prompts": POSTS},
+        "guard": {"rollback": rollback, "stop_gamed": rollback, "max_approx_kl": 10.0, "evaluation_prompts": POSTS},
     }
     if quick:
         settings |= {"prompts_per_step": 4, "samples_per_prompt": 2}

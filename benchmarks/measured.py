@@ -1,25 +1,12 @@
-"""Memory of this process, for programs that run in other environments too: the standard library alone."""
+"""Memory of this process, for programs that run in other environments too: `trueup.process` needs no other package."""
 
 from __future__ import annotations
 
-import resource
 import sys
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))  # TRL's own environment has no trueup
 
-def peak_mib() -> float:
-    """The most it ever held. Linux counts what its parent held into `ru_maxrss`, so that is asked only elsewhere."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return _status("VmHWM") or peak / (2**20 if sys.platform == "darwin" else 2**10)
+from trueup.process import peak_mib, resident_mib  # noqa: E402
 
-
-def resident_mib() -> float:
-    """What it holds now; where the system does not tell, the most it ever held."""
-    return _status("VmRSS") or peak_mib()
-
-
-def _status(key: str) -> float | None:
-    try:
-        with open("/proc/self/status") as file:
-            return next((int(line.split()[1]) / 1024 for line in file if line.startswith(key)), None)
-    except FileNotFoundError:
-        return None
+__all__ = ["peak_mib", "resident_mib"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from trueup import api, inputs
 from trueup.cli import main as cli
 from trueup.engines.fake import FakeScorer
 from trueup.engines.sampler import Sampler
-from trueup.errors import RunError
+from trueup.errors import ModelError, RunError
 from trueup.models.language_model import LanguageModel
 from trueup.models.load import load_model, new_reward
 from trueup.models.reward_model import SequenceReward
@@ -174,8 +176,9 @@ def test_a_run_without_a_checkpoint_cannot_be_ended(workspace):
         api.resume(workspace, run.id, end_here=True)
 
 
-def test_a_nan_score_spoils_one_step_of_rl_and_no_weight(make_model, train):
-    """One NaN among the scores makes every whitened advantage NaN: policy and value head skip together."""
+@pytest.mark.parametrize("broken", (math.nan, math.inf, -math.inf))
+def test_a_score_that_is_no_number_spoils_one_step_of_rl_and_no_weight(make_model, train, broken):
+    """One among the scores makes every whitened advantage NaN: policy and value head skip together."""
     policy, rollouts = make_model(), []
 
     class OnceBroken(FakeScorer):
@@ -184,7 +187,7 @@ def test_a_nan_score_spoils_one_step_of_rl_and_no_weight(make_model, train):
             self.broken = len(rollouts) == 2
             return super().score(completions)
 
-    scorer = OnceBroken(lambda c: math.nan if scorer.broken and c.prompt is completions_of else len(c.text))
+    scorer = OnceBroken(lambda c: broken if scorer.broken and c.prompt is completions_of else len(c.text))
     completions_of = PROMPTS[3]
     config = rl_settings(prompts_per_step=6, run={"checkpoint_every": 1})
     run = train(rl, config, policy, make_model(), Sampler(policy), scorer, PROMPTS, [])
@@ -193,6 +196,73 @@ def test_a_nan_score_spoils_one_step_of_rl_and_no_weight(make_model, train):
     assert [row["score"] is None for row in run.metrics()] == [False, True, False]
     assert not same(rollouts[0], rollouts[1]) and same(rollouts[1], rollouts[2]), "step 2 changed nothing"
     assert all(torch.isfinite(p).all() for p in policy.parameters())
+
+
+def test_scores_that_are_all_above_nothing_teach_what_those_around_nothing_teach(make_model, train):
+    """Else a scorer that never says no would make everything that was written more likely."""
+
+    def learnt(offset):
+        policy = make_model()
+        config = rl_settings(score_scale="reference")
+        scorer = FakeScorer(lambda completion: len(completion.text) + offset)
+        train(rl, config, policy, make_model(), Sampler(policy), scorer, PROMPTS, [])
+        return weights(policy)
+
+    start, around, above = weights(make_model()), learnt(-10.0), learnt(1000.0)
+    for name, weight in around.items():
+        moved = float((weight - start[name]).abs().max())
+        assert float((weight - above[name]).abs().max()) <= 1e-3 * moved, name
+
+
+# --- models that are not what a run needs
+
+
+def elsewhere(checkpoint, folder):
+    """A copy of a checkpoint that may be spoilt."""
+    return shutil.copytree(checkpoint("Llama"), folder / "base")
+
+
+RUN = {"threads": 1, "tensorboard": False, "checkpoint_every": 1}
+
+
+def test_a_policy_whose_tokenizer_has_no_end_is_refused_and_one_without_a_pad_is_not(workspace, checkpoint, tmp_path):
+    """A completion could never finish; without a pad token any other token pads, for padding is masked everywhere."""
+    add_small_data(workspace, tmp_path)
+    folder = elsewhere(checkpoint, tmp_path)
+    names = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in names.items() if k != "eos_token"}))
+    rules = tmp_path / "rules.py"
+    rules.write_text("def brief(prompt, completion): return -len(completion)\n")
+    given = {"policy": str(folder), "reward": f"{rules}:brief", "prompts": "prompts"}
+    with pytest.raises(ModelError, match="no token ends a completion: the tokenizer has no EOS") as found:
+        api.rl(workspace, **given, steps=1, run=RUN)
+    assert "name an added token of the tokenizer" in found.value.hint
+    assert runs(workspace)[-1].status == "failed" and not runs(workspace)[-1].outputs
+    (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in names.items() if k != "pad_token"}))
+    assert api.rl(workspace, **given, steps=1, sampling={"max_new_tokens": 4}, run=RUN).kind == "model"
+
+
+@pytest.mark.parametrize("adapter", ("lora", "none"))
+def test_a_run_whose_base_changed_on_disk_is_not_resumed_and_keeps_its_checkpoint(
+    workspace, checkpoint, tmp_path, monkeypatch, adapter
+):
+    """An adapter means nothing on other weights; put back as it was, the run goes on from where it had come."""
+    add_small_data(workspace, tmp_path)
+    folder = elsewhere(checkpoint, tmp_path)
+    given = {"base": str(folder), "data": "demonstrations", "model": {"adapter": adapter}, "heldout": 0.0, "steps": 4}
+    with monkeypatch.context() as broken:
+        nan_at(broken, {3, 4})
+        with pytest.raises(RunError, match="non-finite"):
+            api.sft(workspace, **given, run=RUN | {"max_skipped": 1})
+    run, path = runs(workspace)[-1], folder / "model.safetensors"
+    whole, kept = path.read_bytes(), run.checkpoints()
+    path.write_bytes(whole[:-4] + b"\1\2\3\4")
+    with pytest.raises(ModelError, match="is not the one it was when it was first used"):
+        api.resume(workspace, run.id)
+    assert kept and Run.load(workspace, run.id).checkpoints() == kept
+    path.write_bytes(whole)
+    assert api.resume(workspace, run.id).meta["adapter"] == (adapter == "lora")
 
 
 # --- out of memory

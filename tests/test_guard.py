@@ -49,11 +49,11 @@ class FakeLoop:
         return 0
 
 
-def evaluation(step, score, kl=0.0, judge=None, repetition=0.0):
+def evaluation(step, score, kl=0.0, judge=None, repetition=0.0, length=10.0, distinct=0.9):
     spread = [0.3 * math.sin(i * (1 + step)) for i in range(PROMPTS)]
     spread = [each - sum(spread) / PROMPTS for each in spread]
     judged = [] if judge is None else [judge + each for each in spread]
-    return Evaluation(step, [score + each for each in spread], [kl] * PROMPTS, judged, 10.0, repetition, 0.9)
+    return Evaluation(step, [score + each for each in spread], [kl] * PROMPTS, judged, length, repetition, distinct)
 
 
 def guarded(*evaluations, **given):
@@ -135,6 +135,54 @@ def test_a_judge_that_falls_while_the_score_rises_ends_it():
     assert loop.said[0][0] == "over-optimisation" and loop.memory["good"]["step"] == 5
 
 
+def test_what_counts_as_gaming_is_what_the_judge_says_and_not_the_price_of_the_kl():
+    """The judge rose, but not by as much as the KL costs: a reason to go back, and no over-optimisation."""
+    loop = guarded(evaluation(0, 0.0, judge=2.0), evaluation(4, 1.0, kl=5.0, judge=2.1), kl_coefficient=0.1)
+    assert not loop.stops and loop.rollbacks == 1
+    loop = guarded(evaluation(0, 0.0, judge=2.0), evaluation(4, 1.0, judge=3.0, repetition=0.9))
+    assert not loop.stops and loop.rollbacks == 1 and "repetition" in loop.said[0][1]
+
+
+def test_gaming_ends_a_run_also_where_it_does_not_go_back():
+    rows = [evaluation(0, 0.0, judge=1.0), evaluation(5, 1.0, judge=0.0)]
+    assert "the judge's score fell" in guarded(*rows, guard={"rollback": False}).stops[0]
+    free = guarded(*rows, guard={"rollback": False, "stop_gamed": False})
+    assert not free.stops and not free.rollbacks
+    assert guarded(*rows, guard={"stop_gamed": False}).rollbacks == 1, "then it is merely worse"
+
+
+def test_text_that_all_became_one_is_worse_whatever_its_score():
+    loop = guarded(evaluation(0, 0.0, distinct=0.8), evaluation(5, 3.0, distinct=0.19))
+    assert loop.rollbacks == 1 and "0.190 of two-token runs are distinct, 0.800 at the start" in loop.said[0][1]
+    assert not guarded(evaluation(0, 0.0, distinct=0.8), evaluation(5, 3.0, distinct=0.21)).rollbacks
+    assert not guarded(
+        evaluation(0, 0.0, distinct=0.8), evaluation(5, 3.0, distinct=0.1), guard={"min_distinct": 0}
+    ).said
+
+
+def test_slow_collapse_is_measured_from_the_start_and_not_from_the_last_good_step():
+    slow = [evaluation(step, step, distinct=0.8 * 0.7**step) for step in range(6)]
+    loop = guarded(*slow)
+    assert loop.rollbacks == 2 and loop.memory["good"]["step"] == 3  # 0.8 * 0.7**4 is under a quarter of 0.8
+
+
+@pytest.mark.parametrize("length", (81.0, 1.2))
+def test_text_many_times_as_long_or_as_short_is_worse_whatever_its_score(length):
+    loop = guarded(evaluation(0, 0.0), evaluation(5, 3.0, length=length))
+    assert loop.rollbacks == 1 and f"{length:.1f} tokens a completion, 10.0 at the start" in loop.said[0][1]
+    assert not guarded(evaluation(0, 0.0), evaluation(5, 3.0, length=79.0)).rollbacks
+    assert not guarded(evaluation(0, 0.0), evaluation(5, 3.0, length=1.3)).rollbacks
+
+
+@pytest.mark.parametrize("prompts, told", ((6, True), (7, False)))
+def test_too_few_prompts_to_ever_see_a_fall_are_said(prompts, told):
+    """Seven prompts that all fell: 1 in 128."""
+    few = [Evaluation(step, [-float(step)] * prompts, [0.0] * prompts, [], 9.0, 0.0, 0.9) for step in (0, 5)]
+    loop = guarded(*few)
+    assert [kind for kind, _ in loop.said] == (["few"] if told else ["rollback"])
+    assert not told or "6 held-out prompts" in loop.said[0][1] and "takes 7" in loop.said[0][1]
+
+
 def test_a_judge_decides_in_place_of_the_score():
     loop = guarded(evaluation(0, 2.0, judge=0.0), evaluation(5, 1.0, judge=1.0))
     assert loop.rollbacks == 0 and loop.scores[-1] == pytest.approx(1.0, abs=0.05)
@@ -213,3 +261,25 @@ def test_a_policy_that_never_got_better_is_not_shipped(talker, train):
 def test_without_anything_held_out_nothing_is_guarded_and_nothing_breaks(talker, train):
     run, _ = broken_run(talker, train, FakeScorer(lambda c: len(c.text)), heldout=[], steps=2)
     assert run.result["best_step"] == 2
+
+
+@pytest.mark.parametrize("sign", (1.0, -1.0))
+def test_a_running_scale_moves_no_evaluation(talker, train, sign):
+    """A scorer far from 0 on a running scale: the policy stands still, and so do its evaluations."""
+    run, _ = broken_run(
+        talker, train, FakeScorer(lambda c: sign * (5.0 + len(c.text) / 100)), steps=8, optimizer={"lr": 1e-7},
+        score_scale="running",
+    )  # fmt: skip
+    assert not [event for event in run.events() if event["kind"] in ("rollback", "stop")]
+    scores = [row["heldout_score"] for row in run.metrics() if "heldout_score" in row]
+    (start,) = [event["heldout_score"] for event in run.events() if event["kind"] == "start"]
+    assert scores == pytest.approx([start] * 4, abs=0.1) and abs(start) < 1.0, "on the scale of the start"
+
+
+def test_what_was_written_at_an_evaluation_can_be_read(talker, train):
+    run, _ = broken_run(talker, train, FakeScorer(lambda c: c.text.count("e")), steps=4)
+    assert run.sample_steps(heldout=True) == [0, 2, 4] and run.sample_steps() == [1, 2, 3, 4]
+    rows = run.samples(4, heldout=True)
+    assert len(rows) == 3 * len(nouns_asked())
+    mean = sum(row["score"] for row in rows) / len(rows)
+    assert mean == pytest.approx(run.metrics()[-1]["heldout_score"], abs=1e-5)

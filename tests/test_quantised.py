@@ -263,6 +263,7 @@ def test_the_whole_loop_in_few_bits(workspace, checkpoint, tmp_path, kind):
     trueup.export(workspace, "tuned", tmp_path / "out", merge=True)
     assert (tmp_path / "out" / "model.safetensors").is_file()
     assert f"beside a base in {kind}" in (tmp_path / "out" / "README.md").read_text()
+    assert {workspace.get(name).meta["quantised"] for name in ("sft", "judge", "tuned")} == {kind}
     told = [event["reason"] for event in runs(workspace)[-1].events() if event["kind"] == "folded"]
     assert len(told) == 1 and "the whole base" in told[0], "SFT learnt beside few bits, and RL starts from whole ones"
 

@@ -310,7 +310,7 @@ def test_judgements_of_one_prompt_become_one_element(encoder):
     ]
     (first, second), dropped = judged(encoder, rows, 96)
     texts = ["rain", "the old town", "red"]
-    assert dropped == 0
+    assert dropped == []
     assert first.group == (packed(encoder.prompt(PROMPT)), [packed(encoder.completion(PROMPT, t)) for t in texts])
     assert first.pairs == (Pair(0, 1, 1.0), Pair(1, 0, 1.0), Pair(2, 0, 0.0))
     assert second.group[0] == packed(encoder.prompt(other)) and second.pairs == (Pair(0, 1, 1.0),)
@@ -325,7 +325,7 @@ def test_cut_off_text_is_another_completion_than_the_same_text_ended(encoder):
 def test_what_cannot_be_learnt_from_is_left_out(encoder):
     """Equal texts say nothing; a row too long is counted, never cut."""
     long = judgement("rain", "the old town " * 60)
-    assert judged(encoder, [judgement("rain", "rain"), long], 96) == ([], 1)
+    assert judged(encoder, [judgement("rain", "rain"), long], 96) == ([], [PROMPT])
 
 
 def test_equal_scores_have_no_scale():

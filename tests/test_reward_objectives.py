@@ -63,7 +63,7 @@ def test_one_element_holds_all_that_was_said_of_a_prompt(encoder):
         Judgement(PROMPT, ("old",), (1,), "di", "human", ratings={"thumb": (1.0,)}, meta={"objective": "kind"}),
     ]
     ((only,), dropped) = judged(encoder, rows, 96, ("true", "short"))
-    assert dropped == 0 and len(only.group[1]) == 3
+    assert dropped == [] and len(only.group[1]) == 3
     assert only.pairs == (Pair(0, 1, 1.0, 0, 3.0), Pair(0, 1, 0.0, 1, None))
     assert only.verdicts == (Verdict(2, 0.0, 1),), "a verdict on an objective the model has not is not learnt"
     assert only.rankings == (Ranking((0, 1), (1.0, 2.0), 0), Ranking((0, 1), (-1.0, -4.0), 1))

@@ -162,6 +162,26 @@ def test_score_from_a_file_from_words_and_from_stdin(say, folder, tmp_path):
     assert "give a file" in say("score", "judge0", code=2)[1]
 
 
+def test_an_empty_completion_has_one_score_however_it_is_given(say, tmp_path):
+    """A policy may have nothing to say, and RL scores that too."""
+    ways = [
+        {"prompt": "the cat", "completion": ""},
+        {"prompt": "the cat", "completions": ["", {"text": ""}]},
+        {"prompt": "the cat", "completion": [{"role": "assistant", "content": ""}]},
+    ]
+    file = tmp_path / "empty.jsonl"
+    file.write_text("\n".join(map(json.dumps, ways)))
+    read = [json.loads(line) for line in say("score", "judge0", str(file), "--threads", "1", "--json")[0].splitlines()]
+    typed = json.loads(say("score", "judge0", "--prompt", "the cat", "--completion", "", "--threads", "1", "--json")[0])
+    assert [each["value"] for each in read] == pytest.approx([typed["value"]] * 4, abs=1e-5)
+    for row, problem in (
+        ({"prompt": " ", "completion": "a"}, "empty prompt"),
+        ({"prompt": "a"}, "missing 'completion'"),
+    ):
+        file.write_text(json.dumps(row))
+        assert problem in say("score", "judge0", str(file), code=1)[1]
+
+
 def test_how_objectives_and_members_become_one_is_a_setting_of_every_command(ws, say, checkpoint, tmp_path):
     """A classifier made elsewhere says itself that its labels have to be named; it must be possible to name them."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

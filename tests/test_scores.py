@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from trueup.config import Objective, Scoring
+from trueup.engines.combined import CombinedScorer
 from trueup.engines.fake import FakeScorer
 from trueup.errors import RunError
 from trueup.records import Completion, Prompt
@@ -51,7 +53,7 @@ def test_a_running_scale_is_that_of_everything_so_far():
 def test_one_score_alone_has_no_spread_to_divide_by():
     memory: dict = {}
     scores = scale(memory, kind="running")
-    scores.measure([])
+    scores.measure(completions([5.0]))
     assert scores(completions([7.0]), learning=True).tolist() == [0.0]
     scores(completions([9.0]), learning=True)
     assert (memory["score_mean"], memory["score_std"]) == (8.0, 1.0)
@@ -77,3 +79,29 @@ def test_what_is_no_number_is_left_out_of_a_scale():
 def test_a_scorer_that_never_gives_a_number_is_said_so():
     with pytest.raises(RunError, match="no finite number for any of 3 completions"):
         scale().measure(completions([math.nan] * 3))
+
+
+def test_the_price_of_a_floor_moves_no_evaluation():
+    """A multiplier that grew changes what is learnt from; two evaluations of one policy stay equal."""
+    objectives = (Objective(name="long"), Objective(name="es", weight=0.0, at_least=1.0))
+    scoring = Scoring(objectives=objectives, normalise=False, floor="multiplier", multiplier_rate=0.5)
+    parts = {"long": FakeScorer(lambda c: float(len(c.text))), "es": FakeScorer(lambda c: float(c.text.count("e")))}
+    scores = ScoreScale(CombinedScorer(parts, scoring), {}, None, "none")
+    below, above = ([Completion(Prompt.user("x"), text) for text in texts] for texts in (("aaa", "ae"), ("eee", "ae")))
+    scores.measure(below)
+    start = scores.steady(below).tolist()
+    assert start == [3 - 10.0, 2.0], "ten for each e that is lacking, as long as the mean lacks some"
+    for _ in range(5):
+        scores(below, learning=True)
+    assert scores.parts["multiplier_es"] > 1 and scores(below).tolist() != pytest.approx([3.0, 2.0])
+    assert scores.steady(below).tolist() == start
+    assert scores.steady(above).tolist() == [3.0, 2.0]
+    assert scores.parts == {"score_long": 2.5, "score_es": 2.0}
+
+
+def test_a_steady_scale_is_the_one_of_the_start_whatever_runs():
+    for kind, expected in (("reference", [1.0, -1.0]), ("running", [1.0, -1.0]), ("none", [7.0, 3.0])):
+        scores = scale(kind=kind)
+        scores.measure(completions([3.0, 7.0]))
+        scores(completions([100.0, 300.0]), learning=True)
+        assert scores.steady(completions([7.0, 3.0])).tolist() == expected

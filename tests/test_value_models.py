@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import shutil
 
 import pytest
 import torch
-from small import add_small_data, settings
+from small import add_small_data, random_network, settings
 
 import trueup
 from trueup.config import ModelSettings, Sampling
@@ -200,8 +201,24 @@ def test_only_an_adapter_on_the_very_same_model_shares_it(policy, reward, checkp
 def test_an_adapter_of_another_shape_is_refused(policy, checkpoint, tmp_path):
     other = "GPT2" if "Llama" in type(policy.network).__name__ else "Llama"
     save_reward(trained_reward(str(checkpoint(other)), LORA), tmp_path)
-    with pytest.raises((ModelError, ValueError)):
-        load_reward([policy.chain[0], str(tmp_path)], LORA, beside=policy)
+    for load in (
+        lambda: load_reward([policy.chain[0], str(tmp_path)], LORA, beside=policy),
+        lambda: load_reward([policy.chain[0], str(tmp_path)], LORA),
+    ):
+        with pytest.raises(ModelError, match="does not fit the model it is said to sit on") as caught:
+            load()
+        assert "trained on another base" in caught.value.hint
+
+
+@pytest.mark.parametrize("changes", ({"num_hidden_layers": 3}, {"num_hidden_layers": 1}, {"intermediate_size": 64}))
+def test_an_adapter_of_a_deeper_or_wider_model_of_the_same_kind_is_refused(checkpoint, tmp_path, changes):
+    """peft would load the layers that both have and say nothing: scores and words of a model that nobody trained."""
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint("Llama"), other)
+    random_network("Llama", **changes).save_pretrained(other)
+    save_model(trained_policy(str(other)), tmp_path)
+    with pytest.raises(ModelError, match="does not fit the model it is said to sit on"):
+        load_model([str(checkpoint("Llama")), str(tmp_path)], PLAIN)
 
 
 # --- where values start

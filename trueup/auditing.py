@@ -202,10 +202,13 @@ def read_bench(file: str | Path) -> list[Question]:
 
 
 def completions_of(row: columns.Columns) -> list[Completion]:
-    """The completions of a row with `prompt` and `completion` or `completions`. Raises `columns.Skip`."""
+    """The completions of a row with `prompt` and `completion` or `completions`. Raises `columns.Skip`.
+
+    An empty one is a completion like any other: a policy may have nothing to say, and RL scores that too.
+    """
     prompt = columns.prompt(row, "prompt")
     if "completions" not in row:
-        return [Completion(prompt, columns.completion(row, "completion", prompt), finished=_finished(row))]
+        return [Completion(prompt, columns.completion(row, "completion", prompt, empty=True), finished=_finished(row))]
     several = row["completions"]
     if not isinstance(several, list) or not several:
         raise columns.Skip("'completions' is not a list of texts")
@@ -217,7 +220,7 @@ def completions_of(row: columns.Columns) -> list[Completion]:
 
 def _listed(prompt: Prompt, item: Any) -> Completion:
     row = item if isinstance(item, dict) else {"text": item}
-    return Completion(prompt, columns.text(row, "text"), finished=_finished(row))
+    return Completion(prompt, columns.text(row, "text", empty=True), finished=_finished(row))
 
 
 def _finished(row: columns.Columns) -> bool:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ import trueup
 
 from . import api, loading
 from .inputs import chain
+from .process import peak_mib
 from .records import by_prompt
 from .reports import demo_page
 from .runs import Run, runs
@@ -148,7 +147,7 @@ def run_demo(folder: Path, *, seed: int = 0, overopt: bool = False, quick: bool 
     page = folder / "demo.html"
     result |= {"workspace": str(folder), "report": str(page), "commands": _commands(folder)}
     result |= {"seconds": round(_seconds_since_start(), 1), "cpu_seconds": round(time.process_time(), 1)}
-    result["peak_memory_mib"] = round(_peak_memory() / 2**20)
+    result["peak_memory_mib"] = round(peak_mib())
     page.write_text(demo_page(result), encoding="utf-8")
     (folder / "demo.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return result
@@ -439,8 +438,3 @@ def _seconds_since_start() -> float:
         return uptime - int(stat[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return time.time() - trueup.IMPORTED
-
-
-def _peak_memory() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -197,6 +197,8 @@ def _whole(texts: Sequence[str | None], left_out: LeftOut) -> Iterator[str]:
         left_out.add("items that are longer than the writer reads")
     elif not all(texts):
         left_out.add("items of which the writer said nothing about a completion")
+    elif any("\0" in (text or "") for text in texts):
+        left_out.add("items with a text that holds NUL, which cannot be stored")
     elif any(len(text or "") > LONGEST for text in texts):
         left_out.add(f"items with a text longer than {LONGEST:,} characters")
     else:

@@ -17,11 +17,12 @@ Ref = str | Artifact
 
 MODELS, SCORERS = ("model", "external"), ("reward", "external")
 FUNCTION = "function"  # a scorer that is a Python function: FILE.py:NAME
+ANY_SCORER = (*SCORERS, FUNCTION)
 PROMPTS = ("prompts", "demonstrations", *JUDGED, "completions")
 INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds of artifact it may be
     "pretrain": {"data": ("demonstrations",)},
     "sft": {"base": MODELS, "data": ("demonstrations",)},
-    "sample": {"model": MODELS, "prompts": PROMPTS, "reward": SCORERS},
+    "sample": {"model": MODELS, "prompts": PROMPTS, "reward": ANY_SCORER},
     "reward": {
         "base": MODELS,
         "data": ("preferences", "unpaired"),
@@ -30,27 +31,33 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
     },
     "rl": {
         "policy": MODELS,
-        "reward": (*SCORERS, FUNCTION),
+        "reward": ANY_SCORER,
         "prompts": PROMPTS,
-        "judge": (*SCORERS, FUNCTION),
+        "judge": ANY_SCORER,
         "demonstrations": ("demonstrations",),
     },
-    "dpo": {"policy": MODELS, "data": ("preferences",), "reward": SCORERS, "prompts": PROMPTS},
+    "dpo": {
+        "policy": MODELS,
+        "data": ("preferences",),
+        "reward": ANY_SCORER,
+        "prompts": PROMPTS,
+        "judge": ANY_SCORER,
+    },
     "kto": {"policy": MODELS, "data": ("unpaired", "preferences")},
-    "ilql": {"policy": MODELS, "data": ("completions", "preferences", "unpaired"), "reward": SCORERS},
+    "ilql": {"policy": MODELS, "data": ("completions", "preferences", "unpaired"), "reward": ANY_SCORER},
     "winrate": {
         "a": (*MODELS, "completions"),
         "b": (*MODELS, "completions"),
         "prompts": PROMPTS,
-        "judge": SCORERS,
-        "reward": SCORERS,
+        "judge": ANY_SCORER,
+        "reward": ANY_SCORER,
     },
 }
 _PATHS = (".", "/", "~")  # a reference that begins so is a path, and no hub id
 OPTIONAL = {
     *(("rl", "judge"), ("rl", "demonstrations")),
     *(("reward", "features"), ("reward", "reference"), ("winrate", "judge"), ("winrate", "reward")),
-    *(("sample", "reward"), ("dpo", "data"), ("dpo", "reward"), ("dpo", "prompts"), ("ilql", "reward")),
+    *(("sample", "reward"), ("dpo", "data"), ("dpo", "reward"), ("dpo", "prompts"), ("dpo", "judge"), ("ilql", "reward")),
 }
 
 
@@ -73,17 +80,17 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
     Nothing is written, and of models no more than their configs is read: a run that cannot work is never recorded.
     """
     roles = INPUTS[stage]
-    given = {role if role in roles else kind_of_role(stage, role) for role in refs}
-    unknown = [role for role in refs if role not in roles and kind_of_role(stage, role) not in roles]
+    given = {role if role in roles else kind_of_role(role) for role in refs}
+    unknown = [role for role in refs if role not in roles and kind_of_role(role) not in roles]
     missing = [role for role in roles if role not in given and (stage, role) not in OPTIONAL]
     if unknown or missing:
         what = f"has no input '{unknown[0]}'" if unknown else f"needs the input '{missing[0]}'"
         raise ConfigError(f"stage '{stage}' {what}", f"its inputs are {', '.join(roles)}")
     if stage == "dpo":
         _check_online(refs, config)
-    gold = {"judge"} if refs.get("judge") == "gold" else set()
+    gold = {"judge"} if stage == "winrate" and refs.get("judge") == "gold" else set()
     found = {
-        role: find_input(workspace, role, ref, roles[kind_of_role(stage, role)])
+        role: find_input(workspace, role, ref, roles[kind_of_role(role)])
         for role, ref in refs.items()
         if role not in gold
     }
@@ -100,18 +107,20 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
     return found
 
 
-def kind_of_role(stage: str, role: str) -> str:
-    """RL may have several scorers, each with a name of its own: `reward.NAME`."""
-    return role.partition(".")[0] if stage == "rl" else role
+def kind_of_role(role: str) -> str:
+    """A stage may have several scorers, each with a name of its own: `reward.NAME`."""
+    return role.partition(".")[0]
 
 
 def scores(stage: str, role: str) -> bool:
     """Whether this input is something that scores."""
-    return set(SCORERS) <= set(INPUTS[stage][kind_of_role(stage, role)])
+    return set(SCORERS) <= set(INPUTS[stage][kind_of_role(role)])
 
 
-def named_scorers(given: Sequence[str]) -> str | dict[str, str]:
-    """`["judge"]` as the one scorer, `["help=judge", "short=./rules.py:short"]` as several by name."""
+def named_scorers(given: Sequence[str]) -> str | dict[str, str] | None:
+    """`["judge"]` as the one scorer, `["help=judge", "short=./rules.py:short"]` as several by name; of none, None."""
+    if not given:
+        return None
     if len(given) == 1 and "=" not in given[0]:
         return given[0]
     found: dict[str, str] = {}
@@ -311,10 +320,10 @@ def _look(folder: Path) -> dict[str, Any]:
 
 def _check_online(refs: Mapping[str, Ref], config: Any) -> None:
     """Rounds make their own judgements; without them they have to be there."""
-    wanted = ("policy", "reward", "prompts") if config.online else ("policy", "data")
-    if set(refs) != set(wanted):
+    wanted, also = (("policy", "reward", "prompts"), {"judge"}) if config.online else (("policy", "data"), set())
+    if {kind_of_role(role) for role in refs} - also != set(wanted):
         how = "with online rounds" if config.online else "without online rounds"
-        raise ConfigError(f"DPO {how} takes {', '.join(wanted)}", "online learns from a reward model, else from data")
+        raise ConfigError(f"DPO {how} takes {', '.join(wanted)}", "online learns from a scorer, else from data")
 
 
 def _stored_format(folder: str) -> dict[str, Any] | None:

@@ -136,6 +136,9 @@ def _scored(
     long: list[Prompt] = []
     for group in _with_scores(run, config, written):
         prompt = group[0][0].prompt
+        if encoder.too_long(prompt, [c.text for c, _ in group], longest):
+            long.append(prompt)
+            continue
         tokens = [encoder.completion(prompt, c.text, finished=c.finished) or (encoder.eos_id,) for c, _ in group]
         item = Rewarded((encoder.prompt(prompt), tokens), tuple(score for _, score in group))
         if len(item.group[0]) + max(map(len, tokens)) <= longest:

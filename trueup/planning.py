@@ -127,7 +127,7 @@ def _scorer(chain: Sequence[str], settings: ModelSettings, policy: Sequence[str]
 def _scoring(chain: Sequence[str], settings: ModelSettings) -> int:
     from .memory import measure
     from .models.ensemble import members_of
-    from .models.load import load_config
+    from .models.load import classifier_skeleton, is_classifier, load_config
     from .models.reward_model import PARTS
 
     kind = stored_kind(chain[-1])
@@ -138,7 +138,10 @@ def _scoring(chain: Sequence[str], settings: ModelSettings) -> int:
     if kind == "features":
         trunk, base = (_writer(f"{chain[0]}/{part}", settings) for part in PARTS)
         return trunk.with_features + base.parameters
-    return measure(load_config(chain[0], settings), settings).scoring
+    config = load_config(chain[0], settings)
+    if is_classifier(config):
+        return int(classifier_skeleton(config, settings).num_parameters())
+    return measure(config, settings).scoring
 
 
 def _lengths(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[str, Shape]) -> tuple[Lengths, str]:

@@ -35,14 +35,12 @@ def split_demonstrations(
     dropped, encoder = 0, model.encoder
     long: list[Prompt] = []
     for prompt, answers in grouped(demonstrations):
-        replies = [encoder.completion(prompt, answer) for answer in answers]
-        fitted = encoder.fit(prompt, longest - max(map(len, replies)))
-        if fitted is None:
+        found = encoder.fit_with(prompt, answers, longest)
+        if found is None:
             dropped += len(answers)
             long.append(prompt)
             continue
-        if fitted is not prompt:
-            replies = [encoder.completion(fitted, answer) for answer in answers]
+        fitted, replies = found
         side = split_by_prompt(group_of(prompt), config.heldout, config.run.seed)
         sides[side].append((encoder.prompt(fitted), replies))
     left_out = count_left_out(run, "data", "row", longest, dropped, len(demonstrations), long)
@@ -64,13 +62,12 @@ def split_judgements(
     """Judgements by prompt for training and for the held-out figures; and how many prompts were too long."""
     from .train.judged import judged
 
-    (train, dropped), (heldout, dropped_heldout) = (
+    (train, long), (heldout, long_heldout) = (
         judged(model.encoder, [j for j in judgements if j.split == split], longest, objectives)
         for split in ("train", "heldout")
     )
-    dropped += dropped_heldout
-    asked = {judgement.prompt.id for judgement in judgements}
-    long = [j.prompt for j in judgements if not fits(model, j, longest)] if dropped else []
+    long += long_heldout
+    dropped, asked = len(long), {judgement.prompt.id for judgement in judgements}
     left_out = count_left_out(run, "data", "prompt", longest, dropped, len(asked), long)
     problem = "no judgement is left to train on" + (f": {len(heldout)} prompts are held out" if heldout else "")
     if objectives and not dropped and not heldout:
@@ -184,6 +181,8 @@ def put_model(run: Run, kind: str, save: Callable[[Path], None], is_adapter: boo
 def fits(model: LanguageModel | RewardModel, judgement: Judgement, limit: int) -> bool:
     """Whether every completion of a judgement has room after its prompt."""
     encoder, prompt = model.encoder, judgement.prompt
+    if encoder.too_long(prompt, judgement.completions, limit):
+        return False
     longest = max(len(encoder.completion(prompt, text)) for text in judgement.completions)
     return len(encoder.prompt(prompt)) + longest <= limit
 

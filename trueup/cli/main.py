@@ -27,7 +27,7 @@ from .models import ensemble, env, export, sample
 from .rewards import reward as audit
 from .rewards import rewards, score
 from .runs import runs
-from .text import to_json
+from .text import printable, to_json
 from .tradeoff import tradeoff
 from .train import train
 from .workspaces import init, upgrade
@@ -118,9 +118,9 @@ def _fail(error: BaseException, message: str, hint: str, code: int) -> int:
     if os.environ.get("TRUEUP_DEBUG"):
         traceback.print_exception(error)
     for line in message.splitlines() or [""]:  # several mistakes at once: each line stands on its own
-        click.echo(f"error: {line.strip()}", err=True)
+        click.echo(f"error: {printable(line.strip())}", err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(f"hint: {printable(hint)}", err=True)
     return code
 
 

@@ -123,12 +123,14 @@ def resume(run_id: str, end_here: bool) -> Result:
     examples="""
     trueup runs samples 20261121-0137-rl
     trueup runs samples 20261121-0137-rl --step 40 --rows 20
+    trueup runs samples 20261121-0137-rl --heldout
     """,
 )
 @click.argument("run_id", metavar="RUN")
 @click.option("--step", type=click.IntRange(min=0), help="The step to show; by default the last one with samples.")
 @click.option("--rows", type=click.IntRange(min=1), default=5, show_default=True, help="How many samples to show.")
-def samples(run_id: str, step: int | None, rows: int) -> Result:
+@click.option("--heldout", is_flag=True, help="Those of evaluations, on held-out prompts; step 0 is before the first.")
+def samples(run_id: str, step: int | None, rows: int, heldout: bool) -> Result:
     """Print what the policy of a run was asked at a step, what it wrote, its score and its KL.
 
     With the setting run.keep_logprobs, its tokens and their log-probabilities too.
@@ -137,13 +139,13 @@ def samples(run_id: str, step: int | None, rows: int) -> Result:
 
     with workspace() as ws:
         run = Run.load(ws, run_id)
-        steps = run.sample_steps()
+        steps = run.sample_steps(heldout=heldout)
         chosen = steps[-1] if step is None and steps else step
         if chosen is None or chosen not in steps:
             kept = f"it has them at steps {cell(steps)}" if steps else "only RL runs keep samples"
             raise NotFoundError(f"run {run.id} has no samples" + ("" if step is None else f" of step {step}"), kept)
         asked = _prompt_texts(run)
-        shown = [_with_prompt({"step": chosen, **row}, asked) for row in run.samples(chosen)[:rows]]
+        shown = [_with_prompt({"step": chosen, **row}, asked) for row in run.samples(chosen, heldout=heldout)[:rows]]
     return Result({"run": run.id, "steps": steps, "samples": shown}, _listed(chosen, shown))
 
 

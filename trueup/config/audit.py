@@ -31,7 +31,7 @@ class AuditConfig(Table):
         200, description="a slice of so many pairs or more must be foreseen better than by a coin"
     )
     length_correlation: Fraction = Field(
-        0.3, description="correlation of score and length among the completions of a prompt must stay below this"
+        0.3, description="correlation of score and length among the completions of a prompt must surely stay below this"
     )
     leaked: Fraction = Field(
         0.01, description="share of the judgements that may have their prompt or completions in the training set"

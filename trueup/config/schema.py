@@ -126,7 +126,7 @@ class RunSettings(Table):
     micro_batch: Annotated[int, Field(ge=0)] = Field(
         0, description="rows in one forward; 0 takes the whole batch. Halved by itself when memory runs out"
     )
-    max_skipped: Count = Field(10, description="steps with a non-finite loss or gradient after which the run stops")
+    max_skipped: Count = Field(10, description="steps with a non-finite loss or gradient, after which a run stops")
     tensorboard: bool = Field(True, description="also write TensorBoard event files")
     keep_logprobs: bool = Field(
         False, description="in RL, keep each token of a rollout with its log-probabilities, beside text and score"
@@ -235,6 +235,16 @@ class GuardSettings(Table):
     max_rollbacks: Annotated[int, Field(ge=0)] = Field(3, description="how often it goes back before it stops instead")
     max_repetition: Fraction = Field(
         0.5, description="share of repeated four-token runs in held-out completions that counts as collapse"
+    )
+    min_distinct: Fraction = Field(
+        0.25,
+        description="share of the start's distinct two-token runs, below which held-out completions count as collapsed",
+    )
+    max_length_factor: Annotated[float, Field(gt=1)] = Field(
+        8.0, description="how many times longer or shorter held-out completions may become than at the start"
+    )
+    stop_gamed: bool = Field(
+        True, description="with a judge: stop when its score fell beyond chance while the training score rose"
     )
     max_kl: Positive | None = Field(None, description="KL budget: stop above this held-out KL a completion, in nats")
     stop_score: float | None = Field(None, description="stop when the mean held-out score reaches this")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,13 +12,13 @@ from ..config import Objective, Scoring
 from ..errors import ConfigError, nearest
 from ..ports import Scorer
 from ..records import Completion, Score
-from .reward_scorer import weigh
+from .reward_scorer import PRICE, RewardScorer, weigh
 
 SPREAD = "spread"  # what an ensemble disagrees on is no objective
 
 
 class CombinedScorer:
-    """Parts are the scorers by name; one with several objectives has a part for each of these.
+    """Parts are the scorers by name; one with several objectives has a part `NAME.OBJECTIVE` for each of these.
 
     Each part is brought to mean 0 and std 1 on completions that `measure` is given, if `scoring.normalise`. A floor is
     a price on what falls below it, or with `scoring.floor = "multiplier"` a Lagrange multiplier on the part itself: it
@@ -25,7 +26,7 @@ class CombinedScorer:
     """
 
     def __init__(self, scorers: Mapping[str, Scorer], scoring: Scoring) -> None:
-        self.scorers, self.scoring = dict(scorers), scoring
+        self.scorers, self.scoring = dict(sorted(scorers.items())), scoring  # a resumed run is told no other order
         self.memory: MutableMapping[str, Any] = {}
         self._seen: dict[str, float] = {}  # the mean of each part in the last batch
 
@@ -41,6 +42,19 @@ class CombinedScorer:
         self.memory["multipliers"] = {each.name: 0.0 for each in self._floors(list(parts))}
 
     def score(self, completions: Sequence[Completion]) -> list[Score]:
+        return self._weighed(completions, self.memory.get("multipliers", {}))
+
+    def steady(self, completions: Sequence[Completion]) -> list[Score]:
+        """Scores at prices that never move, to compare one time with another: where a multiplier holds a floor, ten a
+        unit for as long as the mean of the batch is below it."""
+        found = self._weighed(completions, {})
+        if self.scoring.floor != "multiplier" or not found:
+            return found
+        low = [each for each in self._floors(list(self._seen)) if self._seen[each.name] < (each.at_least or 0.0)]
+        missing_c = [sum((each.at_least or 0.0) - score.parts[each.name] for each in low) for score in found]
+        return [replace(score, value=score.value - PRICE * m) for score, m in zip(found, missing_c, strict=True)]
+
+    def _weighed(self, completions: Sequence[Completion], multipliers: Mapping[str, float]) -> list[Score]:
         if not completions:
             return []
         parts = {name: self._scaled(name, values) for name, values in self._parts(completions).items()}
@@ -50,7 +64,7 @@ class CombinedScorer:
         if self.scoring.floor == "multiplier":
             chosen = [(place, self._freed(each)) for place, each in chosen]
         value_c = weigh(torch.stack([parts[name] for name in names], 1)[:, :, None], chosen)[:, 0]
-        for name, multiplier in self.memory.get("multipliers", {}).items():
+        for name, multiplier in multipliers.items():
             if self.scoring.floor == "multiplier":
                 value_c = value_c + multiplier * parts[name]
         return [
@@ -74,22 +88,31 @@ class CombinedScorer:
     def _freed(each: Objective) -> Objective:
         return each.model_copy(update={"at_least": None})
 
+    def lowest(self) -> CombinedScorer:
+        """The same with every ensemble by its least content member."""
+        least = {name: s.lowest() if isinstance(s, RewardScorer) else s for name, s in self.scorers.items()}
+        return CombinedScorer(least, self.scoring)
+
     def _parts(self, completions: Sequence[Completion]) -> dict[str, torch.Tensor]:
+        """Whoever gives a scorer a name means its parts by it, however the scorer calls them."""
         parts: dict[str, list[float]] = {}
         for name, scorer in self.scorers.items():
             scores = scorer.score(completions)
             inner = [key for key in scores[0].parts if key != SPREAD]
-            for key in inner:
-                if key in parts or key in self.scorers:
-                    raise ConfigError(f"two scorers speak of '{key}'", "give the scorers other names")
-                parts[key] = [score.parts[key] for score in scores]
-            if not inner:
-                parts[name] = [score.value for score in scores]
+            if len(inner) > 1:
+                parts |= {part_name(name, key): [score.parts[key] for score in scores] for key in inner}
+            else:
+                parts[name] = [score.parts[inner[0]] if inner else score.value for score in scores]
         return {name: torch.tensor(values, dtype=torch.float64) for name, values in parts.items()}
 
     def _scaled(self, name: str, values: torch.Tensor) -> torch.Tensor:
         mean, std = self.memory.get("scales", {}).get(name, (0.0, 1.0))
         return (values - mean) / std
+
+
+def part_name(scorer: str, objective: str) -> str:
+    """What one of several objectives of a scorer is called; of the one scorer without a name, as it calls it itself."""
+    return f"{scorer}.{objective}" if scorer else objective
 
 
 def _chosen(names: Sequence[str], scoring: Scoring) -> list[tuple[int, Objective]]:

@@ -8,97 +8,135 @@ Two forms, told apart by how many arguments the function takes:
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
-import threading
-from collections.abc import Callable, Sequence
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, RunError
 from ..records import Completion, Score
+from .function_process import UNDER_WAY
 
 TRIES = 3
+LOADING = 600.0  # seconds that its file may take to run: it may load a model
+PROGRAM = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[2])
+from trueup.engines.function_process import serve
+serve(int(sys.argv[1]))
+"""
 
 
 class FunctionScorer:
-    """Calls the function in a thread of its own: one that hangs is left behind, since Python cannot stop it."""
+    """Asks the function in a process of its own, so that a call that hangs can be ended.
 
-    def __init__(self, function: Callable[..., Any], name: str, time_limit: float = 0.0) -> None:
-        self.function, self.name, self.time_limit = function, name, time_limit
-        self.one_by_one = _takes(function, name) == 2
+    There is never a second call beside one that has not returned: what takes longer than `time_limit` is killed with
+    its process, and the file is run anew, as it read when the scorer was made.
+    """
+
+    def __init__(self, source: str, time_limit: float = 0.0) -> None:
+        self.source, self.time_limit = source, time_limit
+        path, _, name = source.rpartition(":")
+        self._file = path, name, Path(path).read_bytes()
+        self._process = _Process(self._file)
 
     def score(self, completions: Sequence[Completion]) -> list[Score]:
-        """Tried again when it raises or takes too long; after that it is an error of the run."""
+        """Asked again when it raises, hangs or ends its process; after that it is an error of the run."""
         if not completions:
             return []
+        problem = ""
         for _ in range(TRIES):
-            values, problem = self._call(list(completions))
-            if not problem:
-                return self._checked(values, len(completions))
+            if not self._process.alive:
+                self._process = _Process(self._file)
+            said = self._process.ask(completions, self.time_limit)
+            if "values" in said:
+                return [Score(value) for value in said["values"]]
+            if "error" in said:
+                raise RunError(said["error"], said["hint"])
+            problem = said["problem"]
         raise RunError(
-            f"the scorer {self.name} failed {TRIES} times in a row: {problem}",
-            "mend it and resume the run; scoring.time_limit says how long it may take",
+            f"the scorer {self.source} failed {TRIES} times in a row: {problem}",
+            "mend it and resume the run; scoring.time_limit says how long a call may take",
         )
 
-    def _call(self, completions: list[Completion]) -> tuple[Any, str]:
-        """What it returned, or what went wrong."""
-        found: list[tuple[Any, str]] = []
+    def close(self) -> None:
+        """End its process; it is ended with the scorer too."""
+        self._process.end()
 
-        def work() -> None:
-            try:
-                found.append((self._values(completions), ""))
-            except Exception as error:  # whatever somebody's function may raise
-                found.append((None, f"{type(error).__name__}: {error}"))
 
-        thread = threading.Thread(target=work, daemon=True, name=self.name)
-        thread.start()
-        thread.join(self.time_limit or None)
-        return found[0] if found else (None, f"no answer within {self.time_limit:g} s (scoring.time_limit)")
+def check_function(source: str) -> None:
+    """Run the file of `FILE.py:NAME` once, in a process of its own, to see that the function can be asked."""
+    FunctionScorer(source).close()
 
-    def _values(self, completions: list[Completion]) -> Any:
-        if self.one_by_one:
-            return [self.function(completion.prompt.text, completion.text) for completion in completions]
-        return self.function(completions)
 
-    def _checked(self, values: Any, count: int) -> list[Score]:
-        try:
-            scores = [Score(float(value)) for value in values]
-        except (TypeError, ValueError) as error:
-            raise RunError(
-                f"the scorer {self.name} returned no numbers: {error}", "it has to return one number a completion"
-            ) from error
-        if len(scores) != count:
-            raise RunError(
-                f"the scorer {self.name} returned {len(scores)} numbers for {count} completions",
-                "it has to return one number a completion, in their order",
+class _Process:
+    """A Python of its own that has run the file, and the line to it."""
+
+    def __init__(self, file: tuple[str, str, bytes]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            paths = json.dumps([str(path) for path in sys.path])
+            # A session of its own: Ctrl-C is for the run, which ends it; and what it started is ended with it.
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", PROGRAM, str(theirs.fileno()), paths],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
+            )  # fmt: skip
+        self._process, self._line = process, Connection(ours.detach())
+        self._ended = weakref.finalize(self, _end, process, self._line)
+        said = self._exchange(file, LOADING)
+        if "ready" not in said:
+            self.end()
+            raise ModelError(
+                said.get("error", f"{file[0]} could not be run: {said.get('problem')}"), said.get("hint", "mend it")
             )
-        return scores
+
+    @property
+    def alive(self) -> bool:
+        return self._ended.alive
+
+    def end(self) -> None:
+        self._ended()
+
+    def ask(self, completions: Sequence[Completion], within: float) -> dict[str, Any]:
+        """What it says of them, each call of the function `within` so many seconds; 0 is as long as it takes."""
+        said = self._exchange(list(completions), within)
+        if said.pop("lost", False):
+            self.end()
+        return said
+
+    def _exchange(self, what: Any, within: float) -> dict[str, Any]:
+        try:
+            self._line.send_bytes(pickle.dumps(what))
+            while self._line.poll(within or None):
+                said: dict[str, Any] = json.loads(self._line.recv_bytes())
+                if said != UNDER_WAY:
+                    return said
+            return {"problem": f"no answer within {within:g} s", "lost": True}
+        except (EOFError, OSError):
+            return {"problem": f"its process ended{self._exit_code()}", "lost": True}
+        except BaseException:  # Ctrl-C: an answer that comes later would be taken for that to another question
+            self.end()
+            raise
+
+    def _exit_code(self) -> str:
+        """In words; empty of one that closed the line and lives on."""
+        with suppress(subprocess.TimeoutExpired):
+            return f", with exit code {self._process.wait(1)}"
+        return ""
 
 
-def load_function(source: str) -> Callable[..., Any]:
-    """The function that `FILE.py:NAME` names. Its file is run, as any Python file is."""
-    path, _, name = source.rpartition(":")
-    spec = importlib.util.spec_from_file_location(f"trueup_scorer_{Path(path).stem}", path)
-    assert spec is not None and spec.loader is not None, "a name that ends in .py"
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ModelError(f"{path} could not be run: {type(error).__name__}: {error}", "mend it") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise ModelError(f"{path} has no function '{name}'", f"it has {', '.join(known) or 'none'}")
-    _takes(function, source)
-    return function  # type: ignore[no-any-return]
-
-
-def _takes(function: Callable[..., Any], name: str) -> int:
-    empty, kinds = inspect.Parameter.empty, (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    asked = [p for p in inspect.signature(function).parameters.values() if p.default is empty and p.kind not in kinds]
-    if len(asked) not in (1, 2):
-        raise ModelError(
-            f"the scorer {name} takes {len(asked)} arguments", "it takes (prompt, completion) or a list of completions"
-        )
-    return len(asked)
+def _end(process: subprocess.Popen[bytes], line: Connection) -> None:
+    """With whatever the function started."""
+    line.close()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -40,9 +40,14 @@ class RewardScorer:
         if not completions:
             return []
         raw = self.raw(completions)
-        if self.model.outputs == 1:
-            return [Score(float(value)) for value in self.model.normalised(raw)[:, 0]]
+        if self.model.outputs == 1 and not self.scoring.objectives:
+            return [Score(float(value)) for value in self._scaled(raw)[:, 0]]
         return self._combined(raw)
+
+    def lowest(self) -> RewardScorer:
+        """An ensemble by its least content member: what a policy games is seldom the same in all of them."""
+        least = self.scoring.model_copy(update={"ensemble": "min"})
+        return RewardScorer(self.model, self.batch_size, least, self.cut)
 
     @torch.no_grad()
     def by_member(self, completions: Sequence[Completion]) -> torch.Tensor:
@@ -65,18 +70,22 @@ class RewardScorer:
     def fits(self, completion: Completion) -> bool:
         """Whether the model reads it whole."""
         encoder = self.model.encoder
+        if encoder.too_long(completion.prompt, [completion.text], self.model.context):
+            return False
         tokens = encoder.completion(completion.prompt, completion.text, finished=completion.finished)
         return len(encoder.prompt(completion.prompt)) + max(len(tokens), 1) <= self.model.context
 
     def _combined(self, raw: torch.Tensor) -> list[Score]:
-        """Members are combined last, each a whole reward model of its own: what they disagree on is the whole score."""
+        """Members are combined last, each a whole reward model of its own: what they disagree on is the whole score.
+        A part is what one objective alone would be."""
         whole_cm = self._whole(raw)
         value_c, spread_c = of_members(whole_cm, self.scoring), whole_cm.std(1, correction=0)
-        means_co = self.model.by_objective(self._scaled(raw)).mean(2)
+        scores_com = self.model.by_objective(self._scaled(raw))
+        part_oc = [of_members(scores_com[:, o], self.scoring) for o in range(len(self.model.objectives))]
         return [
             Score(
                 float(value_c[c]),
-                {name: float(means_co[c, o]) for o, name in enumerate(self.model.objectives)}
+                {name: float(part_oc[o][c]) for o, name in enumerate(self.model.objectives)}
                 | ({"spread": float(spread_c[c])} if self.model.members > 1 else {}),
             )
             for c in range(len(value_c))
@@ -101,7 +110,7 @@ class RewardScorer:
                 "leave out the longest prompts, lower sampling.max_new_tokens, or use a reward model that reads more",
             )
         self.cut_short += sum(len(each) > room for each in tokens)
-        return prompt, [each[:room] for each in tokens]
+        return prompt, [encoder.shortened(each, room) if len(each) > room else each for each in tokens]
 
 
 class Lowest:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..ports import Scorer
 from ..records import Judgement
-from ..stats.assistance import answers_of, assistance
+from ..stats.assistance import answers_of, assistance, helpers_of
 from .reward import as_completions
 
 
@@ -16,11 +16,11 @@ def assisted_judges(
 ) -> dict[str, Any] | None:
     """How often the judges are right with help and without. None where it is not noted who had help, or nothing is
     known to be right. A judgement may hold the right places as `meta.expected`; else the gold score decides."""
-    noted = [judgement for judgement in judgements if "assisted" in judgement.meta]
+    noted = [judgement for judgement in judgements if helpers_of(judgement) is not None]
     answers = [answer for each in noted if (right := _right(each, gold)) for answer in answers_of(each, right)]
     if not answers:
         return None
-    helped = sum(bool(judgement.meta["assisted"]) for judgement in noted)
+    helped = sum(bool(helpers_of(judgement)) for judgement in noted)
     return assistance(answers, seed=seed) | {"judgements": len(noted), "helped": helped, "opened": helped}
 
 

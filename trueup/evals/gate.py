@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config.audit import AuditConfig
 from ..errors import ConfigError, nearest
+from ..stats.assistance import FEWEST_PROMPTS
 
 Found = Mapping[str, Any]
 Verdict = tuple[bool | None, float | str | None, float | str | None, str]  # met, value, limit, why
@@ -64,14 +65,18 @@ def _slices(found: Found, config: AuditConfig) -> Verdict:
 
 
 def _length(found: Found, config: AuditConfig) -> Verdict:
-    value = found["length"]["pearson"]["value"]
-    if found["matched"] == found["pairs"] and found["length"]["pearson"]["ci"] == [-1.0, 1.0]:
-        return None, None, config.length_correlation, "no prompt has two completions whose scores could go by length"
+    """The whole interval has to lie below the limit. Where it is too wide for that even around 0, nothing is known."""
+    value, (low, high) = found["length"]["pearson"]["value"], found["length"]["pearson"]["ci"]
+    limit = config.length_correlation
+    if found["matched"] == found["pairs"] and (low, high) == (-1.0, 1.0):
+        return None, None, limit, "no prompt has two completions whose scores could go by length"
     why = (
-        f"score and length correlate by {value:+.2f} inside a prompt; the judges' choice and length by "
-        f"{found['length']['judges']:+.2f}"
+        f"score and length correlate by {value:+.2f} inside a prompt ({low:+.2f} to {high:+.2f}); the judges' choice "
+        f"and length by {found['length']['judges']:+.2f}"
     )
-    return abs(value) < config.length_correlation, value, config.length_correlation, why
+    if found["prompts"] < FEWEST_PROMPTS or max(low, -high) < limit <= (high - low) / 2:
+        return None, value, limit, f"{why}: too few pairs to tell whether it stays within {limit:g}"
+    return max(high, -low) < limit, value, limit, why
 
 
 def _calibration(found: Found, _: AuditConfig) -> Verdict:

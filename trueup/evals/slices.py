@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..records import Judgement
+from ..stats.assistance import helpers_of
 from ..stats.intervals import Floats, share
 from .scored import Pairs
 
@@ -55,7 +56,7 @@ def _kinds(pairs: Pairs, length: Floats, trained_on: Collection[str] | None) -> 
         "objective": [_named(judgement.meta, "objective") for judgement in said],
         "source": [(judgement.source,) for judgement in said],
         "split": [(judgement.split,) for judgement in said],
-        "help": [_help(judgement.meta) for judgement in said],
+        "help": [_help(judgement) for judgement in said],
         "group": [_named(judgement.meta, "group") for judgement in said],
         "judge": [(judgement.judge,) for judgement in said],
     }
@@ -98,11 +99,10 @@ def _tags(meta: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _help(meta: Mapping[str, Any]) -> tuple[str, ...]:
+def _help(judgement: Judgement) -> tuple[str, ...]:
     """Whether the judge was shown what helpers said; nothing where nobody noted it."""
-    if "assisted" not in meta:
-        return ()
-    return ("with help",) if meta["assisted"] else ("without help",)
+    helpers = helpers_of(judgement)
+    return () if helpers is None else ("with help",) if helpers else ("without help",)
 
 
 def _named(meta: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -299,17 +299,17 @@ def _placed(row: Row, item: Item) -> Output:
 
 
 def _read(where: str, row: Columns) -> Row:
-    if strange := [name for name in row if name not in FIELDS]:
+    if strange := [name[:LONGEST_NAME] for name in row if name not in FIELDS]:
         raise Skip(f"'{strange[0]}' is no field of theirs{nearest(strange[0], FIELDS)}")
     prompt, word = columns.prompt(row, "prompt"), columns.word(row, "kind")
     kind = next((each for each in KINDS if each == word), None)
     if kind is None:
         raise Skip(f"'kind' is none of {', '.join(KINDS)}")
-    texts = _texts(row, "completions", len(row.get("completions") or ()))
+    texts = _texts(row, "completions")
     if len(set(texts)) < len(texts):
         raise Skip("two of 'completions' are the same")
     output = Output(
-        helper_name(columns.word(row, "helper")),
+        helper_name(columns.text(row, "helper", empty=True)),
         kind,
         _plain(row, "text", empty=True) if row.get("text") is not None else "",
         tuple(text if text.strip() else "" for text in _texts(row, "places", len(texts), empty=True)),
@@ -331,11 +331,13 @@ def helper_name(name: str) -> str:
     return name
 
 
-def _texts(row: Columns, name: str, count: int, *, empty: bool = False) -> tuple[str, ...]:
+def _texts(row: Columns, name: str, count: int | None = None, *, empty: bool = False) -> tuple[str, ...]:
+    """A list of `count` texts, or where that is not given of as many as can have a letter."""
     value = row.get(name)
     if value is None:
         return ()
-    if not isinstance(value, list) or not value or len(value) != count or count > len(LETTERS):
+    sizes = range(1, len(LETTERS) + 1) if count is None else (count,)
+    if not isinstance(value, list) or not value or len(value) not in sizes:
         raise Skip(f"'{name}' is no list with a text for each of 'completions'")
     return tuple(_plain({name: each}, name, empty=empty) for each in value)
 

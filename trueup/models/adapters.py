@@ -72,18 +72,13 @@ def add_fresh(adapter: Any, name: str, seed: int) -> list[nn.Parameter]:
 def add_stored(adapter: Any, name: str, folder: str, extra: str) -> tuple[list[nn.Parameter], dict[str, torch.Tensor]]:
     """One more adapter, as it was saved, but for the layer `extra`, whose weights are returned beside it."""
     config = _peft().LoraConfig(**(stored_config(folder) | {"modules_to_save": None, "inference_mode": False}))
-    added = _add(adapter, name, config, seed=0)
-    tensors = load_file(Path(folder) / WEIGHTS_FILE)
-    beside = {key.rpartition(".")[2]: t for key, t in tensors.items() if f".{extra}." in key}
-    lora = {key: tensor for key, tensor in tensors.items() if f".{extra}." not in key}
-    found = _peft().set_peft_model_state_dict(adapter, lora, adapter_name=name)
-    lacking = [key for key in found.missing_keys if f".{name}." in key]
-    if lacking or found.unexpected_keys:
-        odd = (lacking or found.unexpected_keys)[0]
-        raise ModelError(
-            f"the adapter in '{folder}' does not fit the model it is said to sit on: {odd}",
-            "it was trained on a base of another kind",
-        )
+    with _fitting(folder):
+        added = _add(adapter, name, config, seed=0)
+        tensors = load_file(Path(folder) / WEIGHTS_FILE)
+        beside = {key.rpartition(".")[2]: t for key, t in tensors.items() if f".{extra}." in key}
+        lora = {key: tensor for key, tensor in tensors.items() if f".{extra}." not in key}
+        found = _peft().set_peft_model_state_dict(adapter, lora, adapter_name=name)
+    _check_all_there([key for key in found.missing_keys if f".{name}." in key] or found.unexpected_keys, folder)
     return added, beside
 
 
@@ -116,8 +111,10 @@ def count_stored(folder: str) -> int:
 
 
 def load_lora(network: Any, folder: str) -> Any:
-    with _hushed():
-        return _peft().PeftModel.from_pretrained(network, folder)
+    with _hushed(), _fitting(folder):
+        made = _peft().PeftModel.from_pretrained(network, folder)
+    _check_fits(made, OWN, folder)
+    return made
 
 
 def adapter_names(folders: Sequence[str]) -> list[str]:
@@ -127,10 +124,13 @@ def adapter_names(folders: Sequence[str]) -> list[str]:
 def load_loras(network: Any, folders: Sequence[str]) -> Any:
     """Several adapters on one network, none of them merged; `set_adapter(name)` switches one on."""
     names = adapter_names(folders)
-    with _hushed():
+    with _hushed(), _fitting(folders[0]):
         made = _peft().PeftModel.from_pretrained(network, folders[0], adapter_name=names[0])
-        for name, folder in zip(names[1:], folders[1:], strict=True):
+    for name, folder in zip(names[1:], folders[1:], strict=True):
+        with _hushed(), _fitting(folder):
             made.load_adapter(folder, adapter_name=name)
+    for name, folder in zip(names, folders, strict=True):
+        _check_fits(made, name, folder)
     return made
 
 
@@ -199,6 +199,45 @@ def _add(adapter: Any, name: str, config: Any, seed: int) -> list[nn.Parameter]:
     for parameter in adapter.parameters():
         parameter.requires_grad_(id(parameter) in learns)
     return learnt(adapter, name)
+
+
+def _check_fits(adapter: Any, name: str, folder: str) -> None:
+    """peft only warns of layers that an adapter lacks or that the model has not, and goes on with what fits."""
+    from safetensors import safe_open
+
+    with safe_open(Path(folder) / WEIGHTS_FILE, "pt") as tensors:
+        stored = set(tensors.keys())
+    wanted = set(_peft().get_peft_model_state_dict(adapter, adapter_name=name, save_embedding_layers=False))
+    _check_all_there(sorted(key for key in wanted ^ stored if ".lora_" in key), folder)
+
+
+def _check_all_there(odd: Sequence[str], folder: str) -> None:
+    if odd:
+        raise _does_not_fit(folder, f"{odd[0]} is in only one of them")
+
+
+@contextmanager
+def _fitting(folder: str) -> Iterator[None]:
+    """What peft and torch say of an adapter whose matrices have another shape than the model's."""
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        raise _does_not_fit(folder, _first_line(error)) from error
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise _does_not_fit(folder, str(error).strip().splitlines()[-1].strip()) from error
+
+
+def _does_not_fit(folder: str, why: str) -> ModelError:
+    return ModelError(
+        f"the adapter in '{folder}' does not fit the model it is said to sit on: {why}",
+        "it was trained on another base: use that one",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _layers(network: nn.Module) -> list[Any]:

@@ -121,7 +121,7 @@ def _probe(network: Any) -> tuple[bool, bool]:
     logits = network(
         input_ids=plain.tokens_bt, attention_mask=plain.real_bt, position_ids=plain.positions_bt, use_cache=False
     ).logits
-    if not _alike(_finish_logits(head(states), network.config), logits.flatten(0, 1)):
+    if not alike(_finish_logits(head(states), network.config), logits.flatten(0, 1)):
         raise ModelError(
             f"{type(network).__name__} does more between its trunk and its logits than trueup knows",
             "use a model of the Llama, Qwen, Mistral, Gemma, GPT-2 or GPT-NeoX kind",
@@ -140,7 +140,7 @@ def trunk_shares_prompts(trunk: Any) -> bool:
         alone, beside = run_trunk(trunk, plain)[plain.before_cl], run_trunk(trunk, shared)[shared.before_cl]
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False
-    return _alike(alone, beside)
+    return alike(alone, beside)
 
 
 def run_trunk(trunk: Any, rows: Rows) -> torch.Tensor:
@@ -158,7 +158,7 @@ def _probe_rows(network: Any, *, shared: bool) -> Rows:
     return lay_out([(prompt, [first, second])], 0, shared=shared).to(network.device)
 
 
-def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Equal but for rounding, row by row: a wrong mask or position changes a row by far more."""
     limit = 3e-2 if a.dtype.itemsize < 4 else 1e-4
     return bool(((a - b).norm(dim=-1) <= limit * b.norm(dim=-1)).all())

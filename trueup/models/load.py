@@ -17,15 +17,24 @@ from safetensors import SafetensorError
 from ..config import Architecture, ModelSettings, PromptSettings
 from ..errors import ModelError
 from ..text.chat import Encoder, PromptFormat, prompt_format
+from ..text.segments import SegmentEncoder
 from ..text.tokenizer import save_tokenizer
 from .adapters import CONFIG_FILE as ADAPTER_FILE
 from .adapters import OWN, adapter_names, add_lora, add_stored, load_lora, load_loras, wants_lora
 from .device import ON_CPU, Placement, place
 from .ensemble import KIND as ENSEMBLE
 from .ensemble import AdapterMember, EnsembleReward, members_of
-from .language_model import LanguageModel, trunk_shares_prompts
+from .language_model import LanguageModel, alike, trunk_shares_prompts
 from .quantised import quantise
-from .reward_model import PARTS, SETTINGS_FILE, AdapterReward, FeatureReward, RewardModel, SequenceReward
+from .reward_model import (
+    PARTS,
+    SETTINGS_FILE,
+    AdapterReward,
+    ClassifierReward,
+    FeatureReward,
+    RewardModel,
+    SequenceReward,
+)
 
 FORMAT_FILE = "prompt_format.json"
 
@@ -152,15 +161,12 @@ def load_reward(
             network = load_lora(network, folder).merge_and_unload()
         else:
             network = _network("AutoModelForSequenceClassification", folder, settings, placement.dtype)
-            _check_head(network)
             objectives = objectives or labels_of(network.config)
-        model = SequenceReward(
-            network,
-            encoder,
-            shares_prompts=trunk_shares_prompts(network.base_model),
-            objectives=objectives,
-            members=members,
-        )
+        if reads_last_token(network):
+            shares = trunk_shares_prompts(network.base_model)
+            model = SequenceReward(network, encoder, shares_prompts=shares, objectives=objectives, members=members)
+        else:
+            model = ClassifierReward(network, encoder, objectives)
     model.take(stored)
     model.unweighed = not stored and model.outputs > 1
     model.source = source
@@ -294,18 +300,34 @@ def classifier(network: Any, pad_id: int, outputs: int = 1) -> Any:
 
 
 def _check_head(network: Any) -> None:
-    head = getattr(network, "score", None)
-    if head is None:
+    if not _has_linear_head(network):
         raise ModelError(
             f"{type(network).__name__} has no linear head called 'score'",
-            "use the sequence-classification form of a decoder model (Llama, Qwen, Mistral, GPT-2, ...)",
+            "train on a decoder model (Llama, Qwen, Mistral, GPT-2, ...)",
         )
+
+
+def _has_linear_head(network: Any) -> bool:
+    return isinstance(getattr(network, "score", None), torch.nn.Linear)
+
+
+@torch.no_grad()
+def reads_last_token(network: Any) -> bool:
+    """Whether its scores are a linear head on the last token's state: it is asked, on four tokens, not its name."""
+    if not _has_linear_head(network):
+        return False
+    limit, pad = network.get_input_embeddings().weight.shape[0], network.config.pad_token_id
+    tokens = torch.tensor([[i % limit for i in (5, 11, 3, 7, 9) if i % limit != pad][:4]], device=network.device)
+    states = network.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    return alike(network.score(states[:, -1]), network(input_ids=tokens).logits)
 
 
 def load_encoder(folder: str, settings: ModelSettings, prompt: PromptSettings | None) -> Encoder:
     """Tokenizer and prompt format. A stored format wins: `prompt` may only say what no earlier stage has said."""
     stored = Path(folder) / FORMAT_FILE
     tokenizer = _tokenizer(folder, settings)
+    if not stored.is_file() and not tokenizer.chat_template and _reads_pairs(folder, settings):
+        return _segments(tokenizer)
     if stored.is_file():
         format = PromptFormat.load(Path(folder))
         if prompt is not None and _changed(format, prompt):
@@ -315,9 +337,29 @@ def load_encoder(folder: str, settings: ModelSettings, prompt: PromptSettings | 
             )
         return Encoder(tokenizer.backend_tokenizer, format)
     special = {name: getattr(tokenizer, f"{name}_token") or "" for name in ("bos", "eos", "pad")}
+    special["eos"] = special["eos"] or tokenizer.sep_token or ""  # an encoder model's text ends with that
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     format = prompt_format(tokenizer.backend_tokenizer, prompt or PromptSettings(), template=template, **special)
     return Encoder(tokenizer.backend_tokenizer, format)
+
+
+def _segments(tokenizer: Any) -> SegmentEncoder:
+    pad, unknown = tokenizer.pad_token_id or 0, tokenizer.unk_token_id
+    return SegmentEncoder(
+        tokenizer.backend_tokenizer, pad, unknown, typed="token_type_ids" in tokenizer.model_input_names
+    )
+
+
+def _reads_pairs(folder: str, settings: ModelSettings) -> bool:
+    """Of a classifier without a template: one whose head is not a decoder's was made for two segments."""
+    if (Path(folder) / ADAPTER_FILE).is_file():
+        return False
+    config = load_config(folder, settings)
+    return is_classifier(config) and not _has_linear_head(classifier_skeleton(config, settings))
+
+
+def is_classifier(config: Any) -> bool:
+    return "SequenceClassification" in next(iter(config.architectures or ()), "")
 
 
 def _check_words(chain: Sequence[str], encoder: Encoder, settings: ModelSettings) -> None:
@@ -364,6 +406,20 @@ def skeleton(config: Any, settings: ModelSettings) -> Any:
         raise ModelError(
             f"no causal language model can be made from a config of type '{config.model_type}': {_first_line(error)}",
             "use a decoder model (Llama, Qwen, Mistral, Gemma, GPT-2, ...)",
+        ) from error
+
+
+def classifier_skeleton(config: Any, settings: ModelSettings) -> Any:
+    """As `skeleton`, of a sequence classifier."""
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForSequenceClassification.from_config(config, trust_remote_code=settings.trust_remote_code)
+    except (ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"no classifier can be made from a config of type '{config.model_type}': {_first_line(error)}",
+            "use a sequence-classification checkpoint that transformers opens",
         ) from error
 
 

@@ -2,6 +2,8 @@
 
 sequence   The trunk with a linear head read at the last real token: an ordinary `AutoModelForSequenceClassification`
            checkpoint that other software opens.
+classifier Any other `AutoModelForSequenceClassification` checkpoint (DeBERTa, RoBERTa, ModernBERT, ...), made
+           elsewhere and run by its own forward. It only scores.
 features   The same trunk with the head summed over the completion's tokens, plus a linear readout of how likely the
            frozen base finds those tokens (sum, minimum, soft counts of surprising ones). A small model's trunk does
            not see by itself whether a summary is faithful; the base's surprise at an unfaithful word tells it. The
@@ -25,6 +27,7 @@ from torch import nn
 
 from ..algo.masked import at_least_float32, zero_outside
 from ..text.chat import Encoder
+from ..text.segments import SegmentEncoder
 from .adapters import switched
 from .language_model import LanguageModel, context_of, run_trunk
 from .rows import Rows
@@ -126,6 +129,45 @@ class SequenceReward(RewardModel):
 
     def heads(self) -> list[nn.Module]:
         return [self.head]
+
+
+class ClassifierReward(RewardModel):
+    """Any other sequence classifier, by its own forward: what lies between its trunk and its scores is its own affair.
+
+    One row a completion. It scores and is not trained further.
+    """
+
+    kind = "classifier"
+
+    def __init__(self, network: Any, encoder: Encoder, objectives: Sequence[str] = ()) -> None:
+        encoder.restrict(network.get_input_embeddings().weight.shape[0])
+        super().__init__(encoder, _positions(network), objectives)
+        assert network.config.num_labels == self.outputs
+        if network.config.pad_token_id is None:
+            network.config.pad_token_id = encoder.pad_id
+        self.network, self.pad_id = network, network.config.pad_token_id
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        assert rows.allow_b1tt is None, "its rows hold one completion each"
+        given = {"input_ids": rows.tokens_bt, "attention_mask": rows.real_bt.long()}
+        if isinstance(self.encoder, SegmentEncoder) and self.encoder.types:
+            first, second = self.encoder.types
+            starts_b1 = rows.before_cl[:, :1] % rows.tokens_bt.shape[1] + 1
+            given["token_type_ids"] = torch.where(
+                torch.arange(rows.tokens_bt.shape[1], device=starts_b1.device) < starts_b1, first, second
+            )
+        return at_least_float32(self.network(**given).logits)
+
+    def heads(self) -> list[nn.Module]:
+        return []
+
+
+def _positions(network: Any) -> int:
+    """RoBERTa and its kin count positions from behind their pad id: so many fewer tokens fit."""
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return int(module.num_embeddings) - int(module.padding_idx) - 1
+    return context_of(network.config)
 
 
 class AdapterReward(SequenceReward):

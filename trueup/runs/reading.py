@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 Severity = Literal["fault", "note"]
 SHARE = 5  # the beginning and the end of a run are a fifth of its steps each
 LOOKED_AT = 5  # steps whose samples are read, of the beginning and of the end
+SPREAD = 40  # steps whose samples are read, of all
 ENOUGH = 6  # steps below which nothing is said of a change
 
 
@@ -119,6 +120,12 @@ class Reading:
     @cached_property
     def first_samples(self) -> list[dict[str, Any]]:
         return self._samples(self.run.sample_steps()[:1])
+
+    @cached_property
+    def spread(self) -> list[dict[str, Any]]:
+        """From the first step to the last, evenly, where texts that come back are looked for."""
+        steps = self.run.sample_steps()
+        return self._samples(steps[:: math.ceil(len(steps) / SPREAD)] if steps else ())
 
     def of_samples(self, rows: Sequence[dict[str, Any]], name: str) -> Floats:
         return np.array([row[name] for row in rows if _finite(row.get(name))], dtype=float)

@@ -14,24 +14,33 @@ import numpy as np
 
 from ..stats.within import within_pearson
 from .loss_checks import HIGHER, RATE, SURE, Check, ended_badly, evaluation_was_due, loss_not_finite, too_short
-from .reading import Finding, Reading, fault, note
+from .reading import ENOUGH, Finding, Reading, fault, note
+from .scorer_checks import (
+    SAME,
+    floor_unreachable,
+    score_by_prompt,
+    score_constant,
+    score_drifts,
+    score_not_finite,
+    score_random,
+    score_scale,
+)
 
 # Arithmetic. Rounding in float32 is 1e-6; in 16 bits, kernels of sampler and trainer differ by about 0.01 on average.
 DRIFT = 0.02  # mean gap of a token's log-probability: a sampler with top_p = 0.95 would be off by more
 START_KL = 0.005  # nats a token before the first update: a gap of 0.1 in every token
+ZERO_KL = 0.1  # times what one rollout moved: a policy that moves is further than that from what does not
 NEGATIVE_KL = 0.05  # nats a completion below zero, and surely so: the mean of log-ratios may be negative by chance
-# Scores
+# Texts at the start
 CUT = 0.5  # share of completions without an end, from the start: most of what is scored is half a text
 ENDLESS = 0.3  # by how much that share may grow
-SAME = 1e-6  # standard deviation of scores that are all one number
-SCALE = (1 / 3, 3.0)  # of the standard deviation that ought to be 1: 128 samples measure it to within a tenth
-BARE_SCALE = (0.01, 30.0)  # the same with score_scale = "none", where it may be anything usual
 # Steps
 BIG_STEPS = 10  # the first steps, when the rate is highest
 STOPPED = 0.5  # share of them that ended early
 JUMP = 1.0  # nats a token in one step: the policy writes another language after it
 STILL_KL, STILL_STEP = 1e-5, 1e-6  # nats a token from the reference, and from one update to the next: no movement
 HARMFUL_VALUE = -0.5  # explained variance: returns are clearly better guessed by one constant
+AWAY = 2.0  # times the loss of a value that says nothing
 IDLE_VALUE, PATIENT = (
     0.01,
     100,
@@ -40,6 +49,7 @@ GRADIENT = 10.0  # times optimizer.grad_clip: the norm is nearly all clipped awa
 # What is learnt, in units of the standard deviation of scores at the start
 FALLEN = 0.25
 LITTLE = 0.3
+LONG, MOVED, GAINED = 10, 1.0, 0.1  # steps, nats a completion, part of what so much KL can buy
 TURNED = 0.5  # by how much a judge's score may fall from its best: 64 prompts measure it to within 0.13
 # KL
 DOMINANT = 2.0  # the spread of what KL costs over the spread of scores: advantages are mostly KL
@@ -49,20 +59,6 @@ OFF_TARGET = 2.0  # times or parts of kl_target
 # Texts
 LONGER, GOES_WITH = 1.3, 0.5  # growth of the length, correlation of score and length within prompts
 REPEATED, ONE_TEXT = 0.5, 0.5  # share of repeated four-token runs; share of completions that are one text
-
-
-def score_not_finite(reading: Reading) -> Finding | None:
-    missing = reading.missing("score")
-    if not missing:
-        return None
-    return fault(
-        "score-not-finite",
-        f"At {missing} of {reading.steps} steps the scorer gave something that is no finite number; "
-        "nothing was learnt there.",
-        "ask the scorer about such texts: `trueup score`; `trueup runs samples RUN` shows them",
-        "mend the scorer: a number for every text, also an empty one",
-        see=("score", "gradient_norm"),
-    )
 
 
 def ratio(reading: Reading) -> Finding | None:
@@ -128,6 +124,32 @@ def kl_negative(reading: Reading) -> Finding | None:
     )
 
 
+def kl_stays_zero(reading: Reading) -> Finding | None:
+    """Between two rollouts nothing but `reference_rate` may move the reference."""
+    if reading.setting("reference_rate") or not _moves_at_no_kl(reading):
+        return None
+    return fault(
+        "kl-stays-zero",
+        "The policy moves, and its KL to the reference stays 0: the reference moves with it, so nothing holds the "
+        "policy near where it started.",
+        "is the reference the very model that is trained? It has to be a frozen copy, or the adapter switched off",
+        "is the KL computed of policy and reference, or of the policy and itself?",
+        see=("kl", "approx_kl", "score"),
+    )
+
+
+def _moves_at_no_kl(reading: Reading) -> bool:
+    """By the first rollout that moved the policy; with one update a rollout that says nothing, and the score tells."""
+    rows = [row for row in reading.rows if "kl" in row]
+    moved = next((i for i, row in enumerate(rows) if (row.get("approx_kl") or 0.0) > STILL_STEP), None)
+    if moved is None:
+        score, kl = reading.change("score"), reading.values("kl")
+        risen = score is not None and abs(score.sure) > SURE and abs(score.by) > LITTLE * reading.unit
+        return risen and float(abs(kl).max()) < STILL_KL
+    later = [abs(row["kl"] or 0.0) for row in rows[moved + 1 :]]
+    return len(later) >= 3 and max(later) < ZERO_KL * rows[moved]["approx_kl"]
+
+
 def cut_texts(reading: Reading) -> Finding | None:
     share = reading.values("unfinished")
     if not len(share) or share[0] <= CUT:
@@ -140,39 +162,6 @@ def cut_texts(reading: Reading) -> Finding | None:
         f"a higher limit: --set sampling.max_new_tokens={2 * limit}",
         "does the policy know how to end at all? SFT on demonstrations teaches it",
         see=("unfinished", "length"),
-    )
-
-
-def score_constant(reading: Reading) -> Finding | None:
-    rows = reading.scored([*reading.early, *reading.late])
-    by_step: dict[int, list[float]] = {}
-    for row in rows:
-        by_step.setdefault(row["step"], []).append(row["score"])
-    if not by_step or max(np.std(scores) for scores in by_step.values()) > SAME:
-        return None
-    return fault(
-        "score-constant",
-        f"The scorer says {rows[0]['score']:.4g} of every one of {len(rows)} completions: it prefers nothing, so "
-        "there is nothing to learn.",
-        "ask it about two different texts: `trueup score`",
-        "does it read the completion, or only the prompt?",
-        see=("score", "score_std"),
-    )
-
-
-def score_scale(reading: Reading) -> Finding | None:
-    spread = reading.of_samples(reading.scored(reading.first_samples), "score")
-    chosen = reading.setting("score_scale") or "none"
-    low, high = BARE_SCALE if chosen == "none" else SCALE
-    if len(spread) < 16 or low <= spread.std() <= high:
-        return None
-    return fault(
-        "score-scale",
-        f"Scores of the first rollout have a standard deviation of {spread.std():.3g} with score_scale = '{chosen}', "
-        f"outside {low:.2g} to {high:.2g}: `kl_coefficient` does not mean what it should.",
-        "--set score_scale=reference",
-        "are the prompts of training like those the scale was measured on? Does the scorer change while it runs?",
-        see=("score", "score_std"),
     )
 
 
@@ -223,6 +212,25 @@ def value_harmful(reading: Reading) -> Finding | None:
     )
 
 
+def value_runs_away(reading: Reading) -> Finding | None:
+    """A value that is always 0 has half the mean square of the returns as its loss: twice that is no guess."""
+    loss, price = reading.change("value_loss"), _price(reading)
+    paid = [row["score"] - price * row["kl"] for row in reading.late if None not in (row["score"], row["kl"])]
+    if loss is None or reading.steps < ENOUGH or not paid:
+        return None
+    most = AWAY * max(float(np.square(paid).mean()) / 2, loss.first)
+    if reading.values("value_loss").min() >= 0 and loss.last < most:
+        return None
+    return fault(
+        "value-runs-away",
+        f"The value moves away from the returns: its loss went from {loss.first:.3g} to {loss.last:.3g}, where a value "
+        f"that is always 0 would have {most / AWAY:.2g}.",
+        "the sign of the value loss, if it is your own: it is a squared distance, and has to fall",
+        "a lower rate for it: --set value.lr=1e-4; or no value at all: --estimator rloo",
+        see=("value_loss", "value_explained"),
+    )
+
+
 def score_falls(reading: Reading) -> Finding | None:
     score = reading.change("score")
     if score is None:
@@ -263,6 +271,24 @@ def kl_too_tight(reading: Reading) -> Finding | None:
     )
 
 
+def moves_without_gain(reading: Reading) -> Finding | None:
+    """A mean score may rise by sqrt(2 KL) standard deviations; a tenth of it is what noise gains."""
+    score, kl = reading.change("score"), reading.change("kl")
+    if score is None or kl is None or reading.steps < LONG or kl.last < MOVED or kl.sure < SURE:
+        return None
+    if score.by > GAINED * math.sqrt(2 * kl.last) * reading.unit or score_falls(reading):
+        return None
+    return fault(
+        "moves-without-gain",
+        f"The policy went {kl.last:.2g} nats a completion away and gained nothing: the score was {score.first:.2g} and "
+        f"is {score.last:.2g}. What it learns from is not what was scored.",
+        "do advantages stand beside the completions they belong to, in an estimator of your own?",
+        "does the scorer say the same of the same text twice? `trueup score`",
+        RATE.format(reading.setting("optimizer.lr") / 3) + ", or more completions a step, if scores are noisy",
+        see=("score", "kl", "heldout_score"),
+    )
+
+
 def gamed(reading: Reading) -> Finding | None:
     judge, score = reading.values("heldout_judge"), reading.values("heldout_score")
     if not len(judge) or len(judge) != len(score):
@@ -286,7 +312,8 @@ def overfits_prompts(reading: Reading) -> Finding | None:
     held, score = reading.values("heldout_score"), reading.change("score")
     if score is None or len(held) < 2 or score.sure < SURE or score.by < LITTLE * reading.unit:
         return None
-    best, last = max(reading.start.get("heldout_score") or -math.inf, held.max()), float(held[-2:].mean())
+    best = max([reading.start.get("heldout_score") or -math.inf, *held[:-2]])
+    last = float(held[-2:].mean())
     spread = max(reading.unit, float(reading.of_samples(reading.late, "score").std()))
     if best - last <= SURE * spread * math.sqrt(2 / reading.start.get("prompts", 32)):
         return None
@@ -477,8 +504,9 @@ def _commonest(rows: list[dict[str, Any]]) -> float:
 
 RL_CHECKS: tuple[Check, ...] = (
     score_not_finite, loss_not_finite, ratio, drift, kl_at_start, kl_negative,
-    cut_texts, score_constant, score_scale,
-    steps_too_long, nothing_moves, value_harmful, score_falls, kl_too_tight,
+    kl_stays_zero, cut_texts,
+    score_constant, score_by_prompt, score_drifts, score_random, score_scale, floor_unreachable,
+    steps_too_long, nothing_moves, value_harmful, value_runs_away, score_falls, kl_too_tight, moves_without_gain,
     gamed, overfits_prompts, length_hacked, kl_too_loose, collapsed, endless, kl_off_target,
     went_back, score_flat, value_idle, gradient_clipped, evaluation_missing, too_short, ended_badly,
 )  # fmt: skip

@@ -195,10 +195,10 @@ class Run:
         self.event(kind, reason, **data)
         note(f"{self.stage}: {reason}")
 
-    def keep_samples(self, step: int, rows: Iterable[Mapping[str, Any]]) -> Path:
-        """Texts of this step, compressed; the same rows give the same bytes."""
+    def keep_samples(self, step: int, rows: Iterable[Mapping[str, Any]], *, heldout: bool = False) -> Path:
+        """Texts of this step's rollout, or of its evaluation, compressed; the same rows give the same bytes."""
         assert self._lock.held_here, "only a started or resumed run writes"
-        path = self._samples / f"step-{step:06d}.jsonl.gz"
+        path = self._samples / f"{_kind(heldout)}-{step:06d}.jsonl.gz"
         with saying_disk_full(path):
             path.parent.mkdir(exist_ok=True)
         write_jsonl(path, (finite(row) for row in rows))
@@ -214,7 +214,7 @@ class Run:
         if self._board:
             self._board.flush()
         sizes = {name: self._stream(name).size for name in STREAMS}
-        samples = tuple(path.name for path in self._sample_files())
+        samples = tuple(path.name for heldout in (False, True) for path in self._sample_files(heldout))
         return self._checkpoints.write(step, write, score, sizes, samples)
 
     def need_space(self, size: int) -> None:
@@ -258,14 +258,14 @@ class Run:
         """Wall and CPU seconds at each logged step, summed over attempts; steps done twice are there twice."""
         return read_stream(self.path / "timing.jsonl")
 
-    def samples(self, step: int | None = None) -> list[dict[str, Any]]:
-        """Rows kept at one step, or all of them with their step."""
+    def samples(self, step: int | None = None, *, heldout: bool = False) -> list[dict[str, Any]]:
+        """Rows kept at one step, or all of them with their step; of rollouts, or of evaluations."""
         if step is not None:
-            return list(read_jsonl(self._samples / f"step-{step:06d}.jsonl.gz"))
-        return [{"step": _step_of(path), **row} for path in self._sample_files() for row in read_jsonl(path)]
+            return list(read_jsonl(self._samples / f"{_kind(heldout)}-{step:06d}.jsonl.gz"))
+        return [{"step": _step_of(path), **row} for path in self._sample_files(heldout) for row in read_jsonl(path)]
 
-    def sample_steps(self) -> list[int]:
-        return [_step_of(path) for path in self._sample_files()]
+    def sample_steps(self, *, heldout: bool = False) -> list[int]:
+        return [_step_of(path) for path in self._sample_files(heldout)]
 
     # Inside
 
@@ -273,8 +273,8 @@ class Run:
     def _samples(self) -> Path:
         return self.path / "samples"
 
-    def _sample_files(self) -> list[Path]:
-        return sorted(self._samples.glob("step-*.jsonl.gz"), key=_step_of)
+    def _sample_files(self, heldout: bool) -> list[Path]:
+        return sorted(self._samples.glob(f"{_kind(heldout)}-*.jsonl.gz"), key=_step_of)
 
     def _fresh_row(self) -> RunRow:
         self.row = self.workspace.run_row(self.id)
@@ -369,8 +369,12 @@ def _is_found(workspace: Workspace) -> bool:
         return False
 
 
+def _kind(heldout: bool) -> str:
+    return "heldout" if heldout else "step"
+
+
 def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-").removesuffix(".jsonl.gz"))
+    return int(path.name.removesuffix(".jsonl.gz").rpartition("-")[2])
 
 
 def runs(workspace: Workspace) -> list[Run]:

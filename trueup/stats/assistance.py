@@ -41,15 +41,20 @@ class Answer:
         return self.said == (1 if self.views[helper] else -1)
 
 
+def helpers_of(judgement: Judgement) -> tuple[str, ...] | None:
+    """Whose help its judge was shown. None where that is not noted: not to be noted is not to be without."""
+    noted = judgement.meta.get("assisted")
+    return tuple(map(str, noted)) if isinstance(noted, list | tuple) else None
+
+
 def answers_of(judgement: Judgement, right: Sequence[float]) -> Iterator[Answer]:
     """One for every pair of which `right` (places, lower is better) decides the order, from the better to the worse.
 
-    Nothing where it is not noted whether the judge had help: not to be noted is not to be without.
+    Nothing where it is not noted whether the judge had help.
     """
-    helpers, ranks = judgement.meta.get("assisted"), judgement.ranks
-    if not isinstance(helpers, list | tuple):
+    names, ranks, advice = helpers_of(judgement), judgement.ranks, _advice(judgement)
+    if names is None:
         return
-    names, advice = tuple(map(str, helpers)), _advice(judgement)
     for i, j in combinations(range(len(right)), 2):
         if right[i] != right[j]:
             better, worse = (i, j) if right[i] < right[j] else (j, i)

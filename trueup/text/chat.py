@@ -35,6 +35,7 @@ from tokenizers import AddedToken, Tokenizer
 from ..config import PromptSettings
 from ..errors import ModelError
 from ..records import Message, Prompt, digest
+from .lengths import LONG, Lengths
 
 PLAIN_TEMPLATE = (
     "{{ bos_token }}"
@@ -190,6 +191,7 @@ class Encoder:
         end = _any_of(format.stops).search(tail)
         self._lead = self._pattern.sub("", lead)
         self._trail = self._pattern.sub("", tail[: end.start()] if end else tail)
+        self._lengths = Lengths(self.tokenizer)
         self._cached_prompt = lru_cache(_CACHED_PROMPTS)(self._encode_prompt)
 
     def restrict(self, embeddings: int) -> None:
@@ -222,6 +224,10 @@ class Encoder:
         stop = tokens[end : end + 1] or (self.eos_id,)
         return tokens[:end] + stop if finished else tokens[:end]
 
+    def shortened(self, tokens: Sequence[int], room: int) -> Sequence[int]:
+        """A completion read only as far as it fits: it has no end then."""
+        return tokens[:room]
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a completion: up to the first stop token, without special tokens and the template's own text."""
         end = self._end(tokens)
@@ -230,21 +236,52 @@ class Encoder:
 
     def encode_row(self, prompt: Prompt, completion: str, max_tokens: int) -> Row | None:
         """Prompt and completion in at most `max_tokens` tokens, or None: drop the row and count it."""
-        reply = self.completion(prompt, completion)
-        fitted = self.fit(prompt, max_tokens - len(reply))
+        fitted = self.fit_with(prompt, [completion], max_tokens)
         if fitted is None:
             return None
-        if fitted is not prompt:
-            reply = self.completion(fitted, completion)
-        start = self.prompt(fitted)
-        return Row(start + reply, len(start), fitted is not prompt)
+        start, (reply,) = self.prompt(fitted[0]), fitted[1]
+        return Row(start + reply, len(start), fitted[0] is not prompt)
+
+    def fit_with(
+        self, prompt: Prompt, completions: Sequence[str], max_tokens: int
+    ) -> tuple[Prompt, list[tuple[int, ...]]] | None:
+        """As `fit`, with room for the longest of its completions, whose tokens come along."""
+        least = max(self.fewest(prompt, completion) for completion in completions)
+        start = next(self._perhaps(prompt, max_tokens - least), None)
+        if start is None:
+            return None
+        replies = [self.completion(start, completion) for completion in completions]
+        fitted = self.fit(start, max_tokens - max(map(len, replies)))
+        if fitted is None or fitted is start:
+            return None if fitted is None else (fitted, replies)
+        return fitted, [self.completion(fitted, completion) for completion in completions]
 
     def fit(self, prompt: Prompt, room: int) -> Prompt | None:
         """The prompt itself if it fits in `room` tokens, else without its oldest turns, else None.
 
         Whole turns, because a prompt that begins inside a message is one the model never meets in use.
         """
-        return next((p for p in (prompt, *_without_oldest_turns(prompt)) if len(self.prompt(p)) <= room), None)
+        return next((p for p in self._perhaps(prompt, room) if len(self.prompt(p)) <= room), None)
+
+    def too_long(self, prompt: Prompt, completions: Iterable[str], max_tokens: int) -> bool:
+        """Whether the prompt with one of its completions surely has more tokens, told without tokenising any of it."""
+        least = max((self.fewest(prompt, completion) for completion in completions), default=0)
+        return self.fewest(prompt) + least > max_tokens
+
+    def fewest(self, prompt: Prompt, completion: str | None = None) -> int:
+        """At least so many tokens `prompt`, or that completion of it, has."""
+        if sum(len(m.content) for m in prompt.messages) + len(completion or "") < LONG:
+            return 0
+        guarded = guard(self.format.turns(prompt, completion), self._pattern)
+        if completion is None:
+            return self._lengths.fewest(guarded.restore(self.format.render(guarded.messages, generation=True)))
+        tail = self.format.split(guarded.messages)[1]
+        end = _any_of(self.format.stops).search(tail)
+        return self._lengths.fewest(guarded.restore(tail[: end.end()] if end else tail))
+
+    def _perhaps(self, prompt: Prompt, room: int) -> Iterator[Prompt]:
+        """The prompt, and what is left of it without its oldest turns, but for what surely has more tokens."""
+        return (p for p in (prompt, *_without_oldest_turns(prompt)) if self.fewest(p) <= room)
 
     def _encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
         guarded = guard(self.format.turns(prompt), self._pattern)
@@ -256,13 +293,16 @@ class Encoder:
         own = [self._special[s][0] for s in self._pattern.findall(text)]
         if guarded.literal or [t for t in tokens if t in self._special_ids] != own:
             tokens = tuple(self._encode_stretches(guarded, text))
+        self._check_known(tokens)
+        return tokens
+
+    def _check_known(self, tokens: Sequence[int]) -> None:
         if self._known < self.vocabulary and max(tokens, default=0) >= self._known:
             raise ModelError(
                 f"the text has the token {self.tokenizer.id_to_token(max(tokens))!r}, which was added to the tokenizer "
                 "and for which the model has no embedding",
                 "resize the model's embeddings to its tokenizer and save it again",
             )
-        return tokens
 
     def _encode_stretches(self, guarded: Guarded, text: str) -> Iterator[int]:
         """Special tokens where the template wrote them; the stretches between them as text that has none."""

@@ -18,6 +18,7 @@ from . import strict_json
 Columns: TypeAlias = Mapping[str, Any]
 
 LONGEST_TEXT = 10_000_000  # characters: no context holds more, so a longer text is a mistake in the file
+STRONGEST = 3  # how much better one of two can be said to be
 LAST_PLACE = 1_000_000  # nobody ranks more; what is larger fits no column of a table
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -193,14 +194,14 @@ def as_prompt(said: tuple[Message, ...], meta: Mapping[str, Any] | None = None) 
     return Prompt(said, meta or {})
 
 
-def completion(row: Columns, field: str, prompt: Prompt) -> str:
+def completion(row: Columns, field: str, prompt: Prompt, *, empty: bool = False) -> str:
     """A text, the assistant's one message, or the whole conversation again if it begins with the very prompt."""
     if not isinstance(row.get(field), list):
-        return text(row, field)
+        return text(row, field, empty=empty)
     *before, last = messages(row, field)
     if before and tuple(before) != prompt.messages:
         raise Skip(f"'{field}' is a conversation that does not begin with the prompt")
-    return reply(last)
+    return reply(last, empty=empty)
 
 
 def conversation(row: Columns, field: str) -> tuple[Message, ...]:
@@ -216,10 +217,10 @@ def transcript(written: str, field: str) -> tuple[Message, ...]:
     return tuple(Message(roles[who], said.strip()) for who, said in zip(turns[::2], turns[1::2], strict=True))
 
 
-def reply(message: Message) -> str:
+def reply(message: Message, *, empty: bool = False) -> str:
     if message.role != "assistant":
         raise Skip(f"the last message is of the {message.role}, not of the assistant")
-    if not message.content.strip():
+    if not empty and not message.content.strip():
         raise Skip("empty completion")
     return message.content
 

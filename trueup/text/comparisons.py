@@ -15,7 +15,7 @@ from ..records import UNNAMED, Judgement, Prompt
 from . import columns
 from .columns import Columns, Skip
 
-STRONGEST = 3
+WEAKEST, STRONGEST = 1, columns.STRONGEST  # how much better the chosen one is
 CONTRADICTION = "a text that has several places, which is left out of its ranking"
 _BETTER = re.compile(r"@?Response ([12])\b[^.]*\bbetter than\b[^.]*@?Response ([12])\b", re.IGNORECASE)
 
@@ -88,8 +88,12 @@ def shared_beginning(row: Columns) -> Judgement:
 
 
 def _decided(row: Columns, prompt: Prompt, chosen: str, rejected: str) -> Judgement:
-    margin = columns.number(row, "margin") if row.get("margin") not in (None, "") else None
-    return _pair(row, prompt, (chosen, rejected), (1, 2), margin=margin)
+    said: dict[str, Any] = {}
+    if row.get("margin") not in (None, ""):
+        said["margin"] = columns.number(row, "margin")
+    if row.get("strength") not in (None, ""):
+        said["strength"] = columns.number(row, "strength", WEAKEST, STRONGEST)
+    return _pair(row, prompt, (chosen, rejected), (1, 2), **said)
 
 
 def _pair(row: Columns, prompt: Prompt, sides: tuple[str, str], ranks: tuple[int, int], **said: Any) -> Judgement:

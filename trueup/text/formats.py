@@ -235,6 +235,7 @@ def _read_instruction_output(row: Columns) -> Demonstration:
 
 
 _SAID = ("judge", "id")
+_PAIRED = (*_SAID, "margin", "strength")
 _TREE, _FLAT_TREE = ("message_tree_id", "prompt"), ("message_tree_id", "message_id", "parent_id", "text", "role")
 _TREES, _FLAT_TREES = "OpenAssistant's trees", "OpenAssistant's trees, one row a message"
 SHAPES: dict[Kind, tuple[Shape, ...]] = {
@@ -310,21 +311,21 @@ SHAPES: dict[Kind, tuple[Shape, ...]] = {
             "a prompt and two completions",
             ("prompt", "chosen", "rejected"),
             comparisons.pair,
-            (*_SAID, "margin"),
+            _PAIRED,
         ),
         Shape(
             ("hh-rlhf",),
             "two whole conversations, as messages or as hh-rlhf transcripts; the prompt is what they share",
             ("chosen", "rejected"),
             comparisons.whole_conversations,
-            (*_SAID, "margin"),
+            _PAIRED,
         ),
         Shape(
             ("trl-preference",),
             "two whole conversations or texts; the prompt is what they share",
             ("chosen", "rejected"),
             comparisons.shared_beginning,
-            (*_SAID, "margin"),
+            _PAIRED,
         ),
         Shape(
             ("summarize-from-feedback",),

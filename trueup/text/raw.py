@@ -16,6 +16,8 @@ from .columns import Columns, Skip
 JUDGEMENT = ("id", "prompt", "completions", "ranks", "judge", "source", "split")
 BESIDE = ("judge", "source", "id", "split")  # what the app writes beside a demonstration: who wrote it, and where
 
+BOTH_BAD = "both bad"  # what the app writes for a strength where neither of two was any good
+
 
 def judgement(row: Columns) -> Judgement:
     texts = [_text(each, "completions") for each in _list(row, "completions")]
@@ -32,7 +34,7 @@ def judgement(row: Columns) -> Judgement:
         row["source"],
         row["id"],
         row["split"],
-        _object(row, "meta"),
+        _meta(row, len(texts)),
         _ratings(row, len(texts)),
         _targets(row, len(texts)),
     )
@@ -75,6 +77,20 @@ def _prompt(row: Columns) -> Prompt:
             raise Skip("'prompt' has a message without a role of system, user or assistant")
     said = tuple(Message(m["role"], _text(m.get("content"), "prompt")) for m in value["messages"])
     return Prompt(said, _object(value, "meta"))
+
+
+def _meta(row: Columns, count: int) -> Mapping[str, Any]:
+    """What training reads of it has to be sound. It makes a margin or a weight of a strength: one of a hundred would
+    drown all other judgements."""
+    meta = _object(row, "meta")
+    said, finished = meta.get("strength"), meta.get("finished")
+    if said not in (None, BOTH_BAD) and not (_is_number(said) and abs(said) <= columns.STRONGEST):
+        raise Skip(f"'strength' is not a number from -{columns.STRONGEST} to {columns.STRONGEST}")
+    if finished and not (
+        isinstance(finished, list) and len(finished) == count and all(type(each) is bool for each in finished)
+    ):
+        raise Skip("'finished' is not true or false for each completion")
+    return meta
 
 
 def _ratings(row: Columns, count: int) -> dict[str, tuple[float | None, ...]]:

@@ -4,7 +4,8 @@ An evaluation is one completion for each held-out prompt, always from the same s
 policy alone and are compared prompt by prompt. What is compared is the value: the held-out score minus the price of
 its KL; with a judge (a reward model kept out of training, or the lowest member of an ensemble) the judge's score in
 its place, since the training score is the one that is gamed. The best evaluation so far is the one to hold on to: its
-weights are what the run goes back to, and what it ships.
+weights are what the run goes back to, and what it ships. Text that all became one, or many times longer or shorter
+than at the start, is worse whatever its score.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ class Guard:
 
     def begin(self, start: Evaluation) -> None:
         """Before the first step: what the first evaluation is compared with, and what ships if none is better."""
+        self.loop.memory["start"] = {"length": start.length, "distinct": start.distinct}
+        self._say_if_blind(len(start.score))
         value = _mean(start.values(self.price))
         if math.isfinite(value):  # a start that cannot be measured is nothing to go back to
             self._hold(start)
@@ -78,10 +81,11 @@ class Guard:
         """Go on, go back or stop; the step's checkpoint is a candidate for shipping unless something is wrong."""
         self.loop.log(**now.metrics())
         value, score = _mean(now.values(self.price)), _mean(now.score)
+        if gamed := self._gamed(now):
+            self._stop("over-optimisation", gamed, now)
+            return
         if wrong := self._wrong(now):
-            if self._gamed(now):
-                self._stop("over-optimisation", f"the judge's score fell while the score rose: {wrong}", now)
-            elif self.loop.memory.get("rollbacks", 0) >= self.settings.max_rollbacks:
+            if self.loop.memory.get("rollbacks", 0) >= self.settings.max_rollbacks:
                 self._stop("worse", f"worse again after {self.settings.max_rollbacks} rollbacks: {wrong}", now)
             else:
                 self._go_back(wrong, now)
@@ -104,6 +108,21 @@ class Guard:
     def _hold(self, evaluation: Evaluation) -> None:
         self.loop.memory["good"] = asdict(evaluation)
 
+    def _gamed(self, now: Evaluation) -> str:
+        """In words, that what is trained on rose while what is not fell: more of the same will not help."""
+        good = self._held
+        if not self.settings.stop_gamed or good is None or not now.judge or not good.judge:
+            return ""
+        chance = self._chance(good.judge, now.judge)
+        if _mean(now.score) <= _mean(good.score) or chance >= 1 - self.settings.confidence:
+            return ""
+        judge, before = _mean(now.judge), _mean(good.judge)
+        return (
+            f"the judge's score fell while the score rose: {judge:.3f} after {before:.3f} at step {good.step} "
+            f"(n = {len(now.judge)} prompts, chance {chance:.2g}), the score {_mean(now.score):.3f} after "
+            f"{_mean(good.score):.3f}"
+        )
+
     def _wrong(self, now: Evaluation) -> str:
         """In words, empty if nothing is."""
         good = self._held
@@ -112,21 +131,45 @@ class Guard:
         before, after = good.values(self.price), now.values(self.price)
         if not math.isfinite(_mean(after)):
             return "the value of the evaluation is no finite number"
-        chance = chance_of_falling([b - a for a, b in zip(before, after, strict=True)], self.loop.config.run.seed)
+        chance = self._chance(before, after)
         if chance < 1 - self.settings.confidence:
             return (
                 f"value {_mean(after):.3f} after {_mean(before):.3f} at step {good.step} "
                 f"(n = {len(after)} prompts, chance {chance:.2g})"
             )
-        most = self.settings.max_repetition
+        return self._collapsed(now, good)
+
+    def _collapsed(self, now: Evaluation, good: Evaluation) -> str:
+        """Text that became another kind of text; what was so from the start is nobody's fault."""
+        most, start = self.settings.max_repetition, self.loop.memory["start"]
         if now.repetition > most >= good.repetition:
             return f"repetition {now.repetition:.2f} of four-token runs, over guard.max_repetition = {most}"
+        least = self.settings.min_distinct * start["distinct"]
+        if now.distinct < least <= good.distinct:
+            return (
+                f"{now.distinct:.3f} of two-token runs are distinct, {start['distinct']:.3f} at the start: below "
+                f"guard.min_distinct = {self.settings.min_distinct} of it"
+            )
+        most = self.settings.max_length_factor
+        if _times(now.length, start["length"]) > most >= _times(good.length, start["length"]):
+            return (
+                f"{now.length:.1f} tokens a completion, {start['length']:.1f} at the start: more than "
+                f"guard.max_length_factor = {most:g} times apart"
+            )
         return ""
 
-    def _gamed(self, now: Evaluation) -> bool:
-        """Whether what is trained on rose while what is not fell: more of the same will not help."""
-        good = self._held
-        return bool(now.judge) and good is not None and _mean(now.score) > _mean(good.score)
+    def _chance(self, before: Sequence[float], after: Sequence[float]) -> float:
+        return chance_of_falling([b - a for a, b in zip(before, after, strict=True)], self.loop.config.run.seed)
+
+    def _say_if_blind(self, prompts: int) -> None:
+        """Of n prompts that all got worse, chance is still 1 in 2**n."""
+        needed = math.floor(-math.log2(1 - self.settings.confidence)) + 1
+        if self.settings.rollback and prompts < needed:
+            self.loop.run.tell(
+                "few",
+                f"{prompts} held-out prompts can never show that a policy got worse at guard.confidence = "
+                f"{self.settings.confidence}: that takes {needed}",
+            )
 
     def _go_back(self, why: str, now: Evaluation) -> None:
         good, memory = self._held, self.loop.memory
@@ -147,6 +190,11 @@ class Guard:
     def _stop(self, kind: str, why: str, now: Evaluation) -> None:
         self.loop.run.event(kind, why, step=now.step, **now.metrics())
         self.loop.stop(why)
+
+
+def _times(a: float, b: float) -> float:
+    """How many times as large the larger is."""
+    return max(a, b) / max(min(a, b), 1e-9)
 
 
 def _mean(values: Sequence[float]) -> float:

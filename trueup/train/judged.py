@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..models.rows import Group
-from ..records import Judgement
+from ..records import Judgement, Prompt
 from ..text.chat import Encoder
 
 THUMB = "thumb"  # the axis of a verdict on one completion: 1 up, 0 down
@@ -55,8 +55,8 @@ class Judged:
 
 def judged(
     encoder: Encoder, judgements: Iterable[Judgement], max_tokens: int, objectives: Sequence[str] = ()
-) -> tuple[list[Judged], int]:
-    """Judgements by prompt, each distinct completion once. Also how many prompts have a row too long and are left out.
+) -> tuple[list[Judged], list[Prompt]]:
+    """Judgements by prompt, each distinct completion once; and the prompts left out, of which a row is too long.
 
     With named `objectives` a judgement speaks of those it was made on or rated; without, there is one, and its ranks
     speak of it. Two judges of one pair are two entries among its prompt's pairs: their votes average in the loss.
@@ -64,11 +64,19 @@ def judged(
     by_prompt: dict[str, list[Judgement]] = {}
     for judgement in judgements:
         by_prompt.setdefault(judgement.prompt.id, []).append(judgement)
-    made = [_judged(encoder, group, objectives) for group in by_prompt.values()]
-    fitting = [
-        m for m in made if m and len(m.group[0]) + max(len(completion) for completion in m.group[1]) <= max_tokens
-    ]
-    return fitting, sum(m is not None for m in made) - len(fitting)
+    fitting: list[Judged] = []
+    long: list[Prompt] = []
+    for group in by_prompt.values():
+        prompt = group[0].prompt
+        said = _said(group, objectives)
+        if said is None:
+            continue
+        made = None if encoder.too_long(prompt, said.texts, max_tokens) else said.encoded(encoder, prompt)
+        if made is not None and len(made.group[0]) + max(map(len, made.group[1])) <= max_tokens:
+            fitting.append(made)
+        else:
+            long.append(prompt)
+    return fitting, long
 
 
 def redrawn(items: Sequence[Judged], members: int, seed: int) -> list[Judged]:
@@ -83,7 +91,27 @@ def redrawn(items: Sequence[Judged], members: int, seed: int) -> list[Judged]:
     return [replace(item, weights=tuple(row)) for item, row in zip(items, drawn.tolist(), strict=True)]
 
 
-def _judged(encoder: Encoder, judgements: Sequence[Judgement], objectives: Sequence[str]) -> Judged | None:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """All that was said of a prompt's distinct completions, before any of it is tokens."""
+
+    place: dict[tuple[str, bool], int]
+    pairs: tuple[Pair, ...]
+    verdicts: tuple[Verdict, ...]
+    rankings: tuple[Ranking, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        return [text for text, _ in self.place]
+
+    def encoded(self, encoder: Encoder, prompt: Prompt) -> Judged:
+        tokens = [
+            packed(encoder.completion(prompt, text, finished=end) or (encoder.eos_id,)) for text, end in self.place
+        ]
+        return Judged((packed(encoder.prompt(prompt)), tokens), self.pairs, self.verdicts, self.rankings)
+
+
+def _said(judgements: Sequence[Judgement], objectives: Sequence[str]) -> _Said | None:
     place: dict[tuple[str, bool], int] = {}
     pairs: list[Pair] = []
     verdicts: list[Verdict] = []
@@ -95,11 +123,7 @@ def _judged(encoder: Encoder, judgements: Sequence[Judgement], objectives: Seque
             pairs += _pairs(at, judgement.pairs_on(name) if objectives else judgement.pairs(), number, judgement.meta)
             rankings += _ranking(at, judgement.places_on(name) if objectives else judgement.ranks, number)
         verdicts += _verdicts(at, judgement, objectives)
-    if not pairs and not verdicts:
-        return None
-    prompt = judgements[0].prompt
-    tokens = [packed(encoder.completion(prompt, text, finished=end) or (encoder.eos_id,)) for text, end in place]
-    return Judged((packed(encoder.prompt(prompt)), tokens), tuple(pairs), tuple(verdicts), tuple(rankings))
+    return _Said(place, tuple(pairs), tuple(verdicts), tuple(rankings)) if pairs or verdicts else None
 
 
 def packed(tokens: Sequence[int]) -> array[int]:

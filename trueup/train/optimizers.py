@@ -6,7 +6,7 @@ The learning rate is a pure function of the step, so a resumed run needs no sche
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -32,6 +32,9 @@ class Optimizer:
             if p.requires_grad and (i > 0 or id(p) not in in_head)
         }
         assert self.named, "nothing to train"
+        own = {str(i) for i, module in enumerate((trunk, *heads)) if getattr(module, "apart", False)}
+        self._apart = [p for name, p in self.named.items() if name.split(".")[0] in own]
+        self._together = [p for name, p in self.named.items() if name.split(".")[0] not in own]
         muon = {n for n, p in self.named.items() if settings.name == "muon" and _is_hidden_matrix(n, p)}
         groups: dict[str, list[nn.Parameter]] = {"matrix": [], "vector": [], "head": []}
         for name, p in self.named.items():
@@ -61,9 +64,16 @@ class Optimizer:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
-    def clip(self) -> float:
-        """Scale the gradient down to the largest norm allowed; returns the norm before, which may be non-finite."""
-        return float(nn.utils.clip_grad_norm_(self.named.values(), self.settings.grad_clip))
+    def clip(self) -> dict[str, float]:
+        """Scale the gradient down to the largest norm allowed; returns the norm before, which may be non-finite.
+
+        A value model apart from the policy is clipped apart: its large first gradients would shrink the policy's steps.
+        """
+        norms = {"gradient_norm": self._clipped(self._together)}
+        return norms | ({"value_gradient_norm": self._clipped(self._apart)} if self._apart else {})
+
+    def _clipped(self, parameters: Sequence[nn.Parameter]) -> float:
+        return float(nn.utils.clip_grad_norm_(parameters, self.settings.grad_clip))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything torch's optimizers remember, by parameter name: flat, so that safetensors can hold it."""

@@ -80,10 +80,12 @@ def rl(
 
     def evaluate() -> tuple[Evaluation, list[Completion]]:
         completions = write(heldout, seed_of(config, "evaluation", 0), 1)
-        score_c = scores(completions)
-        judge_c = () if judged is None else judged(completions).tolist()
-        kl_c = watch(completions, score_c).kl_c.tolist()
-        return Evaluation.of(loop.step, completions, score_c.tolist(), kl_c, judge_c), completions
+        score_c = scores.steady(completions)
+        loop.log(**{f"heldout_{part}": mean for part, mean in scores.parts.items()})
+        judge_c = () if judged is None else judged.steady(completions).tolist()
+        seen = watch(completions, score_c)
+        run.keep_samples(loop.step, _sample_rows(completions, seen, config.run.keep_logprobs), heldout=True)
+        return Evaluation.of(loop.step, completions, score_c.tolist(), seen.kl_c.tolist(), judge_c), completions
 
     if not scores.known:
         chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, MEASURED, len(prompts))]

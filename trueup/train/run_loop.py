@@ -15,7 +15,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,6 +60,7 @@ class Loop:
         self.follower = follower
         self.micro_batch = config.run.micro_batch
         self.skipped = 0
+        self._skipped_at = 0
         self.step = 0
         self.memory: dict[str, Any] = {}  # what a stage itself must remember, as JSON (score constants, ...)
         self._values: dict[str, float] = {}
@@ -121,14 +122,14 @@ class Loop:
             return self._accumulate([[items[i] for i in part] for part in parts], sums, count)
 
         totals = self.within_memory(work, lengths)
-        norm = self.optimizer.clip()
+        norms = self.optimizer.clip()
         loss = totals["loss"]
-        if not (math.isfinite(norm) and math.isfinite(loss)):
-            self._skip(loss, norm)
+        if not all(math.isfinite(each) for each in (loss, *norms.values())):
+            self._skip(loss, norms)
         else:
             lowered = self.memory.get("lr_scale", 1.0)
             self.optimizer.step(lowered * rate(self.config.optimizer, self.step, self.total))
-        return {**totals, "gradient_norm": norm}
+        return totals | norms
 
     def within_memory(self, work: Callable[[int], T], lengths: Sequence[int]) -> T:
         """`work(micro_batch)`, done again with half as many rows at once whenever memory runs out."""
@@ -226,10 +227,20 @@ class Loop:
         self.micro_batch = size // 2
         self.run.tell("memory", f"memory ran out with {size} rows at once; going on with {self.micro_batch}")
 
-    def _skip(self, loss: float, norm: float) -> None:
+    def _skip(self, loss: float, norms: Mapping[str, float]) -> None:
+        """Counted once a step: one bad score spoils every pass over a rollout."""
         self.optimizer.zero_grad()
+        self.run.event(
+            "skip",
+            "loss or gradient not finite",
+            step=self.step,
+            loss=repr(loss),
+            norm=", ".join(map(repr, norms.values())),
+        )
+        if self._skipped_at == self.step:
+            return
+        self._skipped_at = self.step
         self.skipped += 1
-        self.run.event("skip", "loss or gradient not finite", step=self.step, loss=repr(loss), norm=repr(norm))
         allowed = self.config.run.max_skipped
         if self.skipped == 1:
             note(f"{self.config.stage}: step {self.step} skipped: loss or gradient not finite (1 of at most {allowed})")
@@ -247,7 +258,7 @@ class Loop:
             f"{self.skipped} steps had a non-finite loss or gradient (the last: step {failed}); "
             f"the weights of step {step} are kept in {folder}",
             f"`{self.run.resume_command} --end-here` makes a model of what is kept; "
-            "or start anew with a lower optimizer.lr, or look at the data",
+            "or start anew with a lower optimizer.lr, or look at the data and at what the scorer says (trueup score)",
         )
 
     def _weights(self) -> dict[str, torch.Tensor]:

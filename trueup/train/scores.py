@@ -7,7 +7,7 @@ running, on everything that was scored so far. So `kl_coefficient` means the sam
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,7 @@ import torch
 from ..engines.combined import CombinedScorer
 from ..errors import RunError
 from ..ports import Scorer
-from ..records import Completion
+from ..records import Completion, Score
 from .reward import mean_and_std
 
 Values = torch.Tensor
@@ -47,25 +47,37 @@ class ScoreScale:
         """Mean 0 and std 1 on these, the reference's own. A running scale starts at nothing."""
         if isinstance(self.scorer, CombinedScorer):
             self.scorer.measure(completions)
-        mean, std = 0.0, 1.0
-        if self.kind == "reference":
-            raw = self._raw(completions)
+        found = 0.0, 1.0
+        if self.kind != "none":
+            raw = self._raw(completions, self.scorer.score)
             if not raw.isfinite().any():
                 raise RunError(
                     f"the scorer gave no finite number for any of {len(raw)} completions of the reference",
                     "look at what it says of a text: trueup score",
                 )
-            mean, std = mean_and_std(raw[raw.isfinite()])
-        self.memory.update({f"{self.name}_mean": mean, f"{self.name}_std": std})
+            found = mean_and_std(raw[raw.isfinite()])
+        mean, std = found if self.kind == "reference" else (0.0, 1.0)
+        self.memory.update({f"{self.name}_mean": mean, f"{self.name}_std": std, f"{self.name}_start": list(found)})
 
     def __call__(self, completions: Sequence[Completion], learning: bool = False) -> Values:
         """A score a completion; while `learning`, a running scale takes them in first."""
-        raw = self._raw(completions)
+        raw = self._raw(completions, self.scorer.score)
         if learning and self.kind == "running":
             self._take_in(raw)
         if learning and isinstance(self.scorer, CombinedScorer):
             self.parts |= {f"multiplier_{name}": value for name, value in self.scorer.adapt().items()}
-        scores = ((raw - self.memory[f"{self.name}_mean"]) / self.memory[f"{self.name}_std"]).float()
+        return self._finished(completions, (raw - self.memory[f"{self.name}_mean"]) / self.memory[f"{self.name}_std"])
+
+    def steady(self, completions: Sequence[Completion]) -> Values:
+        """The same on a scale that never moves, the reference's, whatever moves in training: neither a running scale
+        nor the price of a floor. So evaluations can be compared with one another."""
+        scorer = self.scorer.steady if isinstance(self.scorer, CombinedScorer) else self.scorer.score
+        mean, std = self.memory[f"{self.name}_start"]
+        return self._finished(completions, (self._raw(completions, scorer) - mean) / std)
+
+    def _finished(self, completions: Sequence[Completion], scores: Values) -> Values:
+        """Cut, and with the fixed score where there is no end."""
+        scores = scores.float()
         if self.clip is not None:
             scores = scores.clamp(-self.clip, self.clip)
         if self.missing_eos is None:
@@ -73,8 +85,8 @@ class ScoreScale:
         finished = torch.tensor([completion.finished for completion in completions])
         return torch.where(finished, scores, self.missing_eos)
 
-    def _raw(self, completions: Sequence[Completion]) -> Values:
-        found = self.scorer.score(completions)
+    def _raw(self, completions: Sequence[Completion], score: Callable[[Sequence[Completion]], list[Score]]) -> Values:
+        found = score(completions)
         names = found[0].parts if found else ()
         self.parts = {f"{self.name}_{part}": sum(each.parts[part] for each in found) / len(found) for part in names}
         return torch.tensor([each.value for each in found], dtype=torch.float64)
