@@ -109,7 +109,7 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
 
 def kind_of_role(role: str) -> str:
     """A stage may have several scorers, each with a name of its own: `reward.NAME`."""
-    return role.partition(".")[0]
+    return "reward" if role.startswith("reward.") else role
 
 
 def scores(stage: str, role: str) -> bool:
