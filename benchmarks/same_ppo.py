@@ -84,8 +84,8 @@ class Measured:
 
 @click.command("same-ppo")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--hidden", type=click.IntRange(16), default=64, show_default=True, help="Width; a multiple of 8.")
-@click.option("--layers", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--hidden", type=click.IntRange(16), default=32, show_default=True, help="Width; a multiple of 8.")
+@click.option("--layers", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--trl", "python", metavar="PYTHON", help="Python of an environment with TRL 1.12.0; else one is made.")
 @click.option(
     "--record", type=click.Path(path_type=Path), help="Also keep TRL's numbers in FILE.json and .safetensors."

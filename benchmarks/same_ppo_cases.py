@@ -114,7 +114,13 @@ def cases(shape: Shape) -> list[Case]:
 
 
 def random_weights(case: Case, seed: int) -> Weights:
-    return {role: _of_role(role, case, seed) for role in ROLES}
+    """The reference is on the way from the policy to a model of its own, as after some training."""
+    made = {role: _of_role(role, case, seed) for role in ROLES}
+    for name, own in made["reference"].items():
+        made["reference"][name] = (made["policy"][name] + own) / 2
+    if not case.tied:
+        made["reference"]["lm_head.weight"] *= case.sharpness
+    return made
 
 
 def _of_role(role: str, case: Case, seed: int) -> dict[str, np.ndarray]:
@@ -136,10 +142,7 @@ def _of_role(role: str, case: Case, seed: int) -> dict[str, np.ndarray]:
         },
         "reward": {"score.weight": (1, s.hidden)},
     }[role]  # fmt: skip
-    made = {name: _random(f"{seed}/{role}/{name}", shape) for name, shape in shapes.items()}
-    if role == "reference" and not case.tied:
-        made["lm_head.weight"] *= case.sharpness
-    return made
+    return {name: _random(f"{seed}/{role}/{name}", shape) for name, shape in shapes.items()}
 
 
 def _random(name: str, shape: tuple[int, ...]) -> np.ndarray:

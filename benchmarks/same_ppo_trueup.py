@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from trueup import config as configs
 from trueup.algo.advantages import token_rewards
 from trueup.algo.kl import per_token_penalty
 from trueup.config import RlConfig
@@ -111,7 +110,7 @@ def _config(case: Case) -> RlConfig:
         "model": {"adapter": "none"},
         "run": {"threads": 1, "tensorboard": False, "micro_batch": len(case.lengths) // case.accumulation},
     }  # fmt: skip
-    return configs.load("rl", flags=configs.flat(given))
+    return RlConfig.model_validate(given)  # not read: a case sets everything, what has no effect in it too
 
 
 def _value(case: Case, weights: Weights) -> OwnValue:

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "inputs",
             "loading",
             "preparing",
+            "scorers",
             "wiring",
             "offline_wiring",
             "rejecting",
@@ -44,7 +45,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "joining",
             "contrasting",
         ),
-        *("auditing", "planning", "memory", "model_card", "demonstrate", "process", "web", "cli", "__init__", "__main__"),
+        *("auditing", "planning", "memory", "model_card", "demonstrate", "process"),
+        *("web", "cli", "__init__", "__main__"),
     ),
 )
 ROW = {module: row for row, modules in enumerate(LAYERS) for module in modules}

@@ -551,9 +551,22 @@ def test_fewer_prompts_than_a_batch_and_too_few_to_hold_any_out(ws, put, works):
     )
     run = last_run(ws)
     assert run.outputs["model"].id == made["id"] and run.result["best_step"] == 2
-    assert [event["kind"] for event in run.events()][0] == "no evaluation"
+    none_held, few = run.events()[:2]
+    assert none_held["kind"] == "no evaluation" and few["kind"] == "few prompts"
+    assert (few["prompts"], few["a_step"]) == (3, 5) and "3 prompts to learn on are fewer than the 5" in few["reason"]
     assert not any("heldout_score" in row for row in run.metrics())
     assert len(run.samples(1)) == 10
+
+
+@pytest.mark.parametrize(("a_step", "says"), [(8, False), (9, True)])
+def test_a_dry_run_says_that_prompts_are_fewer_than_a_batch(ws, put, capsys, monkeypatch, a_step, says):
+    """Of ten prompts two are held out. Nothing else is said, and there is no run."""
+    monkeypatch.delenv("TRUEUP_QUIET")
+    prompts, before = put("prompts", [Prompt.user(f"rain {i}").to_json() for i in range(10)]), len(runs(ws))
+    line = f"train rl --policy model --reward reward --prompts {prompts} --prompts-per-step {a_step} --dry-run --json"
+    assert cli.run(["--workspace", str(ws.path), *line.split()]) == 0
+    told = capsys.readouterr().err
+    assert ("8 prompts to learn on are fewer than the 9 of a step" in told) == says and len(runs(ws)) == before
 
 
 # Runs

@@ -1,7 +1,7 @@
 """PPO on one rollout, beside float64 and beside TRL: every number from log-probs to the gradient of every parameter.
 
 `benchmarks/same_ppo.py` says what is compared and docs/beside-trl.md what came out. The rollouts, and what TRL 1.12.0
-made of them, were recorded by `python -m benchmarks same-ppo --hidden 16 --layers 2 --record FILE`; the models are a
+made of them, were recorded by `python -m benchmarks same-ppo --hidden 16 --record FILE`; the models are a
 function of the seed. TRL itself runs where its environment is.
 """
 

@@ -219,6 +219,7 @@ BROKEN = {
     "run.keep_logprobs": [("sft", ["run.keep_logprobs=true"], []), ("sample", ["run.keep_logprobs=true"], [])],
     "run.evaluate_every": [
         ("sft", ["heldout=0", "run.evaluate_every=3"], ["heldout=0.1", "run.evaluate_every=3"]),
+        ("ilql", ["heldout=0", "run.evaluate_every=3"], ["heldout=0.1", "run.evaluate_every=3"]),
         ("sample", ["run.evaluate_every=3"], []),
     ],
     "epochs": [
@@ -245,8 +246,12 @@ BROKEN = {
     "value.clip": [
         ("rl", ["value.coefficient=0", "value.clip=0.1"], ["value.clip=0.1"]),
         ("rl", ["estimator=rloo", "value.clip=0.1"], ["value.clip=0.1"]),
+        ("rl", ["epochs=1", "minibatches=1", "value.clip=0.1"], ["epochs=1", "value.clip=0.1"]),
     ],
-    "value.model": [("rl", ["estimator=rloo", "value.model=own"], ["value.model=own"])],
+    "value.model": [
+        ("rl", ["estimator=rloo", "value.model=own"], ["value.model=own"]),
+        ("rl", ["value.coefficient=0", "value.model=own"], ["value.coefficient=0", "value.model=reward"]),
+    ],
     "value.warmup_steps": [
         ("rl", ["value.coefficient=0", "value.warmup_steps=2"], ["value.warmup_steps=2"]),
         ("rl", ["steps=5", "value.warmup_steps=5"], ["steps=5", "value.warmup_steps=4"]),
@@ -275,15 +280,31 @@ BROKEN = {
         ("rl", ["kl_coefficient=0", "kl_target=3"], ["kl_coefficient=0.2", "kl_target=3"]),
         ("rl", ["kl_coefficient=0", "guard.remedy=raise-kl"], ["kl_coefficient=0"]),
     ],
-    "guard.max_approx_kl": [("dpo", ["online=true", "guard.max_approx_kl=1"], ["online=true"])],
+    "guard.max_approx_kl": [
+        ("dpo", ["online=true", "guard.max_approx_kl=1"], ["online=true"]),
+        ("rl", ["epochs=1", "minibatches=1", "guard.max_approx_kl=1"], ["epochs=1", "guard.max_approx_kl=1"]),
+    ],
+    "clip": [("rl", ["epochs=1", "minibatches=1", "clip=0.1"], ["minibatches=1", "clip=0.1"])],
+    "clip_high": [("rl", ["epochs=1", "minibatches=1", "clip_high=0.3"], ["epochs=1", "clip_high=0.3"])],
     "guard.remedy": [
         ("rl", ["guard.rollback=false", "guard.remedy=raise-kl"], ["guard.remedy=raise-kl"]),
+        ("rl", ["guard.max_rollbacks=0", "guard.remedy=raise-kl"], ["guard.max_rollbacks=1", "guard.remedy=raise-kl"]),
         ("rl", ["guard.remedy=raise-kl", "kl_coefficient=0"], ["guard.remedy=lower-lr", "kl_coefficient=0"]),
     ],
     **{
         f"guard.{name}": [("rl", ["guard.rollback=false", f"guard.{name}={value}"], [f"guard.{name}={value}"])]
-        for name, value in (("confidence", 0.9), ("max_rollbacks", 1), ("max_repetition", 0.2))
+        for name, value in (
+            *(("max_rollbacks", 1), ("max_repetition", 0.2)),
+            *(("min_distinct", 0.1), ("max_length_factor", 3)),
+        )
     },
+    "guard.confidence": [
+        (
+            "rl",
+            ["guard.rollback=false", "guard.stop_gamed=false", "guard.confidence=0.9"],
+            ["guard.rollback=false", "guard.confidence=0.9"],
+        )
+    ],
     "optimizer.warmup_steps": [
         ("rl", ["steps=9", "optimizer.warmup_steps=9"], ["steps=9", "optimizer.warmup_steps=8"]),
         ("sft", ["steps=9", "optimizer.warmup_steps=10"], ["steps=0", "optimizer.warmup_steps=10"]),
@@ -306,8 +327,10 @@ BROKEN = {
             "guard.max_kl": 8,
             "guard.stop_score": 8,
             "guard.rollback": "false",
+            "guard.stop_gamed": "false",
             "missing_eos_score": -2,
-            "scoring.normalise": "false",
+            "score_scale": "running",
+            "score_clip": 3,
             "scoring.ensemble": "min",
             "sampling.max_new_tokens": 8,
             "sampling.batch_size": 8,
@@ -327,6 +350,7 @@ BROKEN = {
         for stage in ("rl", "winrate", "audit")
         for wrong in ('[{name="a"}, {name="a"}]', '[{name="a", weight=0.0}]')
     ],
+    "scoring.normalise": [("dpo", ["scoring.normalise=false"], ["online=true", "scoring.normalise=false"])],
     "scoring.floor": [
         (
             "rl",
@@ -342,7 +366,7 @@ BROKEN = {
             ["scoring.multiplier_rate=1", "scoring.floor=multiplier", 'scoring.objectives=[{name="a", at_least=0.0}]'],
         )
     ],
-    "scoring.time_limit": [("winrate", ["scoring.time_limit=1"], [])],
+    "scoring.time_limit": [("audit", ["scoring.time_limit=1"], [])],
     "scoring.penalty": [
         (stage, ["scoring.penalty=2"], ["scoring.ensemble=penalised", "scoring.penalty=2"])
         for stage in ("rl", "winrate", "audit")
@@ -455,6 +479,7 @@ def test_the_reference_names_every_setting_with_its_default_and_description():
             assert setting.description, f"{stage}.{key} has no description"
             assert f"| `{setting.name}` |" in text and setting.description.replace("|", "\\|") in text
     assert "| `lr` | number | above 0 | `0.0001` |" in text
+    assert "| `name` | text |  | required | as the scorer was named" in text and "Undefined" not in text
     assert "| `top_p` | number | above 0, at most 1 |" in text
     assert '`optimizer.name = "muon"`' in text.partition("## Stage `sft`")[0]
 

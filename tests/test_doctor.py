@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -19,17 +20,18 @@ from small import nouns, nouns_asked, settings
 from test_docs import parse
 
 from trueup.cli.main import run as command
-from trueup.config import STAGES
+from trueup.config import STAGES, Objective, Scoring
 from trueup.config.keys import settings as config_keys
+from trueup.engines.combined import CombinedScorer
 from trueup.engines.fake import FakeScorer
 from trueup.engines.sampler import Sampler
 from trueup.errors import RunError, TrueupError
 from trueup.models.adapters import add_lora
 from trueup.models.language_model import LanguageModel
-from trueup.runs import Run, loss_checks, rl_checks
+from trueup.runs import Run, loss_checks, rl_checks, scorer_checks
 from trueup.runs.doctor import Diagnosis, diagnose, doctor
 from trueup.store import Workspace
-from trueup.train import experience, rl, scores, sft
+from trueup.train import experience, improve, rl, scores, sft
 from trueup.train.rl import rl as rl_stage
 from trueup.train.sft import sft as sft_stage
 
@@ -50,6 +52,30 @@ def mostly_numbers(completion) -> float:
 def commonest(completion) -> int:
     words = completion.text.split()
     return max([words.count(word) for word in words], default=0)
+
+
+def of_the_prompt(completion) -> float:
+    return float(len(completion.prompt.text))
+
+
+def by_chance() -> Callable[[Any], float]:
+    chance = random.Random(1)
+    return lambda completion: chance.random()
+
+
+def by_the_clock() -> Callable[[Any], float]:
+    calls = itertools.count()
+    return lambda completion: liked(completion) + next(calls) / 100
+
+
+def with_a_floor(at_least: float) -> CombinedScorer:
+    """What is liked, where a text has to be short as well."""
+    floors = (Objective(name="liked"), Objective(name="short", weight=0.0, at_least=at_least))
+    parts = {"liked": FakeScorer(liked), "short": FakeScorer(lambda c: -len(c.text.split()))}
+    return CombinedScorer(parts, Scoring(objectives=floors, floor="multiplier", multiplier_rate=0.3))
+
+
+FLOOR = {"scoring": {"objectives": [{"name": "short", "at_least": 9.0}], "floor": "multiplier"}}
 
 
 # --- bugs
@@ -73,6 +99,34 @@ def turned_advantage() -> AbstractContextManager:
         return replace(found, advantage_cl=-found.advantage_cl)
 
     return patch.object(rl, "with_advantages", turned)
+
+
+def shuffled_advantages() -> AbstractContextManager:
+    honest = rl.with_advantages
+
+    def shuffled(*arguments):
+        found = honest(*arguments)
+        other = torch.randperm(len(found.advantage_cl), generator=torch.Generator().manual_seed(0))
+        return replace(found, advantage_cl=found.advantage_cl[other] * found.mask_cl)
+
+    return patch.object(rl, "with_advantages", shuffled)
+
+
+def unfrozen_reference() -> AbstractContextManager:
+    """The reference is the very model that is trained."""
+    honest = rl.observe
+    return patch.object(rl, "observe", lambda c, s, policy, reference, *rest: honest(c, s, policy, policy, *rest))
+
+
+def turned_value_loss(told: bool) -> AbstractContextManager:
+    """The sign of its gradient, and that of the number too or not."""
+    honest = improve.value_loss
+
+    def turned(*arguments):
+        loss = honest(*arguments)
+        return -loss if told else 2 * loss.detach() - loss
+
+    return patch.object(improve, "value_loss", turned)
 
 
 def swapped_in_the_kl() -> AbstractContextManager:
@@ -125,6 +179,7 @@ class Plan:
 
     config: dict[str, Any] = field(default_factory=dict)
     score: Callable[[Any], float] = liked
+    scorer: Callable[[], Any] | None = None  # in place of `score`, where it remembers something
     judge: Callable[[Any], float] | None = None
     engine: Callable[[LanguageModel], Any] = Sampler
     reference: Callable[[LanguageModel], LanguageModel] = lambda model: model
@@ -144,6 +199,21 @@ PLANTED: dict[str, tuple[str, Plan]] = {
     "KL the wrong way round": ("kl-negative", Plan({"steps": 8}, bug=swapped_in_the_kl)),
     "too few tokens": ("texts-cut", Plan({"steps": 3, "sampling": {"max_new_tokens": 3}})),
     "constant scorer": ("score-constant", Plan({"steps": 6}, score=lambda c: 0.3)),
+    "unfrozen reference": ("kl-stays-zero", Plan({"steps": 5}, bug=unfrozen_reference)),
+    "unfrozen reference, one update a rollout": (
+        "kl-stays-zero", Plan({"steps": 12, "epochs": 1, "minibatches": 1}, bug=unfrozen_reference)
+    ),
+    "scorer reads the prompt alone": ("score-by-prompt", Plan({"steps": 4}, of_the_prompt)),
+    "scorer draws at random": ("score-random", Plan({"steps": 10}, scorer=lambda: FakeScorer(by_chance()))),
+    "scorer drifts": ("score-drifts", Plan({"steps": 12}, scorer=lambda: FakeScorer(by_the_clock()))),
+    "floor out of reach": ("floor-unreachable", Plan({"steps": 12, **FLOOR}, scorer=lambda: with_a_floor(9.0))),
+    "advantages of others": ("moves-without-gain", Plan(bug=shuffled_advantages)),
+    "value loss turned": (
+        "value-runs-away", Plan({"steps": 8, "estimator": "ppo"}, bug=lambda: turned_value_loss(told=True))
+    ),
+    "value's gradient turned": (
+        "value-runs-away", Plan({"estimator": "ppo"}, bug=lambda: turned_value_loss(told=False))
+    ),
     "wrong scale": ("score-scale", Plan({"steps": 2}, bug=wrong_scale)),
     "lr 0.3": ("steps-too-long", Plan({"steps": 6, "optimizer": {"lr": 0.3}})),
     "lr 1e-9": ("nothing-moves", Plan({"steps": 6, "optimizer": {"lr": 1e-9}})),
@@ -187,6 +257,13 @@ SOUND: dict[str, Plan] = {
     "rloo": Plan({"estimator": "rloo"}),
     "grpo": Plan({"estimator": "grpo"}),
     "reinforce++": Plan({"estimator": "reinforce++"}),
+    "one update a rollout": Plan({"epochs": 1, "minibatches": 1, "optimizer": {"lr": 4e-3}}),
+    "a reference that follows": Plan({"reference_rate": 1.0}),
+    "a scale that runs": Plan({"score_scale": "running"}),
+    "a floor within reach": Plan(
+        {"scoring": {"objectives": [{"name": "short", "at_least": 0.3}], "floor": "multiplier"}},
+        scorer=lambda: with_a_floor(0.3),
+    ),
     "lora": Plan({"optimizer": {"lr": 1e-2}}, lambda c: -abs(len(c.text.split()) - 2), lora=True),
     "unseen prompts": Plan(
         {"estimator": "ppo", "prompt_baseline": True, "kl_in": "loss", "kl_estimator": "k2"},
@@ -229,7 +306,7 @@ def play(workspace, talker) -> Callable[[Plan], Run]:
                     policy,
                     reference,
                     engine,
-                    FakeScorer(plan.score),
+                    FakeScorer(plan.score) if plan.scorer is None else plan.scorer(),
                     plan.prompts,
                     plan.heldout,
                     {},
@@ -271,11 +348,12 @@ def test_on_a_sound_run_nothing_is_named(play, name):
 
 def test_planted_faults_cover_the_checks():
     """Every fault of reinforcement learning is planted above; a loss that is no number is, in sft, below."""
-    faults = set(re.findall(r'return fault\(\s*"([\w-]+)"', Path(rl_checks.__file__).read_text()))
-    assert faults == {code for code, _ in PLANTED.values()} and len(faults) >= 18
+    sources = [Path(module.__file__).read_text() for module in (rl_checks, scorer_checks)]
+    faults = {code for text in sources for code in re.findall(r'return fault\(\s*"([\w-]+)"', text)}
+    assert faults == {code for code, _ in PLANTED.values()} and len(faults) >= 25
 
 
-SOURCES = [Path(module.__file__).read_text() for module in (rl_checks, loss_checks)]
+SOURCES = [Path(module.__file__).read_text() for module in (rl_checks, scorer_checks, loss_checks)]
 CODES = {code for text in SOURCES for code in re.findall(r'return (?:fault|note)\(\s*"([\w-]+)"', text)}
 
 

@@ -386,19 +386,23 @@ def test_rounds_raise_the_score_and_measure_how_far_the_policy_went(make_model, 
     assert len(run.samples(14)) == 48 and {"prompt", "text", "score", "kl"} <= set(run.samples(14)[0])
 
 
-def test_a_scorer_that_gives_no_numbers_stops_the_run_and_keeps_what_was(make_model, train):
+def test_a_scorer_that_gives_no_numbers_stops_the_run_and_keeps_what_was(make_model, train, workspace):
     policy, said = make_model(), []
 
     def breaking(completion):
         said.append(completion)
         return float("nan") if len(said) > 160 else len(completion.tokens)
 
-    config = settings("dpo", online=True, steps=9, batch_size=2, samples_per_prompt=2,
-                      sampling={"max_new_tokens": 4}, run={"checkpoint_every": 1})  # fmt: skip
+    config = settings("dpo", online=True, steps=19, batch_size=2, samples_per_prompt=2, missing_eos_score=None,
+                      sampling={"max_new_tokens": 4}, run={"checkpoint_every": 100})  # fmt: skip
     with pytest.raises(RunError, match="scores are not numbers"):
         train(
             online_dpo, config, policy, make_model(), Sampler(policy), FakeScorer(breaking), [Prompt.user("a")] * 4, []
         )
+    run = runs(workspace)[-1]
+    assert [step for step, _ in run.checkpoints()] == [len(run.metrics())] != [0], (
+        "the last sound step, whatever is due"
+    )
 
 
 # From a workspace
@@ -528,7 +532,11 @@ def test_ilql_takes_rewards_from_a_scorer_from_storage_and_from_judgements(ready
     assert (scale["mean"], scale["std"]) == (0.5, 0.5), "each pair is one that won and one that lost"
     best = api.sample(ready, model="sft", prompts="prompts", reward=judge, best_of=2, sampling={"max_new_tokens": 5},
                       run={"threads": 1})  # fmt: skip
-    api.ilql(ready, policy="sft", data=best, **given)
+    api.ilql(ready, policy="sft", data=best, heldout=0.3, **given)
+    with pytest.raises(ConfigError, match="heldout has no meaning here: judgements keep their own split"):
+        api.ilql(ready, policy="sft", data="preferences", heldout=0.3, **given)
+    with pytest.raises(ConfigError, match="scoring. has a meaning only with --reward"):
+        api.ilql(ready, policy="sft", data=best, scoring={"ensemble": "min"}, **given)
     plain = api.sample(ready, model="sft", prompts="prompts", sampling={"max_new_tokens": 5}, run={"threads": 1})
     with pytest.raises(TrueupError, match="have no score stored with them"):
         api.ilql(ready, policy="sft", data=plain, **given)

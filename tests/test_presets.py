@@ -29,7 +29,7 @@ def test_there_is_a_file_for_every_name_and_the_package_ships_it():
     assert {path.stem for path in folder.glob("*.toml")} == set(NAMES)
     data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert data["trueup.config.presets"] == ["*.toml"]
-    assert STAGES == ["sft", "reward", "rl", "dpo"]
+    assert STAGES == ["sft", "reward", "rl", "dpo", "kto", "ilql"]
 
 
 @pytest.mark.parametrize(("name", "stage"), ALL)
@@ -44,18 +44,63 @@ def test_each_preset_loads_and_nothing_in_it_is_idle_or_contradicts(name, stage)
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("estimator", get_args(RlConfig.model_fields["estimator"].annotation))
+def test_every_preset_serves_every_estimator_and_keeps_the_size_of_a_rollout(name, estimator):
+    config = load("rl", flags={"preset": name, "estimator": estimator})
+    plain = load("rl", flags={"preset": name})
+    assert config.estimator == estimator and config.samples_per_prompt >= (2 if estimator in ("rloo", "grpo") else 1)
+    assert config.prompts_per_step * config.samples_per_prompt == plain.prompts_per_step * plain.samples_per_prompt
+    assert (config.optimizer, config.model) == (plain.optimizer, plain.model)
+    own = load("rl", flags={"preset": name, "estimator": estimator, "samples_per_prompt": 2, "epochs": 3})
+    assert (own.samples_per_prompt, own.epochs) == (2, 3), "what is set is stronger than what the estimator wants"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("stage", "more"),
+    [
+        ("dpo", {"online": True}), ("dpo", {"loss": "ipo"}), ("kto", {"sides_as_thumbs": True}),
+        ("reward", {"kind": "features"}), ("reward", {"loss": "plackett-luce"}), ("sft", {"steps": 9}),
+        ("ilql", {"steps": 9}), ("rl", {"kl_in": "loss", "kl_estimator": "k2"}), ("rl", {"value.model": "own"}),
+        ("rl", {"epochs": 1, "minibatches": 1}), ("rl", {"value.coefficient": 0}),
+    ],
+)  # fmt: skip
+def test_a_preset_serves_every_form_of_a_stage(name, stage, more):
+    config = load(stage, flags={"preset": name, **more})
+    assert {key: value(config, key) for key in more} == more
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_value_says_where_it_is_from(name):
     header, *_ = presets.text(name).partition("\n[")
-    tags = dict(re.findall(rf'"([\w ]+)" is (`trueup demo[^`]*`|{SOURCE})', " ".join(header.replace("#", "").split())))
+    command = r"`(?:trueup|python -m benchmarks) [^`]*`"
+    tags = dict(re.findall(rf'"([\w ]+)" is ({command}|{SOURCE})', " ".join(header.replace("#", "").split())))
+    measured = "|".join(tag for tag, source in tags.items() if source.startswith("`"))
     lines = [line for line in presets.text(name).splitlines() if re.match(r"\w+ = ", line)]
-    assert len(lines) == sum(len(presets.values(name, stage)) for stage in STAGES)
+    of_estimators = tomllib.loads(presets.text(name))["rl"].get("estimator", {})
+    assert len(lines) == sum(len(presets.values(name, s)) for s in STAGES) + sum(map(len, of_estimators.values()))
     for line in lines:
         said = line.partition("  # ")[2]
         if said.startswith(MEASURED):
-            assert name == "tiny" and said.startswith(f"{MEASURED}trueup demo") and "trueup demo" in tags, line
+            assert name.startswith("tiny") and re.match(f"{MEASURED}({measured})", said), line
         else:
             known = "|".join([SOURCE, "ten times", *map(re.escape, tags)])
             assert re.match(f"{PUBLISHED}({known})", said), line
+
+
+def test_tiny_is_what_the_benchmark_of_learning_found():
+    """docs/learning.md and docs/offline.md hold the figures."""
+    from benchmarks.learning import methods
+
+    tuned = methods(Recipe())
+    for stage in ("dpo", "kto"):
+        given = flat(tuned[stage][1])
+        assert {"optimizer.lr": given["optimizer.lr"], "beta": given["beta"]}.items() <= presets.values(
+            "tiny", stage
+        ).items()
+    page = (ROOT / "docs" / "offline.md").read_text()
+    assert "| 1 million parameters, all weights | `optimizer.lr=1e-3`, `beta=0.3` | measured here" in page
+    assert all(figure in presets.text("tiny") and figure in page for figure in ("0.877", "0.874", "0.864", "0.823"))
 
 
 def test_what_is_called_measured_is_what_the_demo_runs():
@@ -72,7 +117,8 @@ def test_what_is_called_measured_is_what_the_demo_runs():
 @pytest.mark.parametrize("stage", STAGES)
 def test_lora_is_lora_and_full_is_full_and_larger_models_learn_more_slowly(stage):
     rates: dict[str, list[float]] = {"lora": [], "full": []}
-    for name in NAMES[1:]:
+    assert load(stage, sets=["preset=tiny-lora"]).model.adapter == "lora"
+    for name in NAMES[2:]:
         size, _, how = name.partition("-")
         config = load(stage, flags={"preset": name})
         assert config.model.adapter == {"lora": "lora", "full": "none"}[how]
@@ -86,8 +132,10 @@ def test_an_unknown_name_is_told_all_the_names():
         load("rl", flags={"preset": "7b"})
     assert caught.value.message.startswith("--preset: preset must be 'none' or") and "not '7b'" in caught.value.message
     assert all(f"'{name}'" in caught.value.message for name in NAMES)
-    with pytest.raises(ConfigError, match="unknown key 'preset' in stage 'kto' .it belongs to sft, reward, rl, dpo"):
-        load("kto", sets=["preset=tiny"])
+    with pytest.raises(
+        ConfigError, match="unknown key 'preset' in stage 'pretrain' .it belongs to sft, reward, rl, dpo"
+    ):
+        load("pretrain", sets=["preset=tiny"])
 
 
 def test_defaults_then_preset_then_file_then_set_then_flag(tmp_path):

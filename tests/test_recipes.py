@@ -24,6 +24,7 @@ from small import SENTENCES, random_network
 
 from trueup.cli import main as cli
 from trueup.config import load
+from trueup.runs import runs
 from trueup.store import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,6 +195,7 @@ def test_every_command_of_a_recipe_runs(recipe, base, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path / recipe)
     monkeypatch.delenv("TRUEUP_WORKSPACE", raising=False)
     rates: list[float] = []
+    best_of: list[float] = []
     for words in commands(recipe, "cpu", BASE=str(base)):
         if words[0] == "export":
             monkeypatch.setenv(*words[1].split("=", 1))
@@ -202,13 +204,15 @@ def test_every_command_of_a_recipe_runs(recipe, base, tmp_path, monkeypatch, cap
         if words[1:3] == ["data", "add"]:
             assert found["rows"] >= 20 and not found["skipped"], found
         if words[1:3] == ["eval", "winrate"]:
-            rates.append(found["value"])
+            (best_of if "--best-of" in words else rates).append(found["value"])
             assert found["n"] == 30 and 0 <= found["ci"][0] <= found["value"] <= found["ci"][1] <= 1
-    assert rates, "a recipe ends with what came of it"
+    assert rates and best_of, "a recipe ends with what came of it, beside what needs no training"
 
     with Workspace.open("work") as ws:
         tuned = ws.lineage(ws.get("tuned"))
         stages = {node.run["stage"] for node in tuned.nodes.values() if node.run}
+        beside = [run for run in runs(ws) if run.stage == "winrate" and run.config["best_of"] == 8]
+        assert beside and all(run.inputs["reward"].id in tuned.nodes for run in beside), "by the scorer RL learnt from"
         assert {"sft", "reward", "rl"} <= stages and ws.get("judge").id in tuned.nodes
         judged = sum(len(node.judgements) for node in tuned.nodes.values())
         assert judged >= 2, "the votes of the reward model and of the judge, with who gave them"

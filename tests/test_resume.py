@@ -335,6 +335,8 @@ def test_killed_between_the_weights_and_the_optimizer_of_a_rollback_and_again_wh
 def can_come(stage: str, moment: str) -> bool:
     if moment == "inside the start evaluation":
         return stage.startswith(GUARDED)
+    if moment == "inside an evaluation":
+        return stage not in GO_BACK  # all of theirs are worse than the start, and none gets a checkpoint
     return stage in GO_BACK or moment not in ("inside a rollback", "half-way through reading a checkpoint")
 
 

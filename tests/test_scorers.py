@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small import add_small_data, nouns_asked, settings
 
 import trueup
@@ -15,7 +22,8 @@ from trueup.cli import main as cli
 from trueup.config import Objective, Scoring
 from trueup.engines.combined import CombinedScorer
 from trueup.engines.fake import FakeScorer
-from trueup.engines.functions import FunctionScorer, load_function
+from trueup.engines.function_process import numbers
+from trueup.engines.functions import FunctionScorer, check_function
 from trueup.engines.sampler import Sampler
 from trueup.errors import ConfigError, ModelError, NotFoundError, RunError
 from trueup.inputs import by_role, named_scorers
@@ -35,68 +43,201 @@ def values(scorer, completions=TEXTS):
 # --- functions
 
 
-def function_file(folder, body):
-    path = folder / "rules.py"
+def function_file(folder, body, name="rules.py"):
+    path = folder / name
     path.write_text(textwrap.dedent(body))
     return path
 
 
-def test_a_function_of_one_completion_and_one_of_many(tmp_path):
-    path = function_file(tmp_path, """
+@pytest.fixture
+def rule(tmp_path):
+    """`rule("f", body)`: a scorer that asks the function `f` of a file with this body."""
+
+    def make(name, body, time_limit=30.0):
+        return FunctionScorer(f"{function_file(tmp_path, body)}:{name}", time_limit)
+
+    return make
+
+
+def test_a_function_of_one_completion_and_one_of_many(rule):
+    body = """
         def each(prompt, completion): return len(completion) + (prompt == "the cat")
         def many(completions): return [len(c.text) for c in completions]
-    """)  # fmt: skip
-    assert values(FunctionScorer(load_function(f"{path}:each"), "each")) == [2, 3, 5]
-    assert values(FunctionScorer(load_function(f"{path}:many"), "many")) == [1, 2, 4]
-    assert FunctionScorer(load_function(f"{path}:each"), "each").score([]) == []
+    """
+    each = rule("each", body)
+    assert values(each) == [2, 3, 5] and each.score([]) == []
+    assert values(rule("many", body)) == [1, 2, 4]
 
 
-def test_it_is_tried_again_and_then_is_an_error():
-    calls = []
-
-    def shaky(completions):
-        calls.append(1)
-        if len(calls) < 3:
-            raise OSError("no line")
-        return [0.0] * len(completions)
-
-    assert values(FunctionScorer(shaky, "shaky")) == [0, 0, 0] and len(calls) == 3
-
-    def broken(completions):
-        raise OSError("no line")
-
+def test_it_is_asked_again_and_then_is_an_error(rule):
+    """Without being started anew: what it remembers, it has."""
+    body = """
+        calls = []
+        def shaky(completions):
+            calls.append(1)
+            if len(calls) < 3: raise OSError("no line")
+            return [len(calls)] * len(completions)
+        def broken(completions): raise OSError("no line")
+    """
+    assert values(rule("shaky", body)) == [3, 3, 3]
     with pytest.raises(RunError, match="broken failed 3 times in a row: OSError: no line"):
-        FunctionScorer(broken, "broken").score(TEXTS)
+        rule("broken", body).score(TEXTS)
 
 
-def test_one_that_hangs_is_left_behind():
-    def hangs(completions):
-        time.sleep(60)
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("sys.exit()", "SystemExit"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("os._exit(7)", "its process ended, with exit code 7"),
+        ("os.kill(os.getpid(), 9)", "its process ended, with exit code -9"),
+    ],
+)
+def test_one_that_ends_its_program_ends_no_run(rule, how, says):
+    with pytest.raises(RunError, match=f"failed 3 times in a row: {says}"):
+        rule("ends", f"import os, sys\ndef ends(completions): {how}").score(TEXTS)
 
+
+def test_a_call_that_hangs_is_ended_before_the_next(rule, tmp_path):
+    """With whatever it started; the next process runs the file as it read at first."""
+    scorer = rule("hangs", f"""
+        import os, subprocess, time
+        def note(pid):
+            with open({str(tmp_path / "pids")!r}, "a") as file: file.write(f"{{pid}}\\n")
+        note(os.getpid())
+        def hangs(completions):
+            note(subprocess.Popen(["sleep", "60"]).pid)
+            time.sleep(60)
+    """, time_limit=0.1)  # fmt: skip
+    function_file(tmp_path, "def hangs(completions): return [0] * len(completions)")
     began = time.monotonic()
-    with pytest.raises(RunError, match=r"no answer within 0.05 s \(scoring.time_limit\)"):
-        FunctionScorer(hangs, "hangs", time_limit=0.05).score(TEXTS)
-    assert time.monotonic() - began < 5
+    with pytest.raises(RunError, match=r"no answer within 0.1 s"):
+        scorer.score(TEXTS)
+    assert time.monotonic() - began < 20
+    pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    assert len(set(pids)) == 6, "a process and what it started, three times"
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def is_alive(pid):
+    path = Path(f"/proc/{pid}/stat")
+    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_the_time_limit_is_for_one_call(rule):
+    """Of a function that is asked about one completion at a time, each is a call."""
+    body = """
+        import time
+        def each(prompt, completion): time.sleep(0.2); return len(completion)
+        def many(completions): time.sleep(0.2 * len(completions)); return [0] * len(completions)
+    """
+    assert values(rule("each", body, 0.8), TEXTS * 2) == [1, 2, 4] * 2
+    with pytest.raises(RunError, match="no answer within 0.8 s"):
+        rule("many", body, 0.8).score(TEXTS * 2)
+
+
+def test_what_it_does_to_its_process_does_not_reach_the_run(rule, capfd):
+    scorer = rule("rude", """
+        import os, random, signal, sys
+        import numpy, torch
+        print("loud", file=sys.stdout)
+        def rude(completions):
+            print("louder")
+            torch.set_num_threads(3), torch.set_default_dtype(torch.float64), torch.set_grad_enabled(False)
+            torch.manual_seed(1), random.seed(1), numpy.random.seed(1), os.chdir("/"), os.environ.clear()
+            signal.signal(signal.SIGINT, signal.SIG_IGN), sys.path.clear()
+            found = [len(c.text) for c in completions]
+            completions.clear()
+            return found
+    """)  # fmt: skip
+    given = list(TEXTS)
+    before = process_state()
+    assert values(scorer, given) == [1, 2, 4] == values(scorer, given)
+    assert process_state() == before and given == TEXTS
+    assert capfd.readouterr().out == "", "the result stands there, and nothing else"
+
+
+def process_state():
+    torch_state = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled(), torch.initial_seed()
+    drawn = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+    return torch_state, drawn, os.getcwd(), dict(os.environ), signal.getsignal(signal.SIGINT), list(sys.path)
+
+
+def test_its_process_ends_with_the_scorer_and_with_who_asks(tmp_path, rule):
+    body = "import os\ndef pid(completions): return [os.getpid()] * len(completions)"
+    scorer = rule("pid", body)
+    (pid, *_) = map(int, values(scorer))
+    assert is_alive(pid)
+    del scorer
+    assert not is_alive(pid)
+    mark = tmp_path / "pid"
+    body = f"import os, time\ndef hangs(c): open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    asks = [sys.executable, "-c", ASKS.format(f"{function_file(tmp_path, body)}:hangs")]
+    with subprocess.Popen(asks) as asking:
+        wait_until(lambda: mark.exists() and mark.read_text())
+        asking.kill()
+    wait_until(lambda: not is_alive(int(mark.read_text())))
+
+
+ASKS = """
+from trueup.engines.functions import FunctionScorer
+from trueup.records import Completion, Prompt
+FunctionScorer({!r}, 0.0).score([Completion(Prompt.user("a"), "b")])
+"""
+
+
+def wait_until(happened):
+    until = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_numbers_of_any_kind_are_numbers():
+    mixed = [True, np.float32(0.5), torch.tensor(2.0), 3, float("nan")]
+    assert str(numbers(mixed, 5, "mixed")) == "[1.0, 0.5, 2.0, 3.0, nan]"
+    assert numbers(np.array([1, 2]), 2, "array") == numbers(iter((1, 2)), 2, "iterator") == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
     ("returned", "says"),
-    [([1.0], "returned 1 numbers for 3 completions"), (None, "no numbers"), (["x", "y", "z"], "no numbers")],
+    [
+        ([1.0], "returned 1 numbers for 3 completions"),
+        ([1.0] * 4, "returned 4 numbers for 3 completions"),
+        *[(wrong, "no numbers") for wrong in (None, 1.0, "123", ["1", "2", "3"], [None] * 3, {0: 1, 1: 2, 2: 3})],
+        ([[1.0, 2.0]] * 3, "no numbers"),
+        (np.ones((3, 2)), "no numbers"),
+    ],
 )
 def test_what_it_returns_is_checked(returned, says):
     with pytest.raises(RunError, match=says):
-        FunctionScorer(lambda completions: returned, "odd").score(TEXTS)
+        numbers(returned, 3, "odd")
+
+
+def test_what_it_returns_is_checked_where_it_is_asked(rule):
+    body = "def short(completions): return [1.0]\ndef none(prompt, completion): pass"
+    with pytest.raises(RunError, match=r"rules.py:short returned 1 numbers for 3 completions"):
+        rule("short", body).score(TEXTS)
+    with pytest.raises(RunError, match="returned no numbers: TypeError"):
+        rule("none", body).score(TEXTS)
 
 
 def test_a_file_that_cannot_be_used_is_said(tmp_path):
-    path = function_file(tmp_path, "def mine(completions): return []\nlimit = 3\n")
+    path = function_file(tmp_path, "def mine(completions): return []\ndef three(a, b, c): pass\nlimit = 3\n")
     with pytest.raises(ModelError, match="has no function 'yours'") as found:
-        load_function(f"{path}:yours")
+        check_function(f"{path}:yours")
     assert "mine" in found.value.hint
-    with pytest.raises(ModelError, match="ZeroDivisionError"):
-        load_function(f"{function_file(tmp_path, '1 / 0')}:mine")
     with pytest.raises(ModelError, match="takes 3 arguments"):
-        load_function(f"{function_file(tmp_path, 'def three(a, b, c): pass')}:three")
+        check_function(f"{path}:three")
+    for body, says in (
+        ("1 / 0", "ZeroDivisionError"),
+        ("import sys; sys.exit(2)", "SystemExit: 2"),
+        ("f(", "SyntaxError"),
+    ):
+        with pytest.raises(ModelError, match=f"could not be run: {says}"):
+            check_function(f"{function_file(tmp_path, body)}:mine")
+    function_file(tmp_path, "def mine(completions): return []", "beside.py")
+    check_function(f"{function_file(tmp_path, 'from beside import mine')}:mine")
 
 
 # --- several as one

@@ -210,7 +210,7 @@ def test_an_adapter_of_another_shape_is_refused(policy, checkpoint, tmp_path):
         assert "trained on another base" in caught.value.hint
 
 
-@pytest.mark.parametrize("changes", ({"num_hidden_layers": 3}, {"num_hidden_layers": 1}, {"intermediate_size": 64}))
+@pytest.mark.parametrize("changes", ({"num_hidden_layers": 3}, {"intermediate_size": 64}))
 def test_an_adapter_of_a_deeper_or_wider_model_of_the_same_kind_is_refused(checkpoint, tmp_path, changes):
     """peft would load the layers that both have and say nothing: scores and words of a model that nobody trained."""
     other = tmp_path / "other"

@@ -59,7 +59,7 @@ def sample(
     *,
     model: Ref,
     prompts: Ref,
-    reward: Ref | None = None,
+    reward: Ref | Mapping[str, Ref] | None = None,
     config: Table | None = None,
     name: str = "",
     **settings: Any,
@@ -68,7 +68,7 @@ def sample(
 
     With `best_of=n` each is the one of n that `reward` scores highest; its meta holds all their scores.
     """
-    refs = {"model": model, "prompts": prompts} | ({} if reward is None else {"reward": reward})
+    refs = by_role({"model": model, "prompts": prompts} | ({} if reward is None else {"reward": reward}))
     chosen = config_of("sample", config, settings)
     check_best_of(reward, chosen)
     return run_stage(ws, "sample", refs, chosen, {}, name)
@@ -113,8 +113,8 @@ def rl(
     """Tune `policy` against a reward model, with a price on the KL to where it started.
 
     `reward` is a reward model or a Python function as "FILE.py:NAME", or several of these by name, which
-    `scoring.objectives` then weighs. `judge` is one kept out of training: the guard looks at its score to see whether
-    the other is gamed.
+    `scoring.objectives` then weighs; so it is wherever something is scored. `judge` is one kept out of training: the
+    guard looks at its score to see whether the other is gamed.
     `demonstrations` are learnt beside the scores, with `sft_coefficient`.
     """
     optional = {"judge": judge, "demonstrations": demonstrations}
@@ -129,18 +129,20 @@ def dpo(
     *,
     policy: Ref,
     data: Ref | None = None,
-    reward: Ref | None = None,
+    reward: Ref | Mapping[str, Ref] | None = None,
     prompts: Ref | None = None,
+    judge: Ref | None = None,
     config: Table | None = None,
     name: str = "",
     **settings: Any,
 ) -> Artifact:
     """Tune `policy` on judgements, without a reward model.
 
-    With `online=True` it learns from its own completions of `prompts` instead, scored by `reward` step by step.
+    With `online=True` it learns from its own completions of `prompts` instead, scored by `reward` step by step, and
+    `judge` looks on as in `rl`.
     """
-    optional = {"data": data, "reward": reward, "prompts": prompts}
-    refs = {"policy": policy} | {role: ref for role, ref in optional.items() if ref is not None}
+    optional = {"data": data, "reward": reward, "prompts": prompts, "judge": judge}
+    refs = by_role({"policy": policy} | {role: ref for role, ref in optional.items() if ref is not None})
     return run_stage(ws, "dpo", refs, config, settings, name)
 
 
@@ -156,7 +158,7 @@ def ilql(
     *,
     policy: Ref,
     data: Ref,
-    reward: Ref | None = None,
+    reward: Ref | Mapping[str, Ref] | None = None,
     config: Table | None = None,
     name: str = "",
     **settings: Any,
@@ -166,7 +168,7 @@ def ilql(
     The rewards are the scores of `reward`, asked once; without it the scores stored with completions, or of judgements
     the share of its comparisons that a completion won, or of its thumbs that were up.
     """
-    refs = {"policy": policy, "data": data} | ({} if reward is None else {"reward": reward})
+    refs = by_role({"policy": policy, "data": data} | ({} if reward is None else {"reward": reward}))
     return run_stage(ws, "ilql", refs, config, settings, name)
 
 
@@ -177,15 +179,17 @@ def winrate(
     b: Ref,
     prompts: Ref,
     judge: Ref = "gold",
-    reward: Ref | None = None,
+    reward: Ref | Mapping[str, Ref] | None = None,
     config: Table | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """How often `a`'s answer beats `b`'s on the same prompts, ties half. Either may be a completion set.
 
-    `judge` is a reward model kept out of training, or "gold" in the built-in world. `reward` chooses B's best of n.
+    `judge` is a reward model kept out of training, a function, or "gold" in the built-in world. `reward` chooses B's
+    best of n.
     """
-    refs = {"a": a, "b": b, "prompts": prompts, "judge": judge} | ({} if reward is None else {"reward": reward})
+    optional = {} if reward is None else {"reward": reward}
+    refs = by_role({"a": a, "b": b, "prompts": prompts, "judge": judge} | optional)
     chosen = config_of("winrate", config, settings)
     check_best_of(reward, chosen)
     artifact = run_stage(ws, "winrate", refs, chosen, {}, "")

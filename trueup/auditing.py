@@ -16,7 +16,7 @@ from .config import ModelSettings, Scoring
 from .config.audit import AuditConfig
 from .config.tradeoff import TradeoffConfig
 from .ensembling import MEMBER
-from .errors import DataError, TrueupError
+from .errors import ConfigError, DataError, TrueupError
 from .evals import audit as audits
 from .evals import tradeoff as tradeoffs
 from .evals.bench import Question, questions_of
@@ -24,11 +24,12 @@ from .evals.disagreement import ByMember
 from .evals.gate import check_overrides
 from .evals.rivals import SHOWN, compare_scorers
 from .evals.scored import in_parts, pairs_of
-from .inputs import PROMPTS, SCORERS, Input, Ref, chain, find_input, note_inputs
+from .inputs import ANY_SCORER, FUNCTION, PROMPTS, SCORERS, Input, Ref, chain, find_input, note_inputs
 from .records import Completion, Judgement, Prompt
 from .reports.card import reward_card
 from .reports.tradeoff import tradeoff_page
 from .runs import Run, track
+from .scorers import check_scoring, facts_of, open_scorer
 from .store import JUDGED, Artifact, Workspace, saying_disk_full
 from .text import columns
 from .text.sources import read_rows
@@ -36,6 +37,7 @@ from .world import PERSONAS, GoldScorer, p_true
 
 if TYPE_CHECKING:  # torch loads when something is scored, not when this module does
     from .engines.reward_scorer import RewardScorer
+    from .ports import Scorer
 
 STAGE, TRADEOFF = "audit", "tradeoff"
 RESULT, CARD = "result.json", "card.html"
@@ -176,17 +178,18 @@ def score(
 ) -> Iterator[dict[str, Any]]:
     """Of each completion its value, its parts (objectives, the members' spread) and a note where it was not read.
 
-    A stream: rows come out as they go in, `BATCH` at a time.
+    `model` is a reward model, or a Python function as "FILE.py:NAME". A stream: rows come out as they go in, `BATCH` at
+    a time.
     """
-    found = find_input(ws, "model", model, SCORERS)
-    scorer = _scorer(found, settings or ModelSettings(), scoring, threads)
-    fits = scorer.fits
+    found = find_input(ws, "model", model, ANY_SCORER)
+    scorer, models = _asked(found, settings or ModelSettings(), scoring, threads)
     for batch in in_parts(completions, BATCH):
-        readable = [fits(completion) for completion in batch]
+        readable = [all(each.fits(completion) for each in models) for completion in batch]
         scores = iter(scorer.score([completion for completion, may in zip(batch, readable, strict=True) if may]))
         for may in readable:
             if not may:
-                yield {"value": None, "parts": {}, "note": f"longer than the {scorer.model.context} tokens it reads"}
+                context = min(each.model.context for each in models)
+                yield {"value": None, "parts": {}, "note": f"longer than the {context} tokens it reads"}
             else:
                 said = next(scores)
                 yield {"value": said.value, "parts": dict(said.parts)}
@@ -285,7 +288,19 @@ def _scorer(found: Input, settings: ModelSettings, scoring: Scoring, threads: in
     from .models.load import load_reward
 
     use_threads(threads)
+    check_scoring(scoring, [facts_of(found, settings)])
     return RewardScorer(load_reward(list(found.folders), settings, source=found.name), scoring=scoring)
+
+
+def _asked(found: Input, settings: ModelSettings, scoring: Scoring, threads: int) -> tuple[Scorer, list[RewardScorer]]:
+    """What says something of a text, row by row: nothing is known of other rows, so a function has no scale."""
+    from .models.device import use_threads
+
+    if found.kind == FUNCTION and scoring != Scoring(time_limit=scoring.time_limit):
+        raise ConfigError("of [scoring] a function by itself only has the time_limit", "leave the others out")
+    check_scoring(scoring, [facts_of(found, settings)])
+    use_threads(threads)
+    return open_scorer({"": found}, scoring, settings)
 
 
 def _tokens(scorer: RewardScorer) -> Callable[[Completion], int]:
@@ -297,7 +312,7 @@ def _tokens(scorer: RewardScorer) -> Callable[[Completion], int]:
 def _scale(scorer: RewardScorer) -> float:
     """What turns score differences back into the logits of training: they were divided by the stored std."""
     model = scorer.model
-    if len(model.objectives) > 1 or (model.members > 1 and not scorer.scoring.normalise):
+    if len(model.objectives) > 1 or scorer.scoring.objectives or not scorer.scoring.normalise:
         return 1.0
     return float(sum(model.std) / len(model.std))
 
@@ -308,11 +323,11 @@ def _members(scorer: RewardScorer) -> ByMember:
 
 
 def _level(scorer: RewardScorer) -> float | None:
-    """What brings a score back to the zero of training, above which it means "right"; of several objectives none."""
+    """What brings a score back to the zero of training, above which it means "right"; of weighed objectives none."""
     model = scorer.model
-    if len(model.objectives) > 1:
+    if len(model.objectives) > 1 or scorer.scoring.objectives:
         return None
-    return 0.0 if model.members > 1 and not scorer.scoring.normalise else float(sum(model.mean) / len(model.mean))
+    return float(sum(model.mean) / len(model.mean)) if scorer.scoring.normalise else 0.0
 
 
 def _truth(judgements: Sequence[Judgement]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import ModelSettings, PromptSettings
+from .config import IlqlConfig, ModelSettings, PromptSettings
 from .errors import ConfigError, ModelError, NotFoundError, TrueupError
 from .store import JUDGED, Artifact, Workspace
 
@@ -57,7 +57,8 @@ _PATHS = (".", "/", "~")  # a reference that begins so is a path, and no hub id
 OPTIONAL = {
     *(("rl", "judge"), ("rl", "demonstrations")),
     *(("reward", "features"), ("reward", "reference"), ("winrate", "judge"), ("winrate", "reward")),
-    *(("sample", "reward"), ("dpo", "data"), ("dpo", "reward"), ("dpo", "prompts"), ("dpo", "judge"), ("ilql", "reward")),
+    *(("sample", "reward"), ("ilql", "reward")),
+    *(("dpo", "data"), ("dpo", "reward"), ("dpo", "prompts"), ("dpo", "judge")),
 }
 
 
@@ -102,6 +103,8 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
             _check_formats(found["policy"], item)
     if stage == "rl":
         _check_mixed("demonstrations" in refs, config)
+    if stage == "ilql":
+        _check_ilql(found, config)
     if stage == "sft":
         _check_prompt(found["base"], config.prompt)
     return found
@@ -150,6 +153,17 @@ def _check_mixed(has_demonstrations: bool, config: Any) -> None:
             "sft_coefficient above 0 needs demonstrations, and demonstrations need it above 0",
             "give both, or neither",
         )
+
+
+def _check_ilql(found: Mapping[str, Input], config: IlqlConfig) -> None:
+    """What is set for data of another kind, or for a scorer that is not there, would do nothing."""
+    if found["data"].kind != "completions" and config.heldout != IlqlConfig().heldout:
+        raise ConfigError(
+            "heldout has no meaning here: judgements keep their own split",
+            "say it when they are added: trueup data add FILE --kind preferences --heldout 0.1",
+        )
+    if "reward" not in found and config.scoring != IlqlConfig().scoring:
+        raise ConfigError("[scoring] has a meaning only with --reward", "name a reward model, or leave it out")
 
 
 def find_input(workspace: Workspace, role: str, ref: Ref, kinds: Sequence[str]) -> Input:

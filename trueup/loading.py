@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from .config import ModelSettings
 from .errors import ModelError, TrueupError
-from .inputs import FUNCTION, chain, function_of, stored_kind
+from .inputs import chain, stored_kind
 from .records import Completion, Demonstration, Judgement, Prompt, by_prompt
 from .runs import Run
 from .store import JUDGED, Artifact, Workspace, read_jsonl, write_jsonl
 
 if TYPE_CHECKING:  # torch loads when a model does, not when this module does
-    from .engines.reward_scorer import RewardScorer
     from .engines.sampler import Sampler
     from .models.language_model import LanguageModel
-    from .ports import Scorer
     from .text.chat import Encoder
 
 ROWS = "rows.jsonl"
@@ -112,43 +110,6 @@ def load_policy(run: Run, role: str, config: Any, *, trainable: bool = False, pr
         chain(run.workspace, artifact), config.model, prompt=prompt, source=artifact.id, trainable=trainable,
         seed=config.run.seed,
     )  # fmt: skip
-
-
-def load_scorer(
-    run: Run, role: str, config: Any, *, whole: bool = True, beside: LanguageModel | None = None
-) -> RewardScorer:
-    """With `whole` as `config.scoring` has it; else in parts, for something else to combine.
-
-    An adapter on the base of the policy `beside` it shares that base.
-    """
-    from .engines.reward_scorer import RewardScorer
-    from .models.load import load_reward
-
-    artifact = run.inputs[role]
-    model = load_reward(chain(run.workspace, artifact), config.model, source=artifact.id, beside=beside)
-    scoring = config.scoring if whole else config.scoring.model_copy(update={"objectives": ()})
-    learnt_from = role.partition(".")[0] == "reward" and run.stage in ("rl", "dpo")
-    return RewardScorer(model, scoring=scoring, cut=learnt_from)
-
-
-def load_scorers(run: Run, role: str, config: Any, beside: LanguageModel) -> tuple[Scorer, list[RewardScorer]]:
-    """What scores in RL: a reward model, a Python function, or several of these as one; and the reward models in it."""
-    from .engines.combined import CombinedScorer
-    from .engines.functions import FunctionScorer, load_function
-
-    found: dict[str, Scorer] = {}
-    models: list[RewardScorer] = []
-    roles = [each for each in run.inputs if each == role or each.startswith(f"{role}.")]
-    alone = len(roles) == 1 and config.scoring.floor == "price"
-    for each in roles:
-        if run.inputs[each].kind == FUNCTION:
-            source = function_of(run.inputs[each])
-            scorer: Scorer = FunctionScorer(load_function(source), source, config.scoring.time_limit)
-        else:
-            scorer = load_scorer(run, each, config, whole=alone, beside=beside)
-            models.append(scorer)
-        found[each.removeprefix(f"{role}.")] = scorer
-    return (next(iter(found.values())) if alone else CombinedScorer(found, config.scoring)), models
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from .evals.scored import score_all
 from .loading import (
     in_world,
     load_policy,
-    load_scorer,
     longest_row,
     read_completions,
     read_judgements,
@@ -27,7 +26,7 @@ from .preparing import (
     count_left_out,
     finish_model,
     hold_out,
-    note_audit,
+    note_audits,
     require,
     say_if_none_held_out,
     split_judgements,
@@ -35,6 +34,7 @@ from .preparing import (
 )
 from .records import Completion, Prompt
 from .runs import Run, track
+from .scorers import load_scorer, load_scorers, measured, scored_by
 from .store import Artifact
 from .store.files import atomic_write
 from .text.formats import group_of, split_by_prompt
@@ -83,7 +83,7 @@ def ilql(run: Run, config: IlqlConfig) -> Artifact:
 
     policy = load_policy(run, "policy", config, trainable=True)
     longest = longest_row(config.max_tokens, policy.context)
-    if "reward" in run.inputs or run.inputs["data"].kind == "completions":
+    if scored_by(run.inputs)[0] or run.inputs["data"].kind == "completions":
         train, heldout, dropped = _scored(run, config, policy, longest)
     else:
         train, heldout, dropped = _judged(run, config, policy, longest)
@@ -91,7 +91,7 @@ def ilql(run: Run, config: IlqlConfig) -> Artifact:
     if len(rewards) < 2:
         raise TrueupError(
             f"every completion to train on has the same reward ({next(iter(rewards)):g}): there is nothing to learn",
-            "use data in which some completions are better than others, or name a reward model: --reward",
+            "use data in which some completions are better than others, or name what is to score it: --reward",
         )
     best = ilql(run, config, policy, train, heldout)
     return finish_model(run, policy, config, best, dropped)
@@ -127,7 +127,7 @@ def _shares(item: Judged) -> Rewarded:
 def _scored(
     run: Run, config: IlqlConfig, policy: LanguageModel, longest: int
 ) -> tuple[list[Rewarded], list[Rewarded], int]:
-    """The reward of a completion is its score: by the reward model, or as it was stored with the completion."""
+    """The reward of a completion is its score: by a scorer, or as it was stored with the completion."""
     from .train.ilql import Rewarded
 
     encoder = policy.encoder
@@ -166,14 +166,15 @@ def _written(run: Run, config: IlqlConfig) -> tuple[list[Completion], dict[str, 
 
 
 def _with_scores(run: Run, config: IlqlConfig, written: Sequence[Completion]) -> list[list[tuple[Completion, float]]]:
-    """By prompt. A reward model is asked once: what it said stays in the run's folder, for when it is resumed."""
+    """By prompt. A scorer is asked once: what it said stays in the run's folder, for when it is resumed."""
     path = run.path / SCORES
-    if "reward" not in run.inputs:
+    rewards, _ = scored_by(run.inputs)
+    if not rewards:
         scores = stored_scores(written)
     elif path.is_file():
         scores = json.loads(path.read_text())
     else:
-        scorer = load_scorer(run, "reward", config)
+        scorer = measured(load_scorer(run, rewards, config)[0], written)
         with track(len(written), "score") as advance:
             scores = [score.value for score in score_all(scorer, written, advance)]
         atomic_write(path, json.dumps(scores).encode())
@@ -223,15 +224,16 @@ def _in_rounds(run: Run, config: DpoConfig) -> Artifact:
 
     policy = load_policy(run, "policy", config, trainable=True)
     reference = None if policy.adapter is not None else load_policy(run, "policy", config)
-    scorer = load_scorer(run, "reward", config, beside=policy)
-    readers = [(reader.encoder, reader.context) for reader in (policy, scorer.model)]
+    scorers = load_scorers(run, config, policy)
+    readers = [(policy.encoder, policy.context), *scorers.readers]
     prompts, dropped = with_room(run, read_prompts(run.inputs["prompts"]), readers, config, cut=True)
-    train, held = hold_out(run, prompts, config.guard.evaluation_prompts)
-    note_audit(run, run.inputs["reward"])
+    train, held = hold_out(run, prompts, config.guard.evaluation_prompts, config.batch_size)
+    note_audits(run)
     watched: dict[str, Scorer] = {"gold": GoldScorer()} if in_world(prompts) else {}
-    best = online_dpo(run, config, policy, reference, Sampler(policy), scorer, train, held, watched)
-    if scorer.cut_short:
-        run.tell("cut", f"{scorer.cut_short} completions were longer than the reward model reads and scored in part")
+    best = online_dpo(
+        run, config, policy, reference, Sampler(policy), scorers.scorer, train, held, watched, scorers.judge
+    )
+    scorers.tell_cut(run)
     return finish_model(run, policy, config, best, dropped)
 
 

@@ -14,8 +14,11 @@ from . import loading
 from .config import STAGES, ModelSettings, StageConfig, Table, check
 from .errors import ConfigError, WorkspaceError
 from .inputs import FUNCTION, MODELS, Input, Ref, find_inputs, scores, stored_kind
+from .preparing import few_prompts, how_many_held_out
 from .records import Prompt
+from .runs.progress import note
 from .runs.versions import installed_versions
+from .scorers import check_scorers
 from .store import Workspace, human_size
 
 if TYPE_CHECKING:  # torch loads when something is counted, not when this module is imported
@@ -40,6 +43,7 @@ def plan_stage(ws: Workspace, stage: str, inputs: Mapping[str, Ref], config: Tab
     found = find_inputs(ws, stage, inputs, config)
     models = _models(stage, found, config)
     _check_possible(stage, found, config, models)
+    _note_few_prompts(stage, found, config)
     return {
         "stage": stage,
         "config": config.model_dump(mode="json"),
@@ -73,6 +77,16 @@ def _needs(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[
         "memory_total": _size(sum(part.bytes for part in parts)),
         "memory_available": {"device": str(placement.device), **_size(_memory_of(placement.device))},
     }
+
+
+def _note_few_prompts(stage: str, found: Mapping[str, Input], config: Any) -> None:
+    """What the run itself would say when it has read them, of those that are not too long."""
+    if stage not in ("rl", "dpo") or "prompts" not in found:
+        return
+    there = len(_answers({"prompts": found["prompts"]}))
+    learnt_on = there - how_many_held_out(there, config.guard.evaluation_prompts)
+    if few := few_prompts(learnt_on, config.prompts_per_step if stage == "rl" else config.batch_size):
+        note(few)
 
 
 def _described(item: Input) -> dict[str, Any]:
@@ -244,6 +258,7 @@ def _check_possible(stage: str, found: Mapping[str, Input], config: Any, models:
     place(config.model)
     if isinstance(config, StageConfig):
         check_installed(config.model.quantise)
+    check_scorers(stage, found, config)
     if stage == "rl" and config.estimator == "ppo" and config.value.model == "reward":
         _check_value(found)
     if stage == "winrate" and "judge" not in found:
@@ -259,8 +274,8 @@ def _check_value(found: Mapping[str, Input]) -> None:
     """What a value model on the reward model's trunk needs, as far as files tell; loading it asks for the rest."""
     from .models.value import no_trunk_for_value
 
-    learnt_from = [item for role, item in found.items() if scores("rl", role) and role.partition(".")[0] != "judge"]
-    if len(learnt_from) > 1 or learnt_from[0].kind == FUNCTION or stored_kind(learnt_from[0].folders[-1]):
+    alone = found.get("reward")  # one with a name of its own is brought to a scale of its own
+    if alone is None or alone.kind == FUNCTION or stored_kind(alone.folders[-1]):
         raise no_trunk_for_value()
 
 

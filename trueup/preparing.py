@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .config import PretrainConfig, SftConfig
 from .errors import TrueupError
+from .inputs import FUNCTION
 from .loading import rows_of
 from .records import Demonstration, Judgement, Prompt
 from .runs import Run
@@ -106,12 +107,26 @@ def with_room(
     return fitting, len(long)
 
 
-def hold_out(run: Run, prompts: Sequence[Prompt], count: int) -> tuple[list[Prompt], list[Prompt]]:
+def hold_out(run: Run, prompts: Sequence[Prompt], count: int, a_step: int) -> tuple[list[Prompt], list[Prompt]]:
     """Prompts to learn on, and up to `count` of them, a fifth at most, kept for evaluations."""
-    held = sorted(prompts, key=lambda prompt: prompt.id)[: min(count, len(prompts) // 5)]
+    held = sorted(prompts, key=lambda prompt: prompt.id)[: how_many_held_out(len(prompts), count)]
     apart = {prompt.id for prompt in held}
     say_if_none_held_out(run, held)
-    return [prompt for prompt in prompts if prompt.id not in apart], held
+    train = [prompt for prompt in prompts if prompt.id not in apart]
+    if (few := few_prompts(len(train), a_step)) and run.resume_folder is None:  # a resumed run has said so already
+        run.tell("few prompts", few, prompts=len(train), a_step=a_step)
+    return train, held
+
+
+def how_many_held_out(prompts: int, most: int) -> int:
+    return min(most, prompts // 5)
+
+
+def few_prompts(prompts: int, a_step: int) -> str:
+    """In words, empty if a step has prompts enough."""
+    if prompts >= a_step:
+        return ""
+    return f"{prompts} prompts to learn on are fewer than the {a_step} of a step: it takes them over and over"
 
 
 def check_strength(train: Sequence[Judged], strength: str) -> None:
@@ -123,7 +138,14 @@ def check_strength(train: Sequence[Judged], strength: str) -> None:
         )
 
 
-def note_audit(run: Run, reward: Artifact) -> None:
+def note_audits(run: Run) -> None:
+    """Of every reward model that the run learns from."""
+    for role, artifact in run.inputs.items():
+        if role.partition(".")[0] == "reward" and artifact.kind != FUNCTION:
+            _note_audit(run, artifact)
+
+
+def _note_audit(run: Run, reward: Artifact) -> None:
     """Whether anybody looked at what is about to be climbed, and what they let pass, is part of the record."""
     from .auditing import latest_audit
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
 
 from . import loading
 from .config import ModelSettings, Scoring
 from .errors import ConfigError, DataError
 from .evals.scored import score_all
-from .inputs import SCORERS, Ref, find_input, note_inputs
+from .inputs import ANY_SCORER, Input, Ref, by_role, find_input, note_inputs
 from .records import Completion, Demonstration
 from .runs import track
+from .scorers import check_scoring, facts_of, measured, open_scorer
 from .store import Artifact, Workspace
 
 Keep = Literal["best", "top-share", "threshold"]
@@ -22,31 +23,35 @@ def reject(
     ws: Workspace,
     *,
     completions: Ref,
-    reward: Ref | None = None,
+    reward: Ref | Mapping[str, Ref] | None = None,
     keep: Keep = "best",
     share: float | None = None,
     threshold: float | None = None,
     scoring: Scoring = Scoring(),  # noqa: B008
+    settings: ModelSettings | None = None,
     threads: int = 0,
     name: str = "",
 ) -> Artifact:
     """Demonstrations from a completion set: `best` of each prompt, the `top-share` of all, or those from a `threshold`.
 
-    Scores are those of `reward`, or without it those that `sample` stored with best-of-n. Cut-off completions are no
-    demonstrations, and equal ones of a prompt count once.
+    Scores are those of `reward` (a reward model, a Python function, or several by name), or without it those that
+    `sample` stored with best-of-n. Cut-off completions are no demonstrations, and equal ones of a prompt count once.
     """
     choose = _chooser(keep, share, threshold)
     found = {"completions": find_input(ws, "completions", completions, ("completions",))}
-    if reward is not None:
-        found["reward"] = find_input(ws, "reward", reward, SCORERS)
+    rewards = by_role({} if reward is None else {"reward": reward})
+    found |= {role: find_input(ws, role, ref, ANY_SCORER) for role, ref in rewards.items()}
+    settings = settings or ModelSettings()
+    named = {role.partition(".")[2]: found[role] for role in rewards}
+    check_scoring(scoring, [facts_of(item, settings, name) for name, item in named.items()])
     artifact = found["completions"].artifact
     assert artifact is not None, "completions are always in the workspace"
     written = loading.read_completions(artifact)
     usable = _different([completion for completion in written if completion.finished and completion.text.strip()])
-    if reward is None:
+    if not named:
         scored, too_long = list(zip(usable, loading.stored_scores(usable), strict=True)), 0
     else:
-        scored, too_long = _scored(found["reward"], usable, scoring, threads)
+        scored, too_long = _scored(named, usable, scoring, settings, threads)
     kept = choose(scored)
     if not kept:
         raise DataError(
@@ -98,14 +103,19 @@ def top_share(scored: Sequence[Scored], share: float) -> list[Scored]:
     return [each for i, each in enumerate(scored) if i in chosen]
 
 
-def _scored(found: Any, completions: Sequence[Completion], scoring: Scoring, threads: int) -> tuple[list[Scored], int]:
-    from .engines.reward_scorer import RewardScorer
+def _scored(
+    named: Mapping[str, Input],
+    completions: Sequence[Completion],
+    scoring: Scoring,
+    settings: ModelSettings,
+    threads: int,
+) -> tuple[list[Scored], int]:
     from .models.device import use_threads
-    from .models.load import load_reward
 
     use_threads(threads)
-    scorer = RewardScorer(load_reward(list(found.folders), ModelSettings(), source=found.name), scoring=scoring)
-    fitting = [completion for completion in completions if scorer.fits(completion)]
+    scorer, models = open_scorer(named, scoring, settings)
+    fitting = [completion for completion in completions if all(each.fits(completion) for each in models)]
+    scorer = measured(scorer, fitting)
     with track(len(fitting), "score") as advance:
         scores = score_all(scorer, fitting, advance)
     pairs = [(completion, score.value) for completion, score in zip(fitting, scores, strict=True)]

@@ -31,10 +31,10 @@ def run_stage(
     return finished(run, chosen)
 
 
-def check_best_of(reward: Ref | None, config: Any) -> None:
+def check_best_of(reward: Any, config: Any) -> None:
     if (reward is None) != (config.best_of == 1):
         raise ConfigError(
-            "best_of above 1 needs a reward model to choose by, and a reward model needs best_of above 1",
+            "best_of above 1 needs a reward model or function to choose by, and such a one needs best_of above 1",
             "give both: reward=... and best_of=8",
         )
 

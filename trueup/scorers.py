@@ -158,7 +158,7 @@ class Scorers:
 
     @property
     def readers(self) -> list[tuple[Encoder, int]]:
-        return readers(self.models)
+        return read_by(self.models)
 
     def tell_cut(self, run: Run) -> None:
         if cut_short := sum(each.cut_short for each in self.models):
@@ -222,7 +222,7 @@ def measured(scorer: Scorer, completions: Sequence[Completion]) -> Scorer:
     return scorer
 
 
-def readers(models: Sequence[RewardScorer]) -> list[tuple[Encoder, int]]:
+def read_by(models: Sequence[RewardScorer]) -> list[tuple[Encoder, int]]:
     """How each of them reads text, and how much of it at once."""
     return [(each.model.encoder, each.model.context) for each in models]
 
@@ -273,9 +273,7 @@ def _models(scorers: Iterable[Scorer]) -> list[RewardScorer]:
 def _as_noted(run: Run, role: str) -> Input:
     artifact = run.inputs[role]
     is_function = artifact.kind == FUNCTION
-    return Input(
-        artifact.kind, artifact, [function_of(artifact)] if is_function else chain(run.workspace, artifact)
-    )
+    return Input(artifact.kind, artifact, [function_of(artifact)] if is_function else chain(run.workspace, artifact))
 
 
 def _name(role: str) -> str:

@@ -23,15 +23,13 @@ from .config import (
     WinrateConfig,
 )
 from .errors import ConfigError, TrueupError
-from .inputs import FUNCTION, chain, scores
+from .inputs import chain
 from .loading import (
     ROWS,
     completion_rows,
     in_world,
     load_policy,
     load_reader,
-    load_scorer,
-    load_scorers,
     longest_row,
     put_records,
     read_completions,
@@ -48,7 +46,7 @@ from .preparing import (
     fits,
     grouped,
     hold_out,
-    note_audit,
+    note_audits,
     put_model,
     require,
     split_demonstrations,
@@ -57,6 +55,7 @@ from .preparing import (
 )
 from .records import Completion, Judgement, Prompt, by_prompt
 from .runs import Run
+from .scorers import load_scorer, load_scorers, measured, read_by, scored_by
 from .store import Artifact, write_jsonl
 from .world import GoldScorer, p_true
 
@@ -109,14 +108,14 @@ def _sample(run: Run, config: SampleConfig) -> Artifact:
 
     use_threads(config.run.threads)
     model = load_policy(run, "model", config)
-    scorer = load_scorer(run, "reward", config) if config.best_of > 1 else None
-    readers = [(model.encoder, model.context)] + ([(scorer.model.encoder, scorer.model.context)] if scorer else [])
+    scorer, models = load_scorer(run, scored_by(run.inputs)[0], config) if config.best_of > 1 else (None, [])
+    readers = [(model.encoder, model.context), *read_by(models)]
     prompts, dropped = with_room(run, read_prompts(run.inputs["prompts"]), readers, config)
     with sampler_of(model, len(prompts)) as sampler:
         each = config.per_prompt * config.best_of
         completions = sampler.sample(prompts, config.sampling, seed=config.run.seed, n=each)
     if scorer:
-        completions = best_of(completions, scorer, config.best_of)
+        completions = best_of(completions, measured(scorer, completions), config.best_of)
     artifact = put_records(run.workspace, "completions", completion_rows(completions), parents=run.inputs)
     run.output("completions", artifact)
     run.finish(
@@ -234,7 +233,6 @@ def _reference(run: Run, model: RewardModel, longest: int, config: RewardConfig)
 
 
 def _rl(run: Run, config: RlConfig) -> Artifact:
-    from .engines.reward_scorer import Lowest, RewardScorer
     from .engines.sampler import Sampler
     from .train.rl import rl
 
@@ -247,25 +245,18 @@ def _rl(run: Run, config: RlConfig) -> Artifact:
             "give --set model.adapter=none, or leave reference_rate at 0",
         )
     reference = None if policy.adapter is not None else load_policy(run, "policy", config)
-    scorer, models = load_scorers(run, "reward", config, policy)
-    judge: Scorer | None = None
-    readers: list[tuple[Encoder, int]] = [(policy.encoder, policy.context)]
-    readers += [(each.model.encoder, each.model.context) for each in models]
-    if "judge" in inputs:
-        judge, apart = load_scorers(run, "judge", config, policy)
-        readers += [(each.model.encoder, each.model.context) for each in apart]
-    elif isinstance(scorer, RewardScorer) and scorer.model.members > 1:
-        judge = Lowest(scorer)
+    scorers = load_scorers(run, config, policy)
+    readers: list[tuple[Encoder, int]] = [(policy.encoder, policy.context), *scorers.readers]
     prompts, dropped = with_room(run, read_prompts(inputs["prompts"]), readers, config, cut=True)
-    train, held = hold_out(run, prompts, config.guard.evaluation_prompts)
-    for role, artifact in inputs.items():
-        if scores("rl", role) and artifact.kind != FUNCTION and role != "judge":
-            note_audit(run, artifact)
+    train, held = hold_out(run, prompts, config.guard.evaluation_prompts, config.prompts_per_step)
+    note_audits(run)
     watched: dict[str, Scorer] = {"gold": GoldScorer()} if in_world(prompts) else {}
-    mixed, value = _mixed(run, policy, config), _value(policy, scorer, config)
-    best = rl(run, config, policy, reference, Sampler(policy), scorer, train, held, watched, judge, mixed, value)
-    if cut_short := sum(each.cut_short for each in models):
-        run.tell("cut", f"{cut_short} completions were longer than the reward model reads and scored in part")
+    mixed, value = _mixed(run, policy, config), _value(policy, scorers.scorer, config)
+    best = rl(
+        run, config, policy, reference, Sampler(policy), scorers.scorer, train, held, watched, scorers.judge, mixed,
+        value,
+    )  # fmt: skip
+    scorers.tell_cut(run)
     return finish_model(run, policy, config, best, dropped)
 
 
@@ -309,8 +300,11 @@ def _winrate(run: Run, config: WinrateConfig) -> Artifact:
     use_threads(config.run.threads)
     prompts = read_prompts(run.inputs["prompts"])
     prompts = prompts[: config.limit or len(prompts)]
-    judge = load_scorer(run, "judge", config) if "judge" in run.inputs else GoldScorer()
-    if "judge" not in run.inputs:
+    chosen_by, by_themselves = scored_by(run.inputs)
+    judge: Scorer = GoldScorer()
+    if "judge" in run.inputs:
+        judge, _ = load_scorer(run, ["judge"], config, by_itself="judge" in by_themselves)
+    else:
         require_gold(prompts)
     writers = [run.inputs[role] for role in ("a", "b") if run.inputs[role].kind != "completions"]
     readers = [load_reader(chain(run.workspace, writer), config.model) for writer in writers]
@@ -321,8 +315,8 @@ def _winrate(run: Run, config: WinrateConfig) -> Artifact:
         sampling_b = sampling_b.model_copy(update={"temperature": config.temperature_b})
     b = _answers(run, "b", config, prompts, sampling_b, config.run.seed + 1, config.best_of)
     if config.best_of > 1:
-        b = best_of(b, load_scorer(run, "reward", config), config.best_of)
-    found = compare(a, b, judge)
+        b = best_of(b, measured(load_scorer(run, chosen_by, config)[0], b), config.best_of)
+    found = compare(a, b, measured(judge, [*a, *b]))
     result = {**found.to_json(), "dropped": dropped}
     with run.workspace.staging() as folder:
         write_jsonl(folder / ROWS, found.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,12 @@ def write_examples(examples: str, formatter: click.HelpFormatter) -> None:
     with formatter.section("Examples"):
         for line in examples.strip().splitlines():
             formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+
+
+def reward_option(about: str, required: bool = False) -> Callable[[Any], Any]:
+    """`--reward`, the same wherever something is scored; what it was given is read by `inputs.named_scorers`."""
+    how = "a reward model, or a Python function as FILE.py:NAME; of several, NAME=ID each."
+    return click.option("--reward", required=required, multiple=True, metavar="ID", help=f"{about}: {how}")
 
 
 def lines_instead() -> bool:

@@ -6,8 +6,10 @@ from collections import Counter
 
 import click
 
-from .command import Group, Result, workspace
+from ..config.audit import ScoreConfig
+from .command import Group, Result, reward_option, workspace
 from .quality import coverage
+from .settings import stage_settings
 from .text import artifact_data, artifact_line, counted, printable, table
 
 SHOWN_SKIPPED = 20
@@ -262,7 +264,7 @@ def show(ref: str, model: str | None, rows: int) -> Result:
     """,
 )
 @click.argument("completions", metavar="COMPLETIONS")
-@click.option("--reward", metavar="ID", help="The reward model that scores them; without it, stored scores are taken.")
+@reward_option("What scores them, where scores that are stored with them are not to be taken")
 @click.option(
     "--keep",
     type=click.Choice(["best", "top-share", "threshold"]),
@@ -272,29 +274,32 @@ def show(ref: str, model: str | None, rows: int) -> Result:
 )
 @click.option("--share", type=float, help="With top-share: how much is kept, such as 0.1.")
 @click.option("--threshold", type=float, help="With threshold: the lowest score that is kept.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, show_default=True, help="CPU threads, 0 for all.")
 @click.option("--name", default="", help="A name for the demonstrations, to use in place of their id.")
+@stage_settings("score")
 def reject(
     completions: str,
-    reward: str | None,
+    reward: tuple[str, ...],
     keep: str,
     share: float | None,
     threshold: float | None,
-    threads: int,
     name: str,
+    config: ScoreConfig,
 ) -> Result:
     """Make demonstrations of the best of what a model wrote (rejection sampling), for `trueup train sft`."""
     from .. import rejecting
+    from ..inputs import named_scorers
 
     with workspace() as ws:
         artifact = rejecting.reject(
             ws,
             completions=completions,
-            reward=reward,
+            reward=named_scorers(reward),
             keep=keep,  # type: ignore[arg-type]
             share=share,
             threshold=threshold,
-            threads=threads,
+            scoring=config.scoring,
+            settings=config.model,
+            threads=config.threads,
             name=name,
         )
         found, meta = artifact_data(artifact, ws.names()), artifact.meta

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..config import CollectionConfig, WinrateConfig
-from .command import Group, Result, workspace
+from .command import Group, Result, reward_option, workspace
 from .help import help_judges
 from .quality import ASKING
 from .settings import stage_settings
@@ -297,14 +297,18 @@ def evaluate() -> None:
 @click.argument("b", metavar="B")
 @click.option("--prompts", required=True, metavar="ID", help="What both answer.")
 @click.option(
-    "--judge", required=True, metavar="ID", help="A reward model, or 'gold': the true score of the built-in world."
+    "--judge",
+    required=True,
+    metavar="ID",
+    help="A reward model, a Python function as FILE.py:NAME, or 'gold': the true score of the built-in world.",
 )
-@click.option("--reward", metavar="ID", help="The reward model by which B picks its best of --best-of.")
+@reward_option("By what B picks its best of --best-of")
 @stage_settings("winrate")
-def winrate(a: str, b: str, prompts: str, judge: str, reward: str | None, config: WinrateConfig) -> Result:
+def winrate(a: str, b: str, prompts: str, judge: str, reward: tuple[str, ...], config: WinrateConfig) -> Result:
     """How often model A's answer is better than B's; ties count half, with a 95% interval."""
     from .. import api
+    from ..inputs import named_scorers
 
     with workspace() as ws:
-        found = api.winrate(ws, a=a, b=b, prompts=prompts, judge=judge, config=config, reward=reward)
+        found = api.winrate(ws, a=a, b=b, prompts=prompts, judge=judge, config=config, reward=named_scorers(reward))
     return Result(found, named(found))

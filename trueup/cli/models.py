@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..config import SampleConfig
-from .command import Command, Result, chosen_workspace, progress, workspace
+from .command import Command, Result, chosen_workspace, progress, reward_option, workspace
 from .settings import stage_settings
 from .text import artifact_data, artifact_line, named
 
@@ -16,19 +16,22 @@ from .text import artifact_data, artifact_line, named
     trueup sample --model sft --prompts posts --per-prompt 4 --name drafts
     trueup sample --model sft --prompts posts --set sampling.temperature=0
     trueup sample --model sft --prompts posts --best-of 8 --reward judge --name best
+    trueup sample --model sft --prompts posts --best-of 8 --reward help=judge --reward short=./rules.py:brevity
     """,
 )
 @click.option("--model", required=True, metavar="MODEL", help="Who writes: an artifact, a folder or a hub id.")
 @click.option("--prompts", required=True, metavar="ID", help="What to answer.")
-@click.option("--reward", metavar="ID", help="With --best-of: the reward model that says which is best.")
+@reward_option("With --best-of, what says which is best")
 @click.option("--name", default="", help="A name for the completion set, to use in place of its id.")
 @stage_settings("sample")
-def sample(model: str, prompts: str, reward: str | None, name: str, config: SampleConfig) -> Result:
+def sample(model: str, prompts: str, reward: tuple[str, ...], name: str, config: SampleConfig) -> Result:
     """Let a model answer prompts; the completions become an artifact. With --best-of only the best of n is kept."""
     from .. import api
+    from ..inputs import named_scorers
 
+    scorer = named_scorers(reward)
     with workspace() as ws:
-        artifact = api.sample(ws, model=model, prompts=prompts, reward=reward, config=config, name=name)
+        artifact = api.sample(ws, model=model, prompts=prompts, reward=scorer, config=config, name=name)
         return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
 
 

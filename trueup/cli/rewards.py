@@ -200,6 +200,7 @@ def _short(text: str) -> str:
     trueup score judge - --json
     trueup score judge --prompt "What makes bread rise?" --completion "Yeast."
     trueup score jury completions.jsonl --set scoring.ensemble=min
+    trueup score ./rules.py:brevity completions.jsonl
     """,
 )
 @click.argument("model", metavar="MODEL")
@@ -210,7 +211,9 @@ def _short(text: str) -> str:
 def score(
     model: str, file: str | None, prompt: str | None, completions: tuple[str, ...], config: ScoreConfig
 ) -> Result:
-    """What a reward model gives completions: the score, its objectives, and how far an ensemble disagrees.
+    """What a scorer gives completions: the score, its objectives, and how far an ensemble disagrees.
+
+    MODEL is a reward model, or a Python function as FILE.py:NAME.
 
     A row has `prompt` (a text or messages) and `completion`, or a list `completions`. `-` reads JSON lines from stdin.
     With --json there is one JSON object a line, as soon as it is known.

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..config import RewardConfig, RlConfig, Table
-from .command import Group, Result, workspace
+from .command import Group, Result, reward_option, workspace
 from .settings import Function, stage_settings
 from .text import artifact_data, artifact_line, named
 
@@ -119,15 +119,9 @@ def reward(
     """,
 )
 @_input("policy", "The policy to improve; a frozen copy of it is the reference.")
-@click.option(
-    "--reward",
-    required=True,
-    multiple=True,
-    metavar="ID",
-    help="What scores completions: a reward model, or a Python function as FILE.py:NAME. Several: NAME=ID each.",
-)
+@reward_option("What scores completions", required=True)
 @_input("prompts", "The prompts that the policy answers while it learns.")
-@click.option("--judge", metavar="ID", help="A reward model kept out of training, to see whether the other is gamed.")
+@click.option("--judge", metavar="ID", help="A scorer kept out of training, to see whether the other is gamed.")
 @click.option("--demonstrations", metavar="ID", help="Learnt beside the scores, with --sft-coefficient.")
 @_common
 @stage_settings("rl")
@@ -155,17 +149,29 @@ def rl(
     trueup train dpo --policy sft --data votes --name tuned
     trueup train dpo --policy sft --data votes --loss ipo --beta 0.3
     trueup train dpo --policy sft --online --reward judge --prompts posts --steps 40
+    trueup train dpo --policy sft --online --reward ./rules.py:brevity --prompts posts --judge other-judge
     """,
 )
 @_input("policy", "The policy to improve; what it is at the start is the reference.")
 @click.option("--data", metavar="ID", help="Preferences; without --online.")
-@click.option("--reward", metavar="ID", help="With --online: the reward model that scores completions.")
+@reward_option("With --online, what scores completions")
 @click.option("--prompts", metavar="ID", help="With --online: the prompts that the policy answers while it learns.")
+@click.option("--judge", metavar="ID", help="With --online: a scorer kept out of training, to see whether it is gamed.")
 @_common
 @stage_settings("dpo")
-def dpo(policy: str, data: str | None, reward: str | None, prompts: str | None, config: Table, **rest: Any) -> Result:
+def dpo(
+    policy: str,
+    data: str | None,
+    reward: tuple[str, ...],
+    prompts: str | None,
+    judge: str | None,
+    config: Table,
+    **rest: Any,
+) -> Result:
     """Improve a policy on judgements without a reward model (DPO), or on its own completions in online rounds."""
-    optional = {"data": data, "reward": reward, "prompts": prompts}
+    from ..inputs import named_scorers
+
+    optional = {"data": data, "reward": named_scorers(reward), "prompts": prompts, "judge": judge}
     inputs = {"policy": policy} | {role: ref for role, ref in optional.items() if ref is not None}
     return _train("dpo", inputs, config, **rest)
 
@@ -195,10 +201,12 @@ def kto(policy: str, data: str, config: Table, **rest: Any) -> Result:
 )
 @_input("policy", "The policy to improve.")
 @_input("data", "Completions, preferences or thumbs.")
-@click.option("--reward", metavar="ID", help="The reward model that scores the data, once; else the data says it.")
+@reward_option("What scores the data, once, where the data does not say it")
 @_common
 @stage_settings("ilql")
-def ilql(policy: str, data: str, reward: str | None, config: Table, **rest: Any) -> Result:
+def ilql(policy: str, data: str, reward: tuple[str, ...], config: Table, **rest: Any) -> Result:
     """Improve a policy on stored completions and their scores, without sampling (implicit Q-learning)."""
-    inputs = {"policy": policy, "data": data} | ({} if reward is None else {"reward": reward})
+    from ..inputs import named_scorers
+
+    inputs = {"policy": policy, "data": data} | ({"reward": named_scorers(reward)} if reward else {})
     return _train("ilql", inputs, config, **rest)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic_core import PydanticUndefined
+
 from .audit import AuditConfig, ScoreConfig
 from .collection import Axis, CollectionConfig
 from .keys import NONE, Setting, settings, tables, value
@@ -104,7 +106,8 @@ def _listed(key: str, cls: type[Table]) -> str:
 def _rows(found: Iterable[Setting]) -> list[str]:
     lines = ["| setting | type | range | default | what it is |", "|---|---|---|---|---|"]
     for s in found:
-        cells = [f"`{s.key}`", s.type, s.range, f"`{toml_value(s.default)}`", s.description]
+        default = "required" if s.default is PydanticUndefined else f"`{toml_value(s.default)}`"
+        cells = [f"`{s.key}`", s.type, s.range, default, s.description]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines
 

@@ -149,7 +149,8 @@ def _preset(cls: type[Table], stage: str, chosen: Mapping[str, Given]) -> dict[s
     name = chosen["preset"].value if "preset" in chosen else NONE
     if name == NONE:
         return {}
-    found = {key: Given(key, item, f"preset {name}") for key, item in presets.values(name, stage).items()}
+    estimator = chosen["estimator"].value if "estimator" in chosen else ""
+    found = {key: Given(key, item, f"preset {name}") for key, item in presets.values(name, stage, estimator).items()}
     gone = meaningless(_built(cls, found | dict(chosen)))
     return {key: given for key, given in found.items() if key not in gone and key not in chosen}
 

@@ -15,7 +15,6 @@ from .schema import (
     PresetConfig,
     Sampling,
     Scoring,
-    StageConfig,
 )
 
 _GENTLE = OptimizerSettings(lr=2e-5)
@@ -52,18 +51,26 @@ class DpoConfig(PresetConfig):
     epochs: Positive = Field(1.0, description="passes over the data when `steps` is 0")
     batch_size: Count = Field(16, description="prompts a step, each with all its judged completions")
     max_tokens: Annotated[int, Field(ge=0)] = Field(0, description="longest row; 0 takes the model's context")
-    online: bool = Field(False, description="each step learn from new completions, scored by a reward model")
+    online: bool = Field(False, description="each step learn from new completions, scored as they come")
     samples_per_prompt: Annotated[int, Field(ge=2)] = Field(8, description="completions a prompt, in online rounds")
     pairs: Literal["extremes", "all"] = Field(
         "extremes", description="of a prompt's completions: the best against the worst, or every pair, in online rounds"
     )
     updates: Count = Field(1, description="optimizer steps on the completions of one online round")
+    score_scale: Literal["reference", "running", "none"] = Field(
+        "reference",
+        description="mean 0, std 1 on samples of the reference, on all rounds so far, or scores as they are, in online "
+        "rounds",
+    )
+    score_clip: Positive | None = Field(
+        None, description="scores beyond this many units of the scale are cut to it, in online rounds"
+    )
     missing_eos_score: float | None = Field(
-        -1.0, description="score of a completion without EOS, None to keep its own, in online rounds"
+        -1.0, description="score of a completion without EOS, none to keep its own, in online rounds"
     )
 
 
-class KtoConfig(StageConfig):
+class KtoConfig(PresetConfig):
     """Kahneman-Tversky optimisation: a policy from thumbs, each on one completion by itself."""
 
     stage: ClassVar[str] = "kto"
@@ -84,7 +91,7 @@ class KtoConfig(StageConfig):
     max_tokens: Annotated[int, Field(ge=0)] = Field(0, description="longest row; 0 takes the model's context")
 
 
-class IlqlConfig(StageConfig):
+class IlqlConfig(PresetConfig):
     """Implicit Q-learning on stored completions and their scores; the policy learns what its critic found better."""
 
     stage: ClassVar[str] = "ilql"

@@ -14,7 +14,8 @@ from .collection import MOST_LEVELS, THUMB, CollectionConfig, sound_axes
 from .schema import GuardSettings, Sampling, Scoring, Table, ValueSettings
 
 _COLLECTION = (CollectionConfig.stage,)
-_SCORES = ("rl", "dpo", "ilql", "sample", "winrate", "audit", "score")
+_SCORES = ("rl", "dpo", "ilql", "sample", "winrate", "audit", "score", "tradeoff")
+_LEARNS_FROM_SCORES = ("rl", "dpo")  # step by step, from its own completions
 _OFFLINE = ("dpo", "kto", "ilql")
 _ALL = ("pretrain", "sft", "sample", "reward", "rl", *_OFFLINE, "winrate")
 _GROUPED = ("rloo", "grpo")
@@ -34,6 +35,10 @@ class Rule:
 def _value_has_lora(config: Any) -> bool:
     """The value's adapter on the reward model's trunk is LoRA whatever the policy trains."""
     return getattr(config, "estimator", "") == "ppo" and bool(config.value.model == "reward")
+
+
+def _one_update(config: Any) -> bool:
+    return bool(config.epochs == config.minibatches == 1)
 
 
 RULES: tuple[Rule, ...] = (
@@ -162,15 +167,15 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         ("run.keep_logprobs",),
-        lambda c: True,
-        "has a meaning only in RL",
+        lambda c: not getattr(c, "online", False),
+        "has a meaning only in RL and in online rounds of DPO",
         tuple(stage for stage in _ALL if stage != "rl"),
     ),
     Rule(
         ("run.evaluate_every",),
         lambda c: c.heldout == 0,
         "has no meaning with heldout = 0: there is nothing to evaluate on",
-        ("pretrain", "sft"),
+        ("pretrain", "sft", "ilql"),
     ),
     Rule(
         ("architecture.hidden", "architecture.heads"),
@@ -207,6 +212,24 @@ RULES: tuple[Rule, ...] = (
         ("value.clip", "value.lr", "value.warmup_steps"),
         lambda c: c.estimator == "ppo" and c.value.coefficient == 0,
         "has no meaning with value.coefficient = 0: the value is not trained",
+        ("rl",),
+    ),
+    Rule(
+        ("value.model",),
+        lambda c: c.estimator == "ppo" and c.value.model == "own" and c.value.coefficient == 0,
+        "has no meaning with value.coefficient = 0: a model of its own starts at zero and would stay there",
+        ("rl",),
+    ),
+    Rule(
+        ("clip", "clip_high", "guard.max_approx_kl"),
+        _one_update,
+        "has no meaning with epochs = 1 and minibatches = 1: at the only update of a rollout every ratio is 1",
+        ("rl",),
+    ),
+    Rule(
+        ("value.clip",),
+        lambda c: _one_update(c) and c.estimator == "ppo" and c.value.coefficient > 0,
+        "has no meaning with epochs = 1 and minibatches = 1: at the only update of a rollout the value has not moved",
         ("rl",),
     ),
     Rule(
@@ -280,10 +303,25 @@ RULES: tuple[Rule, ...] = (
         together=True,
     ),
     Rule(
-        ("guard.confidence", "guard.remedy", "guard.max_rollbacks", "guard.max_repetition"),
+        (
+            *("guard.remedy", "guard.max_rollbacks"),
+            *("guard.max_repetition", "guard.min_distinct", "guard.max_length_factor"),
+        ),
         lambda c: not c.guard.rollback,
         "has no meaning with guard.rollback = false",
         ("rl", "dpo"),
+    ),
+    Rule(
+        ("guard.confidence",),
+        lambda c: not c.guard.rollback and not c.guard.stop_gamed,
+        "has no meaning with guard.rollback = false and guard.stop_gamed = false: nothing is compared",
+        ("rl", "dpo"),
+    ),
+    Rule(
+        ("guard.remedy",),
+        lambda c: c.guard.rollback and c.guard.max_rollbacks == 0,
+        "has no meaning with guard.max_rollbacks = 0: the run stops where it would go back",
+        ("rl",),
     ),
     Rule(
         ("guard.remedy", "kl_coefficient"),
@@ -293,22 +331,43 @@ RULES: tuple[Rule, ...] = (
         together=True,
     ),
     Rule(
-        ("scoring.floor", "scoring.multiplier_rate", "scoring.time_limit"),
+        ("scoring.floor", "scoring.multiplier_rate"),
         lambda c: True,
-        "has a meaning only in RL",
-        tuple(stage for stage in _SCORES if stage != "rl"),
+        "has a meaning only in RL and in online rounds of DPO",
+        tuple(stage for stage in _SCORES if stage not in _LEARNS_FROM_SCORES),
+    ),
+    Rule(
+        ("scoring.time_limit",),
+        lambda c: True,
+        "has no meaning here: only Python functions have a time limit, and here reward models are looked at",
+        ("audit", "tradeoff"),
     ),
     Rule(
         ("scoring.floor",),
-        lambda c: c.scoring.floor == "multiplier" and all(each.at_least is None for each in c.scoring.objectives),
+        lambda c: (
+            c.scoring.floor == "multiplier"
+            and getattr(c, "online", True)
+            and all(each.at_least is None for each in c.scoring.objectives)
+        ),
         "needs an objective with at_least in scoring.objectives: that is the floor",
-        ("rl",),
+        _LEARNS_FROM_SCORES,
     ),
     Rule(
         ("scoring.multiplier_rate",),
-        lambda c: c.scoring.floor != "multiplier",
+        lambda c: c.scoring.floor != "multiplier" and getattr(c, "online", True),
         "has a meaning only with scoring.floor = 'multiplier'",
+        _LEARNS_FROM_SCORES,
+    ),
+    Rule(
+        ("value.model", "scoring.objectives", "scoring.normalise"),
+        lambda c: (
+            c.estimator == "ppo"
+            and c.value.model == "reward"
+            and (bool(c.scoring.objectives) or not c.scoring.normalise)
+        ),
+        "does not fit: with value.model = 'reward' the first values are the reward model's own score, as it is",
         ("rl",),
+        together=True,
     ),
     Rule(
         ("minibatches", "prompts_per_step", "samples_per_prompt"),
@@ -338,7 +397,7 @@ RULES: tuple[Rule, ...] = (
         together=True,
     ),
     Rule(
-        ("samples_per_prompt", "pairs", "updates", "missing_eos_score"),
+        ("samples_per_prompt", "pairs", "updates", "score_scale", "score_clip", "missing_eos_score"),
         lambda c: not c.online,
         "has a meaning only with online = true: otherwise the judgements are there already",
         ("dpo",),
@@ -364,7 +423,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         tuple(f"scoring.{name}" for name in Scoring.model_fields),
         lambda c: not c.online,
-        "has a meaning only with online = true: otherwise no reward model is asked",
+        "has a meaning only with online = true: otherwise nothing is scored",
         ("dpo",),
     ),
     Rule(

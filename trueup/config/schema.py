@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Preset = Literal["none", "tiny", "100m-lora", "100m-full", "1b-lora", "1b-full", "7b-lora", "7b-full"]
+Preset = Literal["none", "tiny", "tiny-lora", "100m-lora", "100m-full", "1b-lora", "1b-full", "7b-lora", "7b-full"]
 
 
 class Table(BaseModel):
@@ -71,31 +71,45 @@ class Sampling(Table):
 
 
 class Objective(Table):
-    """One head of a reward model, as it counts in the whole score."""
+    """One scorer, or one objective of a reward model, as it counts in the whole score."""
 
-    name: str = Field(description="as the reward model calls it")
+    name: str = Field(description="as the scorer was named, or as the reward model calls it")
     weight: float = Field(1.0, description="what it counts in the sum; 0 where only its floor counts")
-    at_least: float | None = Field(None, description="a floor to keep: each unit below it costs ten")
+    at_least: float | None = Field(
+        None,
+        description="a floor to keep, in the units of the score: standard deviations of the reference's samples where "
+        "`normalise` is on; what a unit below it costs is said by `floor`",
+    )
 
 
 class Scoring(Table):
     """How several scorers, objectives or members become one number; with one of each nothing is to choose."""
 
     objectives: tuple[Objective, ...] = Field(
-        (), description="what counts, each with a weight or a floor to keep; empty takes all with weight 1"
+        (),
+        description="what counts, each with a weight or a floor to keep; empty takes all with weight 1. A scorer "
+        "without a name and without named objectives is called overall",
     )
-    normalise: bool = Field(True, description="bring each objective to mean 0 and std 1 before it is weighed")
+    normalise: bool = Field(
+        True,
+        description="bring each objective to mean 0 and std 1 before it is weighed: by what a reward model has stored, "
+        "of named scorers by what they say of the reference's samples",
+    )
     ensemble: Literal["mean", "min", "penalised"] = Field(
         "mean", description="of the members: their mean, the lowest, or the mean minus `penalty` x their variance"
     )
     penalty: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the variance with ensemble = penalised")
     floor: Literal["price", "multiplier"] = Field(
-        "price", description="in RL, how floors are kept: ten for each unit below, or a Lagrange multiplier that adapts"
+        "price",
+        description="while a policy learns, how floors are kept: ten for each unit below, or a Lagrange multiplier "
+        "that adapts",
     )
-    multiplier_rate: Positive = Field(0.1, description="how fast multipliers move: this times the distance, a step")
+    multiplier_rate: Positive = Field(
+        0.1, description="how fast a multiplier moves in a step: this times the distance of the mean from its floor"
+    )
     time_limit: Annotated[float, Field(ge=0)] = Field(
-        0.0,
-        description="in RL, seconds that a Python function may take for a batch before it is tried again; 0 is none",
+        60.0,
+        description="seconds that a call of a Python function may take before it is ended and made again; 0 is none",
     )
 
 
@@ -129,7 +143,9 @@ class RunSettings(Table):
     max_skipped: Count = Field(10, description="steps with a non-finite loss or gradient, after which a run stops")
     tensorboard: bool = Field(True, description="also write TensorBoard event files")
     keep_logprobs: bool = Field(
-        False, description="in RL, keep each token of a rollout with its log-probabilities, beside text and score"
+        False,
+        description="in RL and online DPO, keep each token of a rollout with its log-probabilities, beside text and "
+        "score",
     )
 
 

@@ -113,16 +113,6 @@ class RewardScorer:
         return prompt, [encoder.shortened(each, room) if len(each) > room else each for each in tokens]
 
 
-class Lowest:
-    """An ensemble by its least content member: what a policy games is seldom the same in all of them."""
-
-    def __init__(self, scorer: RewardScorer) -> None:
-        self.scorer = scorer
-
-    def score(self, completions: Sequence[Completion]) -> list[Score]:
-        return [Score(float(lowest)) for lowest in self.scorer.by_member(completions).amin(1)]
-
-
 def weigh(scores_com: torch.Tensor, chosen: Sequence[tuple[int, Objective]]) -> torch.Tensor:
     """(completions, members): the weighted sum of objectives, less what is lacking to a floor many times over.
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..ports import Scorer
 from ..records import Completion
 from ..stats.winrate import WinRate, winrate
+from .scored import score_all
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Comparison:
 def compare(a: Sequence[Completion], b: Sequence[Completion], scorer: Scorer) -> Comparison:
     """One completion a prompt from each, in the same order of prompts; the higher score wins."""
     assert [c.prompt.id for c in a] == [c.prompt.id for c in b], "both must answer the same prompts"
-    score_a, score_b = ([s.value for s in scorer.score(side)] for side in (a, b))
+    score_a, score_b = ([s.value for s in score_all(scorer, side)] for side in (a, b))
     rows = [
         {"prompt": x.prompt.to_json(), "a": x.text, "b": y.text, "score_a": s, "score_b": t}
         for x, y, s, t in zip(a, b, score_a, score_b, strict=True)
@@ -43,7 +44,7 @@ def best_of(completions: Sequence[Completion], scorer: Scorer, n: int) -> list[C
 
     Its meta says of how many it is the best, its own score, and those of all.
     """
-    values = [score.value for score in scorer.score(completions)]
+    values = [score.value for score in score_all(scorer, completions)]
     assert len(values) % n == 0, "completions come n at a time"
     return [_best(completions[start : start + n], values[start : start + n]) for start in range(0, len(values), n)]
 

@@ -187,7 +187,7 @@ def steps_too_long(reading: Reading) -> Finding | None:
 
 def nothing_moves(reading: Reading) -> Finding | None:
     kl, step = reading.values("kl_k3"), reading.values("approx_kl")
-    if len(kl) < 5 or kl.max() > STILL_KL or (len(step) and step.max() > STILL_STEP):
+    if len(kl) < 5 or kl.max() > STILL_KL or (len(step) and step.max() > STILL_STEP) or _moves_at_no_kl(reading):
         return None
     return fault(
         "nothing-moves",
@@ -218,13 +218,13 @@ def value_runs_away(reading: Reading) -> Finding | None:
     paid = [row["score"] - price * row["kl"] for row in reading.late if None not in (row["score"], row["kl"])]
     if loss is None or reading.steps < ENOUGH or not paid:
         return None
-    most = AWAY * max(float(np.square(paid).mean()) / 2, loss.first)
-    if reading.values("value_loss").min() >= 0 and loss.last < most:
+    silent = float(np.square(paid).mean()) / 2
+    if reading.values("value_loss").min() >= 0 and loss.last < AWAY * max(silent, loss.first):
         return None
     return fault(
         "value-runs-away",
         f"The value moves away from the returns: its loss went from {loss.first:.3g} to {loss.last:.3g}, where a value "
-        f"that is always 0 would have {most / AWAY:.2g}.",
+        f"that is always 0 would have {silent:.2g}.",
         "the sign of the value loss, if it is your own: it is a squared distance, and has to fall",
         "a lower rate for it: --set value.lr=1e-4; or no value at all: --estimator rloo",
         see=("value_loss", "value_explained"),
@@ -312,7 +312,7 @@ def overfits_prompts(reading: Reading) -> Finding | None:
     held, score = reading.values("heldout_score"), reading.change("score")
     if score is None or len(held) < 2 or score.sure < SURE or score.by < LITTLE * reading.unit:
         return None
-    best = max([reading.start.get("heldout_score") or -math.inf, *held[:-2]])
+    best = max(reading.start.get("heldout_score") or -math.inf, _best_that_stood(reading))
     last = float(held[-2:].mean())
     spread = max(reading.unit, float(reading.of_samples(reading.late, "score").std()))
     if best - last <= SURE * spread * math.sqrt(2 / reading.start.get("prompts", 32)):
@@ -326,6 +326,13 @@ def overfits_prompts(reading: Reading) -> Finding | None:
         "fewer steps, or a higher kl_coefficient",
         see=("score", "heldout_score"),
     )
+
+
+def _best_that_stood(reading: Reading) -> float:
+    """Of the evaluations before the last two, those that were not taken back."""
+    back = {event["step"] for event in reading.told("rollback")}
+    held = [row for row in reading.rows if row.get("heldout_score") is not None][:-2]
+    return max((row["heldout_score"] for row in held if row["step"] not in back), default=-math.inf)
 
 
 def length_hacked(reading: Reading) -> Finding | None:
@@ -372,6 +379,8 @@ def collapsed(reading: Reading) -> Finding | None:
     repeated = reading.values("heldout_repetition")
     if len(repeated) and repeated[-1] > REPEATED:
         says = f"{repeated[-1]:.0%} of the four-token runs of a held-out completion were said before."
+    elif _varied(reading) < (reading.setting("guard.min_distinct") or 0.0):
+        says = f"{_varied(reading):.0%} is left of the variety that held-out completions began with."
     elif (share := _commonest(reading.late)) > ONE_TEXT >= 2 * _commonest(reading.early):
         says = f"{share:.0%} of the last completions are one and the same text, whatever the prompt."
     else:
@@ -384,6 +393,12 @@ def collapsed(reading: Reading) -> Finding | None:
         "does the scorer like repetition? `trueup score`",
         see=("entropy", "duplicates", "heldout_repetition", "heldout_distinct"),
     )
+
+
+def _varied(reading: Reading) -> float:
+    """The share of distinct two-token runs of held-out completions, at its lowest, in parts of the start's."""
+    begun, distinct = reading.start.get("heldout_distinct"), reading.values("heldout_distinct")
+    return float(distinct.min()) / begun if begun and len(distinct) else 1.0
 
 
 def endless(reading: Reading) -> Finding | None:

@@ -164,7 +164,7 @@ def _scores_by(rows: Sequence[Row], *keys: str) -> dict[tuple[Any, ...], list[fl
 
 def _changes_by_design(reading: Reading) -> bool:
     """By a multiplier, or by a scale that runs: that says nothing of the scorer."""
-    return reading.setting("scoring.floor") == "multiplier" or reading.setting("score_scale") == "running"
+    return bool(reading.setting("scoring.floor") == "multiplier" or reading.setting("score_scale") == "running")
 
 
 def _other_scores_later(reading: Reading) -> str:

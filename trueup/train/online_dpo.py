@@ -23,7 +23,7 @@ from ..models.adapters import reference as adapter_off
 from ..models.language_model import LanguageModel
 from ..models.rows import Group
 from ..ports import Engine, Scorer
-from ..records import Completion, Prompt, Score, by_prompt
+from ..records import Completion, Prompt, by_prompt
 from ..runs.run import Run
 from ..text.batches import batch_indices, in_turn
 from .cached import known_logprobs
@@ -63,19 +63,24 @@ def online_dpo(
     prompts: Sequence[Prompt],
     heldout: Sequence[Prompt],
     watched: Mapping[str, Scorer] = {},
+    judge: Scorer | None = None,
 ) -> int:
     """Tune `policy` in place and leave the weights with the best held-out objective in it; returns their step.
 
-    Without a `reference` it is the policy with its adapter off. `watched` scorers are logged and nothing else.
+    Without a `reference` it is the policy with its adapter off. `judge` scores evaluations in place of the scorer that
+    is learnt from. `watched` scorers are logged and nothing else.
     """
     steps = config.steps or math.ceil(config.epochs * len(prompts) / config.batch_size)
     loop = Loop(run, [policy], config, steps)
-    scores = ScoreScale(Finite(scorer), loop.memory, config.missing_eos_score)
+    scale = (config.missing_eos_score, config.score_scale, config.score_clip)
+    scores = ScoreScale(scorer, loop.memory, *scale)
+    judged = None if judge is None else ScoreScale(judge, loop.memory, *scale, name="judge")
     guard = Guard(config.guard, config.beta, loop)
 
-    def play(chosen: Sequence[Prompt], seed: int, each: int) -> Round:
+    def play(chosen: Sequence[Prompt], seed: int, each: int, learning: bool = False) -> Round:
         completions = engine.sample(chosen, config.sampling, seed=seed, n=each)
-        score_c = scores(completions)
+        score_c = scores(completions, learning=True) if learning else scores.steady(completions)
+        check_numbers(score_c)
         groups = by_prompt(completions)
         tokens = policy.groups(groups)
         lengths = [len(prompt) + max(map(len, own)) for prompt, own in tokens]
@@ -85,22 +90,27 @@ def online_dpo(
 
     def evaluate() -> tuple[Evaluation, Round]:
         played = play(heldout, seed_of(config, "evaluation", 0), 1)
-        return Evaluation.of(loop.step, played.completions, played.score_c.tolist(), played.kl_c.tolist()), played
+        loop.log(**{f"heldout_{part}": mean for part, mean in scores.parts.items()})
+        judge_c = () if judged is None else judged.steady(played.completions).tolist()
+        run.keep_samples(loop.step, _sample_rows(played, config.run.keep_logprobs), heldout=True)
+        found = played.completions, played.score_c.tolist(), played.kl_c.tolist(), judge_c
+        return Evaluation.of(loop.step, *found), played
 
     if not scores.known:
         chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, SCALED_ON, len(prompts))]
-        begin(run, engine.sample(chosen, config.sampling, seed=seed_of(config, "constants", 0), n=1), scores)
+        begin(run, engine.sample(chosen, config.sampling, seed=seed_of(config, "constants", 0), n=1), scores, judged)
         if heldout:
             guard.begin(evaluate()[0])
     for step in loop.steps():
         chosen = [prompts[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(prompts))]
-        played = play(chosen, seed_of(config, "rollout", step), config.samples_per_prompt)
+        with loop.unchanged():
+            played = play(chosen, seed_of(config, "rollout", step), config.samples_per_prompt, learning=True)
         known = pairs_of(config, played)
-        loop.log(**describe(played, known))
+        loop.log(**describe(played, known), **scores.parts)
         loop.log(**{name: _mean(each, played) for name, each in watched.items()})
         for _ in range(config.updates if known else 0):
             loop.log(**learn(loop, config, policy, known, config.sampling.temperature))
-        run.keep_samples(step, _sample_rows(played))
+        run.keep_samples(step, _sample_rows(played, config.run.keep_logprobs))
         if loop.evaluation_due and heldout:
             evaluation, played = evaluate()
             loop.log(**{f"heldout_{name}": _mean(each, played) for name, each in watched.items()})
@@ -163,27 +173,30 @@ def describe(played: Round, known: Sequence[Known]) -> dict[str, float]:
     }
 
 
-class Finite:
-    """A scorer whose scores are numbers: which of two is better cannot be learnt from anything else."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.scorer = scorer
-
-    def score(self, completions: Sequence[Completion]) -> list[Score]:
-        scores = self.scorer.score(completions)
-        if wrong := [score.value for score in scores if not math.isfinite(score.value)]:
-            raise RunError(
-                f"{len(wrong)} of {len(scores)} scores are not numbers ({wrong[0]})",
-                "the reward model is broken: look at the run that trained it",
-            )
-        return scores
+def check_numbers(score_c: torch.Tensor) -> None:
+    """Which of two completions is better cannot be learnt from anything else."""
+    wrong = score_c[~score_c.isfinite()]
+    if len(wrong):
+        raise RunError(
+            f"{len(wrong)} of {len(score_c)} scores are not numbers ({float(wrong[0])})",
+            "look at what the scorer says of a text: trueup score",
+        )
 
 
-def _sample_rows(played: Round) -> list[dict]:
-    rows = zip(played.completions, played.score_c.tolist(), played.kl_c.tolist(), strict=True)
-    return [
+def _sample_rows(played: Round, logprobs: bool) -> list[dict]:
+    rows = [
         {"prompt": c.prompt.id, "text": c.text, "finished": c.finished, "length": len(c.tokens), "score": s, "kl": kl}
-        for c, s, kl in rows
+        for c, s, kl in zip(played.completions, played.score_c.tolist(), played.kl_c.tolist(), strict=True)
+    ]
+    return [row | more for row, more in zip(rows, _token_rows(played), strict=True)] if logprobs else rows
+
+
+def _token_rows(played: Round) -> list[dict]:
+    """What each token was: its id, and its log-probability under the policy as it was sampled, and the reference."""
+    given = played.reference_t.split([len(c.tokens) for c in played.completions])
+    return [
+        {"tokens": list(c.tokens), "sampler_logprobs": list(c.logprobs), "reference_logprobs": reference.tolist()}
+        for c, reference in zip(played.completions, given, strict=True)
     ]
 
 
