@@ -283,3 +283,13 @@ def test_what_was_written_at_an_evaluation_can_be_read(talker, train):
     assert len(rows) == 3 * len(nouns_asked())
     mean = sum(row["score"] for row in rows) / len(rows)
     assert mean == pytest.approx(run.metrics()[-1]["heldout_score"], abs=1e-5)
+
+
+def test_equal_scores_are_said_once_and_at_once(talker, train, capsys, monkeypatch):
+    monkeypatch.setenv("TRUEUP_QUIET", "0")
+    run, _ = broken_run(talker, train, FakeScorer(lambda c: 2.5), steps=3)
+    said = [event for event in run.events() if event["kind"] == "flat scores"]
+    assert [event["step"] for event in said] == [1] and "all 64 completions of step 1" in said[0]["reason"]
+    assert "nothing to learn" in capsys.readouterr().err
+    run, _ = broken_run(talker, train, FakeScorer(lambda c: c.text.count("e")), steps=1)
+    assert not [event for event in run.events() if event["kind"] == "flat scores"]

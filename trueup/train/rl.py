@@ -101,6 +101,7 @@ def rl(
         completions = write(chosen, seed_of(config, "rollout", step), config.samples_per_prompt)  # 1
         with loop.unchanged():
             score_c = scores(completions, learning=True)  # 2
+        _say_if_flat(loop, score_c)
         seen = watch(completions, score_c)  # 3 log-probs, values, KL
         kl_coefficient = loop.memory.get("kl_coefficient", config.kl_coefficient)
         experience = with_advantages(seen, config, kl_coefficient)  # 4
@@ -133,6 +134,17 @@ def follow(reference: LanguageModel, policy: LanguageModel, rate: float) -> None
     """An exponential moving average of the policy's weights (arXiv 2404.10719), a step on."""
     for mine, theirs in zip(reference.parameters(), policy.parameters(), strict=True):
         mine.lerp_(theirs, rate)
+
+
+def _say_if_flat(loop: Loop, score_c: torch.Tensor) -> None:
+    """Once a run: from equal scores there is nothing to learn, whatever else the metrics show."""
+    if "flat" not in loop.memory and len(score_c) > 1 and float(score_c.std(correction=0)) < 1e-6:
+        loop.memory["flat"] = loop.step
+        loop.run.tell(
+            "flat scores",
+            f"all {len(score_c)} completions of step {loop.step} have the score {float(score_c[0]):.3g}: nothing to learn",
+            step=loop.step,
+        )
 
 
 def describe(experience: Experience, completions: Sequence[Completion]) -> dict[str, float | None]:
