@@ -177,14 +177,12 @@ def learning(settings: Settings, seed: int) -> Outcome:
     quick = ["--quick"] if settings.quick else []
     found, commands = {}, []
     with tempfile.TemporaryDirectory() as folder:
+        world = ["--workspace", str(Path(folder) / "world")]
         for name in ("learning", "guard", "steady"):
-            words = [name, "--seed", str(seed), *quick, "--json"]
-            commands.append(shown("python -m benchmarks", words))
-            done = execute([sys.executable, "-m", "benchmarks", *words, "--workspace", str(Path(folder) / "world")])
-            try:
-                found[name] = json.loads(done.stdout)
-            except json.JSONDecodeError:
-                return Outcome(command=commands[-1], seed=seed, problem=last_words(done))
+            found[name], _, problem = benchmark(name, "--seed", str(seed), *quick, *world)
+            commands.append(shown("python -m benchmarks", [name, "--seed", str(seed), *quick, "--json"]))
+            if problem:
+                return Outcome(command=commands[-1], seed=seed, problem=problem)
     return judge_learning(found, "; ".join(commands), seed)
 
 
@@ -248,13 +246,9 @@ def learning_pooled(settings: Settings) -> Outcome:
 
 def turnover(settings: Settings, seed: int) -> Outcome:
     """One seed of a question, not of a promise about its answer: what comes out is in the pooled result."""
-    words = ["turnover", "--seed", str(seed), *(["--quick"] if settings.quick else []), "--json"]
-    done = execute([sys.executable, "-m", "benchmarks", *words])
-    command = shown("python -m benchmarks", words)
-    try:
-        found = json.loads(done.stdout)
-    except json.JSONDecodeError:
-        return Outcome(command=command, seed=seed, problem=last_words(done))
+    found, command, problem = benchmark("turnover", "--seed", str(seed), *(["--quick"] if settings.quick else []))
+    if problem:
+        return Outcome(command=command, seed=seed, problem=problem)
     posts = found["sizes"]["heldout"]
     return Outcome([Figure("held-out posts", posts, "at least 150", posts >= 150)], command, seed, more=found)
 
@@ -339,12 +333,9 @@ def mutants(settings: Settings) -> Outcome:
 def labelling(settings: Settings, *options: str) -> Outcome:
     """The labelling app at size."""
     size = ["--judgements", "3000", "--seconds", "2", "--rounds", "1", "--think", "0.2"] if settings.quick else []
-    words = ["label", *options, *size, "--json"]
-    done = execute([sys.executable, "-m", "benchmarks", *words])
-    try:
-        found = json.loads(done.stdout)
-    except json.JSONDecodeError:
-        return Outcome(command=shown("python -m benchmarks", words), problem=last_words(done))
+    found, command, problem = benchmark("label", *options, *size)
+    if problem:
+        return Outcome(command=command, problem=problem)
     large = found["at"][str(found["judgements"])]
     both, page = large["submit_and_next_ms"], large["quality_page_seconds"]
     failures = sum(len(each["failures"]) for each in found["at"].values())
@@ -354,30 +345,41 @@ def labelling(settings: Settings, *options: str) -> Outcome:
         Figure("quality page, seconds", page, "below 2", page < 2),
         Figure("requests that failed", failures, "0", failures == 0),
     ]
-    return Outcome(figures, shown("python -m benchmarks", words), more=found)
+    return Outcome(figures, command, more=found)
 
 
 def reward_size(settings: Settings) -> Outcome:
     """Training a reward model on up to as many pairs as InstructGPT had."""
-    words = ["reward-size", *(["--sizes", "100,1000"] if settings.quick else []), "--json"]
-    done = execute([sys.executable, "-m", "benchmarks", *words])
-    try:
-        found = json.loads(done.stdout)
-    except json.JSONDecodeError:
-        return Outcome(command=shown("python -m benchmarks", words), problem=last_words(done))
+    found, command, problem = benchmark("reward-size", *(["--sizes", "100,1000"] if settings.quick else []))
+    if problem:
+        return Outcome(command=command, problem=problem)
     ratio, memory, most = found["time_ratio"], found["bytes_a_token"], found["sizes"][-1]["pairs"]
     figures = [
         Figure("seconds a token, largest size against smallest", ratio, "at most 1.25", ratio <= 1.25, n=most),
         Figure("bytes that a further token takes", memory, "at most 30", memory <= 30, n=most),
         Figure("prompts left out", 0 if found["complete"] else 1, "0", found["complete"]),
     ]
-    return Outcome(figures, shown("python -m benchmarks", words), more=found)
+    return Outcome(figures, command, more=found)
+
+
+def adapters_memory(settings: Settings) -> Outcome:
+    """Reinforcement learning on one base, beside LoRA SFT on it."""
+    size = ["--shape", "tiny"] if settings.quick else []
+    found, command, problem = benchmark("adapters-memory", *size, "--only-adapters")
+    if problem:
+        return Outcome(command=command, problem=problem)
+    most = found["highest"]
+    figures = [
+        Figure("peak memory of RL with adapters over LoRA SFT's", most, "at most 1.3", most <= 1.3),
+        Figure("tokens of an update that differ", 0 if found["same_tokens"] else 1, "0", found["same_tokens"]),
+    ]
+    return Outcome(figures, command, more=found)
 
 
 # What the demo's figures come from: neither the labelling app nor how commands are worded can change one.
 LOOP = tuple(f"trueup/{name}" for name in (
     "algo", "config", "engines", "evals", "models", "runs", "stats", "text", "train", "world",
-    "demonstrate.py", "inputs.py", "loading.py", "preparing.py", "records.py", "wiring.py",
+    "demonstrate.py", "inputs.py", "loading.py", "preparing.py", "process.py", "records.py", "scorers.py", "wiring.py",
 ))  # fmt: skip
 WITH_TESTS = ("trueup", "tests", "scripts/check.py")
 TRAINING = (*LOOP, "benchmarks", "scripts/check.py")
@@ -440,6 +442,7 @@ CHECKS = (
     Check(
         "reward-size", "time and memory of a reward model, 1,000 to 30,000 pairs", 5, reward_size, TRAINING, alone=True
     ),
+    Check("adapters-memory", "RL with adapters beside LoRA SFT on one base", 5, adapters_memory, TRAINING, alone=True),
     Check("mutants-caught", "the tests notice when the code is broken", 12, mutants, WITH_TESTS),
 )
 
@@ -456,6 +459,16 @@ def run_demo(settings: Settings, seed: int, *options: str) -> tuple[dict[str, An
     if done.returncode != 0:
         return {}, command, last_words(done)
     return json.loads(done.stdout), command, ""
+
+
+def benchmark(*words: str) -> tuple[dict[str, Any], str, str]:
+    """What `python -m benchmarks` printed, the command for people, and what went wrong if something did."""
+    done = execute([sys.executable, "-m", "benchmarks", *words, "--json"])
+    command = shown("python -m benchmarks", [*words, "--json"])
+    try:
+        return json.loads(done.stdout), command, ""
+    except json.JSONDecodeError:
+        return {}, command, last_words(done)
 
 
 def execute(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

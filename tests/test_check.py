@@ -55,7 +55,10 @@ def fake(monkeypatch, tmp_path):
     monkeypatch.setattr(
         check,
         "CHECKS",
-        tuple(check.Check(n, f"promise {n}", 1, outcome(n, v), ("trueup",)) for n, v in (("good", 0.7), ("poor", 0.2))),
+        tuple(
+            check.Check(n, f"promise {n}", 1, outcome(n, v), ("trueup",), alone=True)
+            for n, v in (("good", 0.7), ("poor", 0.2))
+        ),
     )
     return ran
 

@@ -36,7 +36,7 @@ from .optimizers import Optimizer, rate
 T = TypeVar("T")
 SHOWN = ("loss", "accuracy", "score", "kl")  # what stands beside the progress bar
 LossSum = Callable[[Sequence[Any]], tuple[torch.Tensor, dict[str, torch.Tensor]]]
-MUCH_PADDING, SOME_PADDING = 0.25, 0.1  # shares of the positions: from when to sort, and what is left then
+MUCH_PADDING, SOME_PADDING = 0.25, 0.04  # shares of the positions: from when to sort, and what is left then
 
 
 class Loop:
