@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import os
 import re
 import subprocess
@@ -33,8 +32,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from trueup.runs.versions import installed_versions
-from trueup.stats import Estimate, wilson
-from trueup.stats.overoptimisation import mean_over_runs
+from trueup.stats import wilson
+from trueup.stats.overoptimisation import over_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -282,15 +281,6 @@ def differences(found: Mapping[str, Any]) -> dict[str, Any]:
                 for key, words in said.items():
                     values[f"{judged}, {way}, {arm}: {words}"] = arms[arm]["against_one"][key]
     return values
-
-
-def over_seeds(each: Sequence[Mapping[str, Any]]) -> Estimate:
-    """Student's interval, or what the seeds' own intervals make of the mean where that is wider: peaks lie on a grid,
-    and three seeds that agree to the digit do not make the place certain."""
-    student = mean_over_runs([one["value"] for one in each])
-    within = math.hypot(*((one["ci"][1] - one["ci"][0]) / 2 for one in each)) / len(each)
-    half = max(within, (student.ci[1] - student.ci[0]) / 2)
-    return Estimate(student.value, (student.value - half, student.value + half), len(each))
 
 
 def resume(settings: Settings) -> Outcome:

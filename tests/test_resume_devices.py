@@ -1,4 +1,4 @@
-"""A run that broke off and was taken up, on whatever device there is: a GPU within a stated tolerance, a CPU to the bit.
+"""A run that broke off and was taken up, on whatever device there is: a GPU within a stated tolerance, a CPU exactly.
 
 The kills of `test_resume.py` run on a CPU. Here the run breaks off by an error, in the process itself, so that a GPU
 need not be handed to another one.

@@ -6,9 +6,9 @@ one draws; redrawing rows, which are whole prompts, says how sure the line and i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import pi, sqrt
+from math import hypot, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -145,3 +145,13 @@ def _estimate(value: float, redrawn: Floats, n: int, level: float) -> Estimate:
     low, high = np.quantile(redrawn, [0.5 - level / 2, 0.5 + level / 2]).tolist() if n > 1 else (-np.inf, np.inf)
     interval: Interval = (float(low), float(high))
     return Estimate(float(value), interval, n)
+
+
+def over_seeds(each: Sequence[Mapping[str, Any]]) -> Estimate:
+    """The mean of what seeds said, each a value and its interval. Student's interval, or what the seeds' own intervals
+    make of the mean where that is wider: peaks lie on a grid, and three seeds that agree to the digit do not make the
+    place certain."""
+    student = mean_over_runs([one["value"] for one in each])
+    within = hypot(*((one["ci"][1] - one["ci"][0]) / 2 for one in each)) / len(each)
+    half = max(within, (student.ci[1] - student.ci[0]) / 2)
+    return Estimate(student.value, (student.value - half, student.value + half), len(each))
