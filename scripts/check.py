@@ -172,12 +172,13 @@ def judge_overopt(weak: Mapping[str, Any], command: str) -> Outcome:
 
 
 def learning(settings: Settings, seed: int) -> Outcome:
-    """What each method gains, what the guard ships and whether long runs stay on course, in one world."""
+    """What each method gains, what the guard ships and, on the first seed, whether long runs stay on course."""
     quick = ["--quick"] if settings.quick else []
+    names = ("learning", "guard", *(["steady"] if seed == SEEDS[0] else []))
     found, commands = {}, []
     with tempfile.TemporaryDirectory() as folder:
         world = ["--workspace", str(Path(folder) / "world")]
-        for name in ("learning", "guard", "steady"):
+        for name in names:
             found[name], _, problem = benchmark(name, "--seed", str(seed), *quick, *world)
             commands.append(shown("python -m benchmarks", [name, "--seed", str(seed), *quick, "--json"]))
             if problem:
@@ -188,31 +189,32 @@ def learning(settings: Settings, seed: int) -> Outcome:
 def judge_learning(found: Mapping[str, Any], command: str, seed: int) -> Outcome:
     """What `benchmarks learning`, `guard` and `steady` printed, beside what is promised."""
     rates = {row["method"]: row["over_sampled"] for row in found["learning"]["rows"]}
-    passes, target, guard = found["steady"]["passes"], found["steady"]["target"], found["guard"]
-    moved, gold, end = passes["approx_kl"], passes["gold"], guard["unguarded_end"] - guard["sft"]
+    guard, end = found["guard"], found["guard"]["unguarded_end"] - found["guard"]["sft"]
     kept = -1.0 if guard["kept"] is None else guard["kept"]
     figures = [
         rate_of("PPO over SFT sampled", rates.pop("ppo"), "at least 0.80", lambda v: v >= 0.8),
         *(rate_of(f"{name} over SFT sampled", rate, "reported", lambda v: True) for name, rate in rates.items()),
         Figure("share of the way up that the guard keeps", kept, "at least 0.85", kept >= 0.85, n=guard["n"]),
         Figure("gold at the end without the guard, less SFT's", end, "below 0", end < 0, n=guard["n"]),
-        Figure("rollbacks in a long run", passes["rollbacks"], "0", passes["rollbacks"] == 0, n=passes["steps"]),
-        Figure(
-            "largest approximate KL in it",
-            moved["largest"],
-            f"below {moved['limit']}",
-            moved["largest"] < moved["limit"],
-        ),
-        Figure("its last gold over its best", gold["share"], "at least 0.95", gold["share"] >= 0.95, n=gold["n"]),
-        Figure(
-            "KL of the last rollouts against its target",
-            target["off"],
-            "within 0.2",
-            abs(target["off"]) <= 0.2,
-            n=target["rollouts"],
-        ),
+        *(judge_steady(found["steady"]) if "steady" in found else []),
     ]
     return Outcome(figures, command, seed, more=found)
+
+
+def judge_steady(found: Mapping[str, Any]) -> list[Figure]:
+    passes, target = found["passes"], found["target"]
+    moved, limit, gold, off = (
+        passes["approx_kl"]["largest"],
+        passes["approx_kl"]["limit"],
+        passes["gold"],
+        target["off"],
+    )
+    return [
+        Figure("rollbacks in a long run", passes["rollbacks"], "0", passes["rollbacks"] == 0, n=passes["steps"]),
+        Figure("largest approximate KL in it", moved, f"below {limit}", moved < limit),
+        Figure("its last gold over its best", gold["share"], "at least 0.95", gold["share"] >= 0.95, n=gold["n"]),
+        Figure("KL of the last rollouts against its target", off, "within 0.2", abs(off) <= 0.2, n=target["rollouts"]),
+    ]
 
 
 def learning_pooled(settings: Settings) -> Outcome:
@@ -392,7 +394,7 @@ CHECKS = (
         Check(
             f"learning-seed-{seed}",
             "what PPO, RLOO and DPO gain, what the guard ships, whether long runs stay on course",
-            25,
+            27 if seed == SEEDS[0] else 13,
             lambda settings, seed=seed: learning(settings, seed),
             (*LOOP, "benchmarks/learning.py", "benchmarks/guard.py", "benchmarks/steady.py"),
         )
@@ -412,7 +414,7 @@ CHECKS = (
     Check(
         "turnover-pooled", "whether ensembles turn over later, over three seeds", 0, turnover_pooled, LOOP, derived=True
     ),
-    Check("resume", "killed and resumed equals undisturbed; other tests that take minutes", 30, resume, WITH_TESTS),
+    Check("resume", "killed and resumed equals undisturbed; other tests that take minutes", 40, resume, WITH_TESTS),
     Check(
         "labelling",
         "the labelling app with a million judgements and 32 judges",
@@ -433,7 +435,7 @@ CHECKS = (
         "reward-size", "time and memory of a reward model, 1,000 to 30,000 pairs", 5, reward_size, TRAINING, alone=True
     ),
     Check("adapters-memory", "RL with adapters beside LoRA SFT on one base", 5, adapters_memory, TRAINING, alone=True),
-    Check("mutants-caught", "the tests notice when the code is broken", 12, mutants, WITH_TESTS),
+    Check("mutants-caught", "the tests notice when the code is broken", 15, mutants, WITH_TESTS),
 )
 
 

@@ -142,7 +142,7 @@ def _say_if_flat(loop: Loop, score_c: torch.Tensor) -> None:
         loop.memory["flat"] = loop.step
         loop.run.tell(
             "flat scores",
-            f"all {len(score_c)} completions of step {loop.step} have the score {float(score_c[0]):.3g}: nothing to learn",
+            f"all {len(score_c)} completions of step {loop.step} score {float(score_c[0]):.3g}: nothing to learn",
             step=loop.step,
         )
 
