@@ -45,7 +45,7 @@ def test_ten_times_the_pairs_cost_ten_times_the_tokens(checkpoint, encoder, trai
         rows, before, began = pairs(count), resident_mib(), time.process_time()
         items, dropped = judged(encoder, rows, 96)
         train(reward, config, model, items, [])
-        assert dropped == 0 and len(items) == count
+        assert not dropped and len(items) == count
         took = time.process_time() - began
         return took / sum(row_tokens(item.group) for item in items), resident_mib() - before
 

@@ -14,11 +14,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AttentionInterface
 
 from trueup.algo.losses import language_model_loss
 from trueup.errors import ModelError
-from trueup.models import language_model
-from trueup.models.language_model import LanguageModel, trunk_shares_prompts
+from trueup.models import language_model, packed
+from trueup.models.language_model import LanguageModel, trunk_packs, trunk_shares_prompts
 from trueup.models.rows import Group, lay_out, row_tokens
 from trueup.train.pretrain import heldout_loss
 
@@ -72,10 +73,16 @@ def exact(request, make_model) -> LanguageModel:
     return make_model(request.param).double()
 
 
-@pytest.fixture(params=("plain", "shared"))
-def rows(request, exact):
-    assert exact.shares_prompts, "these families are known to compute shared prompts correctly"
-    return lay_out(GROUPS, PAD, shared=request.param == "shared")
+@pytest.fixture(params=("plain", "shared", "packed", "packed, shared"))
+def layout(request) -> dict[str, bool]:
+    return {"shared": "shared" in request.param, "packed": "packed" in request.param}
+
+
+@pytest.fixture
+def rows(layout, exact):
+    trunk = exact.network.get_decoder()
+    assert exact.shares_prompts and trunk_packs(trunk), "these families are known to compute every layout correctly"
+    return lay_out(GROUPS, PAD, **layout)
 
 
 # The forward pass
@@ -101,11 +108,11 @@ def test_states_are_read_before_each_token_and_at_the_last_one(exact, rows):
         torch.testing.assert_close(hidden[rows.last_c[i]], alone[-1], rtol=1e-10, atol=1e-10)
 
 
-def test_prompt_tokens_are_those_of_the_prompt_alone(exact, rows):
+def test_prompt_tokens_are_those_of_the_prompt_alone(exact, rows, layout):
     """What pretraining reads: each prompt token after the first, once a row."""
     hidden = exact.hidden(rows)
     found = exact.read(hidden[rows.prompt_before_bp[rows.prompt_mask_bp]], rows.prompt_target_bp[rows.prompt_mask_bp])
-    a_row_each = [p for p, _ in GROUPS] if rows.allow_b1tt is not None else [p for p, _ in flat(GROUPS)]
+    a_row_each = [p for p, _ in GROUPS] if layout["shared"] else [p for p, _ in flat(GROUPS)]
     expected = [logprobs_alone(exact.network, list(p[:1]), list(p[1:])) for p in a_row_each if len(p) > 1]
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-10, atol=1e-10)
 
@@ -240,6 +247,44 @@ def test_half_precision_logprobs_are_computed_in_float32(make_model):
 token = st.integers(0, 40)
 some_tokens = st.lists(token, min_size=1, max_size=5).map(tuple)
 some_groups = st.lists(st.tuples(some_tokens, st.lists(some_tokens, min_size=1, max_size=3)), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_groups, st.booleans())
+def test_packed_rows_are_those_of_the_other_layouts_without_their_padding(groups, shared):
+    rows, padded = (lay_out(groups, 41, shared=shared, packed=together) for together in (True, False))
+    real = padded.real_bt.flatten()
+    assert rows.real_bt.all() and rows.tokens_bt.shape == (1, int(real.sum())) and rows.allow_b1tt is None
+    for long, apart in ((rows.tokens_bt, padded.tokens_bt), (rows.positions_bt, padded.positions_bt)):
+        assert long[0].tolist() == apart.flatten()[real].tolist()
+    place = real.cumsum(0) - 1  # where a token of the padded rows lies in the long one
+    for name in ("target_cl", "mask_cl", "prompt_target_bp", "prompt_mask_bp"):
+        assert torch.equal(getattr(rows, name), getattr(padded, name))
+    assert torch.equal(rows.last_c, place[padded.last_c])
+    for where, mask in (("before_cl", "mask_cl"), ("prompt_before_bp", "prompt_mask_bp")):
+        there = getattr(rows, mask)
+        assert torch.equal(getattr(rows, where)[there], place[getattr(padded, where)[there]])
+    assert [row.length for row in rows.packed] == padded.real_bt.sum(1).tolist()
+    for row, packed_row in enumerate(rows.packed):
+        if packed_row.allow_tt is not None:
+            n = packed_row.length
+            assert torch.equal(packed_row.allow_tt, padded.allow_b1tt[row, 0, :n, :n])
+
+
+def test_a_trunk_whose_attention_is_of_another_kind_is_not_packed(make_model, monkeypatch):
+    model = make_model("Llama")
+    assert trunk_packs(model.network.get_decoder())
+    assert not trunk_packs(make_model("Mistral", sliding_window=4).network.get_decoder())
+    attention = packed._attention
+    monkeypatch.setitem(
+        AttentionInterface._global_mapping, packed.NAME, lambda *a, **more: attention(*a, **more, softcap=30.0)
+    )
+    assert not trunk_packs(model.network.get_decoder()), "it says it cannot"
+    monkeypatch.setitem(
+        AttentionInterface._global_mapping, packed.NAME, lambda m, q, k, v, mask, **more: (q.transpose(1, 2), None)
+    )
+    assert not trunk_packs(model.network.get_decoder()), "it computes something else"
+    assert model.network.config._attn_implementation == "sdpa", "and is left as it was"
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,6 +7,7 @@ never reach the vocabulary projection; that alone is most of what a plain `model
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ..algo.logprobs import chunked_logprobs, entropy_of, token_logprobs
 from ..errors import ModelError
 from ..records import Completion, Prompt
 from ..text.chat import Encoder
+from .packed import row_by_row
 from .rows import Group, Rows, lay_out
 
 # Above this many logits (64 MiB in fp32) the projection is done in chunks that are recomputed in the backward pass.
@@ -143,19 +145,37 @@ def trunk_shares_prompts(trunk: Any) -> bool:
     return alike(alone, beside)
 
 
+@torch.no_grad()
+def trunk_packs(trunk: Any) -> bool:
+    """Does the trunk give the same states where rows lie one after another? Asked on a CPU only: on a GPU many small
+    calls of attention cost more than the padding."""
+    if getattr(trunk.config, "sliding_window", None) or trunk.device.type != "cpu":
+        return False
+    try:
+        plain = _probe_rows(trunk, shared=False)
+        alone = run_trunk(trunk, plain)[plain.before_cl]
+        packed = [
+            _probe_rows(trunk, shared=s, packed=True) for s in (False, True) if not s or trunk_shares_prompts(trunk)
+        ]
+        return all(alike(alone, run_trunk(trunk, rows)[rows.before_cl]) for rows in packed)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError):
+        return False
+
+
 def run_trunk(trunk: Any, rows: Rows) -> torch.Tensor:
     """Final hidden states, flat (b*t, width): no cache, no logits."""
-    mask = rows.real_bt if rows.allow_b1tt is None else rows.allow_b1tt
-    states = trunk(
-        input_ids=rows.tokens_bt, attention_mask=mask, position_ids=rows.positions_bt, use_cache=False
-    ).last_hidden_state
+    mask = None if rows.packed else rows.real_bt if rows.allow_b1tt is None else rows.allow_b1tt
+    with row_by_row(trunk, rows.packed) if rows.packed else nullcontext():
+        states = trunk(
+            input_ids=rows.tokens_bt, attention_mask=mask, position_ids=rows.positions_bt, use_cache=False
+        ).last_hidden_state
     return states.reshape(-1, states.shape[-1])
 
 
-def _probe_rows(network: Any, *, shared: bool) -> Rows:
+def _probe_rows(network: Any, *, shared: bool, packed: bool = False) -> Rows:
     limit = network.get_input_embeddings().weight.shape[0]
     prompt, first, second = ([i % limit for i in ids] for ids in ((5, 11, 3, 7), (9, 2), (4, 8)))
-    return lay_out([(prompt, [first, second])], 0, shared=shared).to(network.device)
+    return lay_out([(prompt, [first, second])], 0, shared=shared, packed=packed).to(network.device)
 
 
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:

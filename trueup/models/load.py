@@ -24,7 +24,7 @@ from .adapters import OWN, adapter_names, add_lora, add_stored, load_lora, load_
 from .device import ON_CPU, Placement, place
 from .ensemble import KIND as ENSEMBLE
 from .ensemble import AdapterMember, EnsembleReward, members_of
-from .language_model import LanguageModel, alike, trunk_shares_prompts
+from .language_model import LanguageModel, alike, trunk_packs, trunk_shares_prompts
 from .quantised import quantise
 from .reward_model import (
     PARTS,
@@ -260,6 +260,7 @@ def new_reward(
         network,
         model.encoder,
         shares_prompts=model.shares_prompts,
+        packs=trunk_packs(network.base_model),
         adapter=adapter,
         objectives=objectives,
         members=members,

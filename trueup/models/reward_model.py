@@ -50,6 +50,7 @@ class RewardModel(nn.Module):
         self.encoder, self.pad_id, self.context = encoder, encoder.pad_id, context
         self.objectives, self.members = tuple(objectives) or (OVERALL,), members
         self.shares_prompts = False
+        self.packs = False  # whether rows may lie one after another in one long one
         self.unweighed = False  # outputs of a classifier made elsewhere, which were never meant to be added up
         self.mean, self.std = [0.0] * self.outputs, [1.0] * self.outputs
         self.source = ""
@@ -100,6 +101,7 @@ class SequenceReward(RewardModel):
         encoder: Encoder,
         *,
         shares_prompts: bool,
+        packs: bool = False,
         adapter: Any = None,
         objectives: Sequence[str] = (),
         members: int = 1,
@@ -108,7 +110,7 @@ class SequenceReward(RewardModel):
         super().__init__(encoder, context_of(network.config), objectives, members)
         assert network.score.out_features == self.outputs
         self.network = network
-        self.shares_prompts = shares_prompts
+        self.shares_prompts, self.packs = shares_prompts, packs
         self._adapter = [adapter]
 
     @property

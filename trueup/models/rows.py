@@ -1,9 +1,11 @@
-"""How prompts and completions lie in a batch. One forward pass, two layouts, the same answer.
+"""How prompts and completions lie in a batch. One forward pass, three layouts, the same answer.
 
 plain    one row a completion: prompt, completion, padding on the right.
 shared   one row a prompt: the prompt once, then its K completions side by side. A block mask lets each completion
          see the prompt and itself only, and each starts at the position after the prompt, so every completion is
          computed exactly as if it stood alone. Saves (K-1)/K of the prompt's work.
+packed   the rows of either, one after another in a single long row without any padding. Everything but attention works
+         token by token and sees one large matrix; attention goes row by row (`models/packed.py`).
 
 Either way the caller gets completions as a grid: C completions in the order given, L tokens wide, right-padded.
 `before_cl` says which hidden state stands before each token (it predicts the token and carries the state's value),
@@ -12,8 +14,10 @@ Either way the caller gets completions as a grid: C completions in the order giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +38,21 @@ class Rows:
     prompt_target_bp: torch.Tensor  # prompt tokens after the first, for losses on prompts (pretraining)
     prompt_mask_bp: torch.Tensor
     prompt_before_bp: torch.Tensor
+    packed: tuple[PackedRow, ...] = ()  # of the packed layout: its rows, in their order
 
     def to(self, device: torch.device | str) -> Rows:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Rows(**{k: v.to(device) if v is not None else None for k, v in moved.items()})
+        def moved(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(PackedRow(row.length, moved(row.allow_tt)) for row in value)
+            return None if value is None else value.to(device)
+
+        return Rows(**{f.name: moved(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    length: int
+    allow_tt: torch.Tensor | None  # who may look at whom; None means at everything before
 
 
 def row_tokens(group: Group) -> int:
@@ -46,50 +61,61 @@ def row_tokens(group: Group) -> int:
     return len(prompt) + sum(map(len, completions))
 
 
-def lay_out(groups: Sequence[Group], pad_id: int, *, shared: bool) -> Rows:
+def lay_out(groups: Sequence[Group], pad_id: int, *, shared: bool, packed: bool = False) -> Rows:
     """Lay the groups out in rows. A prompt needs at least one token and a completion at least one."""
     assert groups and all(prompt and all(completions) for prompt, completions in groups)
     rows = groups if shared else [(prompt, [c]) for prompt, completions in groups for c in completions]
-    height = len(rows)
-    width = max(map(row_tokens, rows))
+    lengths = [*map(row_tokens, rows)]
+    height, width = (1, sum(lengths)) if packed else (len(rows), max(lengths))
+    starts = [0, *accumulate(lengths)] if packed else range(0, height * width, width)
     count = sum(len(completions) for _, completions in rows)
     longest = max(len(c) for _, completions in rows for c in completions)
     longest_prompt = max(len(prompt) for prompt, _ in rows)
 
-    tokens = np.full((height, width), pad_id, dtype=np.int64)
-    positions = np.zeros((height, width), dtype=np.int64)
-    branch = np.full((height, width), -1, dtype=np.int64)  # 0 prompt, 1.. completions, -1 padding
+    tokens = np.full(height * width, pad_id, dtype=np.int64)
+    positions = np.zeros(height * width, dtype=np.int64)
+    branch = np.full(height * width, -1, dtype=np.int64)  # 0 prompt, 1.. completions, -1 padding
     target = np.full((count, longest), pad_id, dtype=np.int64)
     mask = np.zeros((count, longest), dtype=bool)
     before = np.zeros((count, longest), dtype=np.int64)
     last = np.zeros(count, dtype=np.int64)
-    prompt_target = np.full((height, longest_prompt - 1), pad_id, dtype=np.int64)
-    prompt_mask = np.zeros((height, longest_prompt - 1), dtype=bool)
-    prompt_before = np.zeros((height, longest_prompt - 1), dtype=np.int64)
+    prompt_target = np.full((len(rows), longest_prompt - 1), pad_id, dtype=np.int64)
+    prompt_mask = np.zeros((len(rows), longest_prompt - 1), dtype=bool)
+    prompt_before = np.zeros((len(rows), longest_prompt - 1), dtype=np.int64)
 
     which = 0
     for r, (prompt, completions) in enumerate(rows):
-        p = len(prompt)
-        tokens[r, :p], positions[r, :p], branch[r, :p] = prompt, np.arange(p), 0
+        p, at = len(prompt), starts[r]
+        tokens[at : at + p], positions[at : at + p], branch[at : at + p] = prompt, np.arange(p), 0
         prompt_target[r, : p - 1], prompt_mask[r, : p - 1] = prompt[1:], True
-        prompt_before[r, : p - 1] = r * width + np.arange(p - 1)
-        at = p
+        prompt_before[r, : p - 1] = at + np.arange(p - 1)
+        at = end = at + p
         for b, completion in enumerate(completions, start=1):
             n = len(completion)
-            tokens[r, at : at + n], branch[r, at : at + n] = completion, b
-            positions[r, at : at + n] = np.arange(p, p + n)
+            tokens[at : at + n], branch[at : at + n] = completion, b
+            positions[at : at + n] = np.arange(p, p + n)
             target[which, :n], mask[which, :n] = completion, True
-            before[which, 0] = r * width + p - 1
-            before[which, 1:n] = r * width + np.arange(at, at + n - 1)
-            last[which] = r * width + at + n - 1
+            before[which, 0] = end - 1
+            before[which, 1:n] = np.arange(at, at + n - 1)
+            last[which] = at + n - 1
             at, which = at + n, which + 1
 
-    allow = _block_mask(branch) if shared and any(len(c) > 1 for _, c in rows) else None
+    branch_bt, branches = branch.reshape(height, width), any(len(c) > 1 for _, c in rows)
+    allow = _block_mask(branch_bt)[:, None] if branches and not packed else None
     return Rows(
-        *map(torch.from_numpy, (tokens, positions, branch >= 0)),
+        *map(torch.from_numpy, (tokens.reshape(height, width), positions.reshape(height, width), branch_bt >= 0)),
         torch.from_numpy(allow) if allow is not None else None,
         *map(torch.from_numpy, (target, mask, before, last, prompt_target, prompt_mask, prompt_before)),
+        packed=tuple(_packed_rows(branch, rows, lengths)) if packed else (),
     )
+
+
+def _packed_rows(branch: np.ndarray, rows: Sequence[Group], lengths: Sequence[int]) -> Iterator[PackedRow]:
+    start = 0
+    for (_, completions), length in zip(rows, lengths, strict=True):
+        own = branch[None, start : start + length]
+        yield PackedRow(length, torch.from_numpy(_block_mask(own)[0]) if len(completions) > 1 else None)
+        start += length
 
 
 def _block_mask(branch: np.ndarray) -> np.ndarray:
@@ -100,4 +126,4 @@ def _block_mask(branch: np.ndarray) -> np.ndarray:
     causal = np.tri(width, dtype=bool)
     allow = (same | to_prompt) & causal
     allow |= np.eye(width, dtype=bool)  # padding looks at itself: a row without any key would be NaN
-    return allow[:, None]
+    return allow

@@ -25,6 +25,7 @@ from ..algo.preference import (
     smoothed,
     verdict_loss,
 )
+from ..algo.scale import mean_and_std
 from ..config import RewardConfig
 from ..models.reward_model import RewardModel
 from ..models.rows import Group, lay_out, row_tokens
@@ -51,7 +52,7 @@ def reward(
     device = next(model.parameters()).device
 
     def scores(groups: Sequence[Group]) -> list[torch.Tensor]:
-        rows = lay_out(groups, model.pad_id, shared=model.shares_prompts).to(device)
+        rows = lay_out(groups, model.pad_id, shared=model.shares_prompts, packed=model.packs).to(device)
         return [model.by_objective(raw) for raw in model(rows).split([len(group[1]) for group in groups])]
 
     def loss_sum(items: Sequence[Judged]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -75,7 +76,7 @@ def reward(
     loop = Loop(run, [model, *model.heads()], config, steps, head_lr=config.head_lr)
     for step in loop.steps():
         items = [items_of[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(train))]
-        stats = loop.update(items, loss_sum, len(items), lambda item: row_tokens(item.group), by_length=True)
+        stats = loop.update(items, loss_sum, len(items), lambda item: row_tokens(item.group), by_length=not model.packs)
         loop.log(loss=stats["loss"], accuracy=stats["accuracy"], gradient_norm=stats["gradient_norm"])
         if loop.evaluation_due and heldout:
             loss, accuracy = evaluate(heldout, loop.rows_at_once)
@@ -142,12 +143,6 @@ def _verdict_losses(scores_kom: torch.Tensor, verdicts: Sequence[Verdict]) -> to
         return scores_kom.new_zeros(0, scores_kom.shape[2])
     completions, right, objectives = map(list, zip(*verdicts, strict=True))
     return verdict_loss(scores_kom[completions, objectives], scores_kom.new_tensor(right))
-
-
-def mean_and_std(scores: torch.Tensor) -> tuple[float, float]:
-    """Of equal scores the std is taken as 1: they have no scale, and dividing by nearly nothing would invent one."""
-    mean, std = float(scores.double().mean()), float(scores.double().std(correction=0))
-    return mean, 1.0 if std < 1e-6 else std
 
 
 @torch.no_grad()
