@@ -237,7 +237,7 @@ def test_a_policy_whose_tokenizer_has_no_end_is_refused_and_one_without_a_pad_is
     given = {"policy": str(folder), "reward": f"{rules}:brief", "prompts": "prompts"}
     with pytest.raises(ModelError, match="no token ends a completion: the tokenizer has no EOS") as found:
         api.rl(workspace, **given, steps=1, run=RUN)
-    assert "name an added token of the tokenizer" in found.value.hint
+    assert "trueup train sft" in found.value.hint
     assert runs(workspace)[-1].status == "failed" and not runs(workspace)[-1].outputs
     (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in names.items() if k != "pad_token"}))
     assert api.rl(workspace, **given, steps=1, sampling={"max_new_tokens": 4}, run=RUN).kind == "model"

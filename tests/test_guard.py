@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -113,7 +114,39 @@ def test_noise_is_no_reason():
 
 def test_what_is_no_number_is_worse():
     loop = guarded(evaluation(0, 0.0), evaluation(5, math.nan))
-    assert loop.rollbacks == 1 and "no finite number" in loop.said[0][1]
+    assert loop.rollbacks == 1 and loop.said[-1][0] == "rollback" and "no finite number" in loop.said[-1][1]
+
+
+def without(found, *prompts):
+    """The same evaluation, with no number for these prompts."""
+    return replace(found, score=[math.nan if i in prompts else each for i, each in enumerate(found.score)])
+
+
+def test_one_prompt_without_a_number_does_not_switch_the_guard_off():
+    loop = guarded(*[without(evaluation(step, score), 3) for step, score in ((0, 0.0), (5, 1.0), (10, -3.0))])
+    assert loop.rollbacks == 1 and loop.memory["good"]["step"] == 5
+    assert [kind for kind, _ in loop.said] == ["no number", "rollback"], "said once"
+    assert "1 of 40 held-out prompts at step 0" in loop.said[0][1] and "n = 39" in loop.said[1][1]
+    assert loop.scores == pytest.approx([0.0, 1.0], abs=0.02) and math.isfinite(loop.logged["heldout_score"])
+
+
+def test_a_judge_without_a_number_for_one_prompt_judges_all_the_same():
+    start = evaluation(0, 0.0, judge=1.0)
+    start = replace(start, judge=[math.nan, *start.judge[1:]])
+    assert "the judge's score fell" in guarded(start, evaluation(5, 1.0, judge=0.0)).stops[0]
+
+
+def test_losing_the_numbers_of_low_prompts_makes_no_evaluation_better():
+    low = replace(evaluation(0, 0.0), score=[-10.0] * 4 + [1.0] * 36)
+    loop = guarded(low, without(replace(low, step=5), 0, 1, 2, 3))
+    assert not loop.rollbacks and loop.memory["good"]["step"] == 0 and loop.scores[1] == loop.scores[0]
+
+
+@pytest.mark.parametrize("lost, worse", ((4, 0), (5, 1)))
+def test_losing_the_numbers_of_many_prompts_is_worse(lost, worse):
+    loop = guarded(evaluation(0, 0.0), without(evaluation(5, 2.0), *range(lost)))
+    assert loop.rollbacks == worse
+    assert not worse or "the value of 5 more of 40 held-out prompts" in loop.said[-1][1]
 
 
 def test_a_start_that_cannot_be_measured_is_nothing_to_go_back_to():

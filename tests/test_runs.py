@@ -9,6 +9,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from trueup.runs import (
     streams,
     track,
 )
+from trueup.runs.checkpoints import Checkpoints
 from trueup.runs.left_out import LeftOut
 from trueup.store import Workspace
 
@@ -304,6 +306,71 @@ def test_a_damaged_checkpoint_is_not_used(ws, run):
         path.unlink()
     folder.rmdir()
     assert Run.resume(ws, run.id).metrics() == [{"step": 1, "loss": 1}]
+
+
+@pytest.mark.parametrize("content", (None, b"", b"\0" * 90, b'{"step": 2, "sco', b"[]", b"{}"))
+def test_a_checkpoint_that_no_longer_says_what_it_is_is_named(ws, run, content):
+    for step in (1, 2):
+        run.checkpoint(step, weights("w"))
+    run.interrupted()
+    state = run.checkpoints()[-1][1] / "checkpoint.json"
+    state.unlink() if content is None else state.write_bytes(content)
+    with pytest.raises(RunError, match="step-000002 is damaged .checkpoint.json: (missing|changed)") as caught:
+        Run.resume(ws, run.id)
+    assert f"delete {state.parent}" in caught.value.hint
+
+
+def test_folders_that_are_no_checkpoints_are_left_alone_and_empty_ones_are_named(ws, run):
+    run.checkpoint(1, weights("w"))
+    run.interrupted()
+    (run.path / "checkpoints" / "step-abc").mkdir()
+    resumed = Run.resume(ws, run.id)
+    assert resumed.checkpoints() == run.checkpoints() and resumed.resume_step == 1
+    resumed.interrupted()
+    (run.path / "checkpoints" / "step-000099").mkdir()
+    with pytest.raises(RunError, match="step-000099 is damaged"):
+        Run.resume(ws, run.id)
+
+
+def test_a_damaged_best_checkpoint_is_noticed_when_a_run_goes_on_and_before_it_ships(ws, run):
+    for step, score in ((1, 0.9), (2, 0.1), (3, 0.2)):
+        run.checkpoint(step, weights("w"), score=score)
+    run.interrupted()
+    folder = run.path / "checkpoints" / "step-000001"
+    (folder / "weights").write_text("W")
+    for act in (lambda: Run.resume(ws, run.id), run.best):
+        with pytest.raises(RunError, match="step-000001 is damaged .weights: changed"):
+            act()
+    shutil.rmtree(folder)
+    best = Run.resume(ws, run.id).best()
+    assert best is not None and best[0] == 3
+
+
+def test_a_resumed_run_keeps_no_more_checkpoints_than_any(ws, run, monkeypatch):
+    """Killed before the ones that are too many were removed."""
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkpoints, "_prune", lambda self: None)
+        for step in range(1, 6):
+            run.checkpoint(step, weights("w"), score=-step)
+    run.interrupted()
+    assert [step for step, _ in Run.resume(ws, run.id).checkpoints()] == [1, 4, 5]
+
+
+@pytest.mark.parametrize("name", ("metrics.jsonl", "events.jsonl"))
+def test_a_stream_of_zeros_is_named_before_anything_is_trained_and_where_it_is_read(ws, run, name):
+    run.log(1, {"loss": 1})
+    run.event("a", "b")
+    run.checkpoint(1, weights("w"))
+    run.interrupted()
+    path = run.path / name
+    path.write_bytes(b"\0" * path.stat().st_size)
+    reads = run.metrics if name == "metrics.jsonl" else run.events
+    for act in (reads, lambda: Run.resume(ws, run.id)):
+        with pytest.raises(RunError, match=f"{name}:1 is damaged"):
+            act()
+    path.write_bytes(b"[1]\n")
+    with pytest.raises(RunError, match=f"{name}:1 is damaged"):
+        reads()
 
 
 def test_a_stream_that_lost_lines_is_not_continued(ws, run):

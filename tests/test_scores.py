@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from trueup.algo.scale import mean_and_std
 from trueup.config import Objective, Scoring
 from trueup.engines.combined import CombinedScorer
 from trueup.engines.fake import FakeScorer
@@ -105,3 +107,59 @@ def test_a_steady_scale_is_the_one_of_the_start_whatever_runs():
         scores.measure(completions([3.0, 7.0]))
         scores(completions([100.0, 300.0]), learning=True)
         assert scores.steady(completions([7.0, 3.0])).tolist() == expected
+
+
+@pytest.mark.parametrize("size", (1e300, 1e-7, 1e-300))
+@pytest.mark.parametrize("kind", ("reference", "running"))
+def test_scores_of_any_size_have_a_scale(size, kind):
+    values = np.array([1.0, 2.0, 3.0, 6.0])
+    scores = scale(kind=kind)
+    scores.measure(completions(values * size))
+    for part in (values[:2], values[2:]):
+        scores(completions(part * size), learning=True)
+    expected = (values - values.mean()) / values.std()
+    assert scores(completions(values * size)).numpy() == pytest.approx(expected, rel=1e-5)
+    assert scores.steady(completions(values * size)).numpy() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("value", (0.1, 0.1e300, -0.1e-300, 0.0))
+def test_equal_scores_of_any_size_have_none(value):
+    scores = scale(kind="running")
+    for _ in range(5):
+        found = scores(completions([value] * 7), learning=True)
+    assert scores.memory["score_std"] == 1.0 and found.tolist() == pytest.approx([0.0] * 7, abs=abs(value))
+    assert mean_and_std(torch.full((7,), value, dtype=torch.float64)) == (pytest.approx(value), 1.0)
+
+
+def test_parts_of_any_size_have_a_scale():
+    es = FakeScorer(lambda c: 1e-7 * c.text.count("e"))
+    scorer = CombinedScorer({"es": es, "large": FakeScorer(lambda c: 1e300 * len(c.text))}, Scoring())
+    texts = [Completion(PROMPT, text) for text in ("", "e", "eee")]
+    scorer.measure(texts)
+    assert [score.parts["es"] for score in scorer.score(texts)] == pytest.approx([-1.069, -0.267, 1.336], abs=1e-3)
+    assert [score.parts["large"] for score in scorer.score(texts)] == pytest.approx([-1.069, -0.267, 1.336], abs=1e-3)
+
+
+def test_a_batch_without_numbers_moves_no_multiplier():
+    scoring = Scoring(
+        objectives=(Objective(name="es", at_least=2.0),), normalise=False, floor="multiplier", multiplier_rate=0.5
+    )
+    parts = {"es": FakeScorer(lambda c: math.nan if c.text == "?" else c.text.count("e")), "b": FakeScorer(lambda c: 0)}
+    scorer = CombinedScorer(parts, scoring)
+    scorer.measure([Completion(PROMPT, "e")])
+    scorer.score([Completion(PROMPT, "e")])
+    assert scorer.adapt() == {"es": 0.5}
+    scorer.score([Completion(PROMPT, "?")])
+    assert scorer.adapt() == {"es": 0.5}
+    scorer.score([Completion(PROMPT, "?"), Completion(PROMPT, "e")])
+    assert scorer.adapt() == {"es": 1.0}, "what has a number is what is known"
+
+
+@pytest.mark.parametrize("floor", ("price", "multiplier"))
+def test_what_has_no_weight_spoils_no_score(floor):
+    objectives = (Objective(name="es"), Objective(name="broken", weight=0.0))
+    scoring = Scoring(objectives=objectives, normalise=False, floor=floor)
+    parts = {"es": FakeScorer(lambda c: c.text.count("e")), "broken": FakeScorer(lambda c: math.nan)}
+    scorer = CombinedScorer(parts, scoring)
+    scorer.measure([Completion(PROMPT, "e")])
+    assert [score.value for score in scorer.score([Completion(PROMPT, "ee")])] == [2.0]

@@ -31,6 +31,10 @@ class WorkspaceError(TrueupError):
     """No workspace, a workspace of another version, or one that somebody else is writing."""
 
 
+class DiskFullError(WorkspaceError):
+    """No space left where something is written."""
+
+
 class NotFoundError(TrueupError):
     """An artifact, run or name that does not exist."""
 
@@ -45,6 +49,13 @@ class RunError(TrueupError):
 
 class Interrupted(TrueupError):
     """Ctrl-C or SIGTERM: the run has written its checkpoint and stopped."""
+
+
+def brief(text: str, limit: int = 500, lines: int = 20) -> str:
+    """The beginning of somebody else's words, fit to be stored and printed: half a surrogate and NUL are not."""
+    whole = text.strip().encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    kept = "\n".join(whole.splitlines()[:lines])[:limit]
+    return kept if len(kept) == len(whole) else f"{kept.rstrip()} …"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

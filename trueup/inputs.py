@@ -239,6 +239,8 @@ def _note(workspace: Workspace, item: Input) -> Artifact:
 def _function(ref: str) -> str:
     """`FILE.py:NAME` with the whole path of a file that is there; empty of anything else."""
     path, _, name = ref.rpartition(":")
+    if ref.endswith(".py"):
+        raise NotFoundError(f"'{ref}' names no function", f"a Python function as a scorer is FILE.py:NAME, {ref}:NAME")
     if not (path.endswith(".py") and name.isidentifier()):
         return ""
     file = Path(path).expanduser().resolve()
@@ -254,7 +256,8 @@ def function_of(artifact: Artifact) -> str:
     if not Path(source.rpartition(":")[0]).is_file() or _look_at_function(source) != pointer["files"]:
         raise ModelError(
             f"{source.rpartition(':')[0]} is not what it was when the run was started",
-            "put it back to go on with this run, or start a new one",
+            "put it back to go on with this run, or to make the model of its checkpoint: `trueup runs resume RUN "
+            "--end-here`; a new run may start from that, with the file as it is now",
         )
     return source
 

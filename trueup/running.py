@@ -8,7 +8,7 @@ from typing import Any
 from . import config as configs
 from . import wiring
 from .config import Table
-from .errors import ConfigError
+from .errors import ConfigError, DiskFullError
 from .inputs import Ref, find_inputs, note_inputs
 from .runs import Run
 from .store import Artifact, Workspace
@@ -40,7 +40,12 @@ def check_best_of(reward: Any, config: Any) -> None:
 
 
 def finished(run: Run, config: Table) -> Artifact:
-    artifact = wiring.execute(run, config)
+    try:
+        artifact = wiring.execute(run, config)
+    except DiskFullError as error:
+        if run.checkpoints():
+            error.hint = f"free some space (`trueup gc` lists what nothing needs), then go on: {run.resume_command}"
+        raise
     if run.row.name:
         run.workspace.set_name(run.row.name, artifact)
     return artifact

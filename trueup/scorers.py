@@ -190,7 +190,7 @@ def load_scorer(
     """These inputs of a run as one scorer, and the reward models in it. `by_itself` leaves `[scoring]` out of it."""
     items = {_name(role): _as_noted(run, role) for role in roles}
     scoring = Scoring(time_limit=config.scoring.time_limit) if by_itself else config.scoring
-    return open_scorer(items, scoring, config.model, beside=beside, cut=cut)
+    return open_scorer(items, scoring, config.model, beside=beside, cut=cut, resume=run.resume_command)
 
 
 def open_scorer(
@@ -200,15 +200,16 @@ def open_scorer(
     *,
     beside: LanguageModel | None = None,
     cut: bool = False,
+    resume: str = "",
 ) -> tuple[Scorer, list[RewardScorer]]:
-    """Scorers by name as one; the only one may have the empty name."""
+    """Scorers by name as one; the only one may have the empty name. `resume` goes on with the run they are for."""
     from .engines.combined import CombinedScorer
 
     combined = _is_combined(items, scoring)
     found: dict[str, Scorer] = {}
     for name, item in items.items():
         facts = facts_of(item, settings, name)
-        scorer = _opened(item, scoring, settings, combined, beside, cut)
+        scorer = _opened(item, scoring, settings, combined, beside, cut, resume)
         found[facts.parts[0] if len(facts.parts) == 1 else name] = scorer
     return CombinedScorer(found, scoring) if combined else scorer, _models(found.values())
 
@@ -241,6 +242,7 @@ def _opened(
     combined: bool,
     beside: LanguageModel | None,
     cut: bool,
+    resume: str,
 ) -> Scorer:
     from .config import Objective
     from .engines.functions import FunctionScorer
@@ -248,7 +250,7 @@ def _opened(
     from .models.load import load_reward
 
     if item.kind == FUNCTION:
-        return FunctionScorer(item.folders[0], scoring.time_limit)
+        return FunctionScorer(item.folders[0], scoring.time_limit, resume)
     model = load_reward(list(item.folders), settings, source=item.name, beside=beside)
     if combined:  # its parts are weighed elsewhere
         each = tuple(Objective(name=name) for name in model.objectives)

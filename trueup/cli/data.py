@@ -10,7 +10,7 @@ from ..config.audit import ScoreConfig
 from .command import Group, Result, reward_option, workspace
 from .quality import coverage
 from .settings import stage_settings
-from .text import artifact_data, artifact_line, counted, printable, table
+from .text import artifact_data, artifact_line, counted, printable, shortened, table
 
 SHOWN_SKIPPED = 20
 
@@ -252,7 +252,7 @@ def show(ref: str, model: str | None, rows: int) -> Result:
 
     with workspace() as ws:
         found = api.show_data(ws, ref, model=model, rows=rows)
-    return Result(found, printable(found["text"]))
+    return Result(found, printable(shortened(found["text"])))
 
 
 @data.command(

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import click
 
-from ..errors import Interrupted, TrueupError
+from ..errors import Interrupted, TrueupError, brief
 from .artifacts import artifacts, gc, lineage
 from .command import Group, Result
 from .data import data
@@ -104,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         hint = "check that it exists, that you may use it, and that its disk has room"
         return _fail(error, f"{place}{error.strerror or error}", hint, 1)
     except Exception as error:
-        found = f"{type(error).__name__}: {error} ({_place(error)})"
+        found = f"{type(error).__name__}: {brief(str(error))} ({_place(error)})"
         return _fail(error, found, "this is a bug of trueup: report it with what TRUEUP_DEBUG=1 prints", 1)
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..store import Artifact
 
+LINE_SHOWN = 2_000  # characters of a line of a text that is shown
+
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "nothing here yet") -> str:
     """Drawn by rich on a terminal; elsewhere plain aligned text, one row a line, for grep and cut."""
@@ -58,6 +60,15 @@ def cell(item: Any) -> str:
     return printable(" ".join(str(item).split()))
 
 
+def shortened(text: str) -> str:
+    """Without the rest of long lines: a prompt of a megabyte buries all others; JSON has all of it."""
+    return "\n".join(_cut(line, LINE_SHOWN) for line in text.split("\n"))
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
+
+
 def printable(text: str) -> str:
     """Text from a model or a file may hold what moves a terminal's cursor; show the code instead of obeying it."""
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
@@ -78,8 +89,12 @@ def named(values: Mapping[str, Any], indent: str = "") -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON that any parser reads: a number that is not finite becomes null."""
-    return json.dumps(jsonable(value), ensure_ascii=False, indent=2, allow_nan=False)
+    """JSON that any parser reads: a number that is not finite becomes null.
+
+    What moves a terminal's cursor or turns the direction of text stands there as its code, which means the same.
+    """
+    text = json.dumps(jsonable(value), ensure_ascii=False, indent=2, allow_nan=False)
+    return text.translate({ord(c): json.dumps(c)[1:-1] for c in set(text) if not (c.isprintable() or c == "\n")})
 
 
 def jsonable(value: Any) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from ..algo.scale import mean_and_std
 from ..config import Objective, Scoring
 from ..errors import ConfigError, nearest
 from ..ports import Scorer
@@ -38,7 +40,7 @@ class CombinedScorer:
         """Take the scale of every part from these."""
         parts = self._parts(completions)
         if self.scoring.normalise:
-            self.memory["scales"] = {name: _mean_and_std(values) for name, values in parts.items()}
+            self.memory["scales"] = {name: _scale_of(values) for name, values in parts.items()}
         self.memory["multipliers"] = {each.name: 0.0 for each in self._floors(list(parts))}
 
     def score(self, completions: Sequence[Completion]) -> list[Score]:
@@ -59,26 +61,27 @@ class CombinedScorer:
             return []
         parts = {name: self._scaled(name, values) for name, values in self._parts(completions).items()}
         names = list(parts)
-        self._seen = {name: float(values.mean()) for name, values in parts.items()}
-        chosen = _chosen(names, self.scoring)
+        self._seen = {name: float(values[values.isfinite()].mean()) for name, values in parts.items()}
+        chosen = [(place, each) for place, each in _chosen(names, self.scoring) if _counts(each)]
         if self.scoring.floor == "multiplier":
-            chosen = [(place, self._freed(each)) for place, each in chosen]
+            chosen = [(place, self._freed(each)) for place, each in chosen if each.weight]
         value_c = weigh(torch.stack([parts[name] for name in names], 1)[:, :, None], chosen)[:, 0]
         for name, multiplier in multipliers.items():
-            if self.scoring.floor == "multiplier":
+            if multiplier and self.scoring.floor == "multiplier":
                 value_c = value_c + multiplier * parts[name]
         return [
             Score(float(value_c[c]), {name: float(parts[name][c]) for name in names}) for c in range(len(completions))
         ]
 
     def adapt(self) -> dict[str, float]:
-        """Move each multiplier by how far the last batch was from its floor; returns them."""
+        """Move each multiplier by how far the last batch was from its floor, where that is known; returns them."""
         multipliers: dict[str, float] = self.memory.get("multipliers", {})
         if self.scoring.floor == "multiplier":
             for each in self._floors(list(self._seen)):
                 assert each.at_least is not None
                 lacking = each.at_least - self._seen[each.name]
-                multipliers[each.name] = max(0.0, multipliers[each.name] + self.scoring.multiplier_rate * lacking)
+                if math.isfinite(lacking):
+                    multipliers[each.name] = max(0.0, multipliers[each.name] + self.scoring.multiplier_rate * lacking)
         return dict(multipliers)
 
     def _floors(self, names: Sequence[str]) -> list[Objective]:
@@ -128,10 +131,12 @@ def _chosen(names: Sequence[str], scoring: Scoring) -> list[tuple[int, Objective
     return [(names.index(each.name), each) for each in scoring.objectives]
 
 
-def _mean_and_std(values: torch.Tensor) -> tuple[float, float]:
-    """Of the finite ones; equal values have no scale."""
+def _counts(each: Objective) -> bool:
+    """What has no weight and no floor is only looked at: no number at all is no harm there."""
+    return each.weight != 0 or each.at_least is not None
+
+
+def _scale_of(values: torch.Tensor) -> tuple[float, float]:
+    """Of the finite ones."""
     finite = values[values.isfinite()]
-    if not len(finite):
-        return 0.0, 1.0
-    std = float(finite.std(correction=0))
-    return float(finite.mean()), std if std > 1e-6 else 1.0
+    return mean_and_std(finite) if len(finite) else (0.0, 1.0)

@@ -10,36 +10,85 @@ import inspect
 import json
 import os
 import pickle
+import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from multiprocessing.connection import Connection
+from io import TextIOWrapper
 from pathlib import Path
 from queue import SimpleQueue
 from types import ModuleType
 from typing import Any
 
-from ..errors import ModelError, RunError, TrueupError
+from ..errors import ModelError, RunError, TrueupError, brief
 from ..records import Completion
 
 UNDER_WAY = {"done": "one call"}  # said after each call of a function that is asked about one completion at a time
 FORMS = "it takes (prompt, completion) or a list of completions"
+PRINTED = 2_000  # characters that a function may print while it is asked once
 
 
 def serve(handle: int) -> None:
     """On this file descriptor: first whether the function can be used, then an answer to each batch."""
-    os.set_inheritable(handle, False)  # what the function starts must not keep the line open
-    line, asked = Connection(handle), SimpleQueue[Any]()
-    path, name, text = pickle.loads(line.recv_bytes())
-    threading.Thread(target=_listen, args=(line, asked), daemon=True).start()
+    line, printed = _Line(handle), _Printed(sys.stderr.buffer, errors="backslashreplace", line_buffering=True)
+    sys.stdout = sys.stderr = printed
+    path, name, text = line.next()
+    threading.Thread(target=line.listen, daemon=True).start()
     try:
         function = load(path, name, text)
     except ModelError as error:
-        _say(line, {"error": error.message, "hint": error.hint})
+        line.say({"error": error.message, "hint": error.hint})
         return
-    _say(line, {"ready": True})
+    line.say({"ready": True})
     while True:
-        _say(line, _answer(function, f"{path}:{name}", asked.get(), lambda: _say(line, UNDER_WAY)))
+        completions = line.next()
+        printed.left = PRINTED
+        line.say(_answer(function, f"{path}:{name}", completions, lambda: line.say(UNDER_WAY)))
+
+
+class _Line:
+    """To who asks. Each answer carries the number of what it answers.
+
+    A function that forks returns in both processes. Only the one that was started answers, and only it keeps the line
+    open.
+    """
+
+    def __init__(self, handle: int) -> None:
+        os.set_inheritable(handle, False)
+        os.register_at_fork(after_in_child=lambda: os.close(handle))
+        self._end, self._pid, self._number = socket.socket(fileno=handle), os.getpid(), 0
+        self._requests, self._asked = self._end.makefile("rb"), SimpleQueue[tuple[int, Any]]()
+        self._asked.put(pickle.load(self._requests))
+
+    def next(self) -> Any:
+        self._number, what = self._asked.get()
+        return what
+
+    def say(self, what: Mapping[str, Any]) -> None:
+        if os.getpid() != self._pid:
+            os._exit(0)
+        self._end.sendall(json.dumps({"to": self._number, **what}).encode() + b"\n")
+
+    def listen(self) -> None:
+        """Beside the function, which may hang: who asks may be gone, and then nobody needs it or what it started."""
+        try:
+            while True:
+                self._asked.put(pickle.load(self._requests))
+        finally:
+            os.killpg(0, signal.SIGKILL)
+
+
+class _Printed(TextIOWrapper):
+    """What a function prints stands among what the run says, and must not bury it."""
+
+    left = PRINTED
+
+    def write(self, text: str) -> int:
+        said, had = text[: max(self.left, 0)], self.left
+        self.left -= len(text)
+        super().write(said if self.left >= 0 or had <= 0 else f"{said} …\n")
+        return len(text)
 
 
 def load(path: str, name: str, text: bytes) -> Callable[..., Any]:
@@ -55,6 +104,8 @@ def load(path: str, name: str, text: bytes) -> Callable[..., Any]:
     if not callable(function):
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise ModelError(f"{path} has no function '{name}'", f"it has {', '.join(known) or 'none'}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise ModelError(f"the scorer {path}:{name} is async", "make it a plain function that calls asyncio.run")
     if (count := arguments(function)) not in (1, 2):
         raise ModelError(f"the scorer {path}:{name} takes {count} arguments", FORMS)
     return function  # type: ignore[no-any-return]
@@ -78,7 +129,8 @@ def numbers(values: Any, count: int, source: str) -> list[float]:
         found = [_number(value) for value in values]
     except Exception as error:  # whatever was returned is somebody's own
         raise RunError(
-            f"the scorer {source} returned no numbers: {_named(error)}", "it has to return one number a completion"
+            f"the scorer {source} returned no numbers: {_named(error)}",
+            f"it has to return one number a completion; {FORMS}",
         ) from error
     if len(found) != count:
         raise RunError(
@@ -102,7 +154,8 @@ def _answer(
     try:
         values = _called(function, completions, tick)
     except BaseException as error:  # whatever somebody's function may raise: sys.exit() is no answer either
-        return {"problem": _named(error)}
+        odd = arguments(function) == 1 and isinstance(error, AttributeError | TypeError)
+        return {"problem": _named(error) + (f" ({FORMS}: this one is given the list)" if odd else "")}
     try:
         return {"values": numbers(values, len(completions), source)}
     except TrueupError as error:
@@ -119,18 +172,9 @@ def _called(function: Callable[..., Any], completions: Sequence[Completion], tic
     return values
 
 
-def _listen(line: Connection, asked: SimpleQueue[Any]) -> None:
-    """Beside the function, which may hang: who asks may be gone before it answers, and then nobody needs it."""
-    try:
-        while True:
-            asked.put(pickle.loads(line.recv_bytes()))
-    except (EOFError, OSError):
-        os._exit(0)
-
-
-def _say(line: Connection, what: Mapping[str, Any]) -> None:
-    line.send_bytes(json.dumps(what).encode())
-
-
 def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    try:
+        said = brief(str(error))
+    except Exception:  # somebody's own class of errors may be broken too
+        said = ""
+    return f"{type(error).__name__}: {said}".removesuffix(": ")

@@ -15,10 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from .function_process import UNDER_WAY
 
 TRIES = 3
 LOADING = 600.0  # seconds that its file may take to run: it may load a model
+LONGEST = 1 << 26  # bytes of one answer
+KINDS: dict[str, type] = {"ready": bool, "done": str, "values": list, "problem": str, "error": str}
+NO_ANSWER = {"problem": "what came from its process is no answer", "lost": True}
 PROGRAM = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
@@ -43,8 +46,9 @@ class FunctionScorer:
     its process, and the file is run anew, as it read when the scorer was made.
     """
 
-    def __init__(self, source: str, time_limit: float = 0.0) -> None:
-        self.source, self.time_limit = source, time_limit
+    def __init__(self, source: str, time_limit: float = 0.0, resume: str = "") -> None:
+        """`resume` is how to go on with the run that it scores for, if it is one."""
+        self.source, self.time_limit, self._resume = source, time_limit, resume
         path, _, name = source.rpartition(":")
         self._file = path, name, Path(path).read_bytes()
         self._process = _Process(self._file)
@@ -61,11 +65,20 @@ class FunctionScorer:
             if "values" in said:
                 return [Score(value) for value in said["values"]]
             if "error" in said:
-                raise RunError(said["error"], said["hint"])
+                raise RunError(said["error"], said.get("hint", ""))
             problem = said["problem"]
         raise RunError(
             f"the scorer {self.source} failed {TRIES} times in a row: {problem}",
-            "mend it and resume the run; scoring.time_limit says how long a call may take",
+            self._mending(),
+        )
+
+    def _mending(self) -> str:
+        """A run goes on with the file it was started with: a changed one is another scorer."""
+        if not self._resume:
+            return "mend it and do the same again; scoring.time_limit says how long a call may take"
+        return (
+            f"if what it depends on can be mended, do that and go on: {self._resume}; if the file must be changed, "
+            f"start a new run, from the model of this one's checkpoint if you like: {self._resume} --end-here"
         )
 
     def close(self) -> None:
@@ -90,7 +103,7 @@ class _Process:
                 [sys.executable, "-P", "-c", PROGRAM, str(theirs.fileno()), paths],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
             )  # fmt: skip
-        self._process, self._line = process, Connection(ours.detach())
+        self._process, self._line, self._asked = process, _Line(ours), 0
         self._ended = weakref.finalize(self, _end, process, self._line)
         said = self._exchange(file, LOADING)
         if "ready" not in said:
@@ -109,21 +122,24 @@ class _Process:
     def ask(self, completions: Sequence[Completion], within: float) -> dict[str, Any]:
         """What it says of them, each call of the function `within` so many seconds; 0 is as long as it takes."""
         said = self._exchange(list(completions), within)
-        if said.pop("lost", False):
+        if "ready" in said or ("values" in said and not _are_numbers(said["values"], len(completions))):
+            said = NO_ANSWER
+        if "lost" in said:
             self.end()
         return said
 
     def _exchange(self, what: Any, within: float) -> dict[str, Any]:
+        self._asked += 1
         try:
-            self._line.send_bytes(pickle.dumps(what))
-            while self._line.poll(within or None):
-                said: dict[str, Any] = json.loads(self._line.recv_bytes())
-                if said != UNDER_WAY:
-                    return said
+            self._line.ask(self._asked, what, within)
+            while (said := self._line.answer(self._asked, within)) == UNDER_WAY:
+                pass  # the next call has its own time
+            return said
+        except TimeoutError:
             return {"problem": f"no answer within {within:g} s", "lost": True}
         except (EOFError, OSError):
             return {"problem": f"its process ended{self._exit_code()}", "lost": True}
-        except BaseException:  # Ctrl-C: an answer that comes later would be taken for that to another question
+        except BaseException:  # Ctrl-C: the call that goes on must not have a second one beside it
             self.end()
             raise
 
@@ -134,7 +150,64 @@ class _Process:
         return ""
 
 
-def _end(process: subprocess.Popen[bytes], line: Connection) -> None:
+class _Line:
+    """To the process. The function can write there too: what is no answer must neither hang nor break who reads."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end, self._read = end, bytearray()
+
+    def ask(self, number: int, what: Any, within: float) -> None:
+        self._end.settimeout(within or None)
+        self._end.sendall(pickle.dumps((number, what)))
+
+    def answer(self, number: int, within: float) -> dict[str, Any]:
+        """The one to this question; those to others are thrown away."""
+        until = time.monotonic() + within if within else None
+        while (said := _answer_in(self._next(until))).pop("to", number) != number:
+            pass
+        return said
+
+    def close(self) -> None:
+        self._end.close()
+
+    def _next(self, until: float | None) -> bytes:
+        """The next line. `until` is for all of it: a few bytes now and then are no sign of life."""
+        more = self._read
+        while b"\n" not in more and len(self._read) < LONGEST:
+            self._end.settimeout(_left(until))
+            if not (more := bytearray(self._end.recv(1 << 16))):
+                raise EOFError
+            self._read += more
+        line, _, rest = self._read.partition(b"\n")
+        self._read = rest
+        return bytes(line)
+
+
+def _answer_in(line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return dict(NO_ANSWER)
+    if not isinstance(said, dict) or "to" not in said:
+        return dict(NO_ANSWER)
+    kinds = [kind for kind in KINDS if kind in said]
+    sound = len(kinds) == 1 and isinstance(said[kinds[0]], KINDS[kinds[0]])
+    return said if sound else dict(NO_ANSWER)
+
+
+def _are_numbers(values: Sequence[Any], count: int) -> bool:
+    return len(values) == count and all(isinstance(value, float) for value in values)
+
+
+def _left(until: float | None) -> float | None:
+    if until is None:
+        return None
+    if (left := until - time.monotonic()) <= 0:
+        raise TimeoutError
+    return left
+
+
+def _end(process: subprocess.Popen[bytes], line: _Line) -> None:
     """With whatever the function started."""
     line.close()
     with suppress(ProcessLookupError):

@@ -143,7 +143,7 @@ def score_all(scorer: Scorer, completions: Sequence[Completion], advance: Advanc
     if not all(np.isfinite(score.value) for score in scores):
         raise DataError(
             f"{sum(not np.isfinite(score.value) for score in scores)} of {len(scores)} scores are not numbers",
-            "the reward model is broken: look at the run that trained it",
+            "of a function: it has to return finite numbers; of a reward model: look at the run that trained it",
         )
     return scores
 

@@ -99,9 +99,22 @@ def load_model(
     else:
         network.requires_grad_(False)
     network.to(placement.device)
-    model = LanguageModel(network, encoder, adapter=adapter, source=source)
+    try:
+        model = LanguageModel(network, encoder, adapter=adapter, source=source)
+    except ModelError:
+        _check_finite(network, chain)  # numbers that are none look like a head nobody knows
+        raise
     model.chain = tuple(chain)
     return model
+
+
+def _check_finite(network: Any, chain: Sequence[str]) -> None:
+    broken = [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise ModelError(
+            f"the weights in '{chain[-1]}' hold NaN or infinity: {', '.join(broken[:3])}",
+            "it was saved broken, or overflowed in a smaller number type: use an earlier checkpoint of it",
+        )
 
 
 def _with_lora(network: Any, trunk: Any, settings: ModelSettings, placement: Placement, seed: int, task: str) -> Any:
@@ -341,6 +354,12 @@ def load_encoder(folder: str, settings: ModelSettings, prompt: PromptSettings | 
     special["eos"] = special["eos"] or tokenizer.sep_token or ""  # an encoder model's text ends with that
     template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
     format = prompt_format(tokenizer.backend_tokenizer, prompt or PromptSettings(), template=template, **special)
+    if prompt is None and not format.stops:  # what ends a completion is said once, where a model learns to end
+        raise ModelError(
+            f"no token ends a completion: the tokenizer has no EOS, in '{folder}'",
+            "train it to end first: `trueup train sft --base MODEL --data DEMONSTRATIONS --set "
+            "'prompt.stop=[\"TOKEN\"]'`, where TOKEN is a special token of its tokenizer",
+        )
     return Encoder(tokenizer.backend_tokenizer, format)
 
 
@@ -451,18 +470,30 @@ def _network(kind: str, folder: str, settings: ModelSettings, dtype: torch.dtype
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with the sizes
         )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"cannot load a model from '{folder}': {_first_line(error)}",
             "give a folder with config.json and safetensors weights, or a hub id that is reachable or cached",
         ) from error
+    if found["mismatched_keys"]:
+        name, stored, wanted = min(found["mismatched_keys"])
+        raise ModelError(
+            f"the weights in '{folder}' are not those of its config.json: {name} is {_sizes(stored)} where the config "
+            f"makes it {_sizes(wanted)}",
+            "put back the config it was saved with: vocab_size counts the rows of the embedding",
+        )
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers in their place
         raise ModelError(
             f"'{folder}' lacks weights of a {type(network).__name__}: {', '.join(missing[:3])}",
             "a reward model is a sequence-classification checkpoint, every other model a causal language model",
         )
     return network
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _hush() -> None:
@@ -512,7 +543,9 @@ def _check_whole(folder: str) -> None:
     _check_folder(folder)
     if (Path(folder) / ADAPTER_FILE).is_file():
         raise ModelError(
-            f"'{folder}' holds a PEFT adapter, not a whole model", "merge it into its base first, or name the base"
+            f"'{folder}' holds a PEFT adapter, not a whole model",
+            "merge it into its base first: `trueup export ID DIR --merge` does that with what trueup trained, "
+            "merge_and_unload() of peft with any other; in its workspace its id is enough",
         )
 
 

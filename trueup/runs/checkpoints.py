@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ class Checkpoints:
     def all(self) -> list[tuple[int, Path]]:
         """(step, folder), earliest first."""
         folders = self.folder.glob("step-*") if self.folder.is_dir() else ()
-        return sorted((int(path.name.removeprefix("step-")), path) for path in folders)
+        named = [(path, re.fullmatch(r"step-([0-9]{6,})", path.name)) for path in folders]
+        return sorted((int(found[1]), path) for path, found in named if found)
 
     def last(self) -> tuple[int, Path] | None:
         return self.all()[-1] if self.all() else None
@@ -76,9 +78,10 @@ class Checkpoints:
         return (-max(scored)[1], self.folder / _name(-max(scored)[1])) if scored else None
 
     def clean(self) -> None:
-        """Remove what a kill left unfinished."""
+        """Remove what a kill left unfinished, and what it left too many of."""
         for path in self.folder.glob(".*") if self.folder.is_dir() else ():
             remove(path)
+        self._prune()
 
     def _prune(self) -> None:
         best = self.best()
@@ -96,8 +99,14 @@ class Checkpoints:
 
 
 def read(folder: Path) -> Checkpoint:
-    state = json.loads((folder / _STATE).read_text())
-    return Checkpoint(**(state | {"samples": tuple(state["samples"])}))
+    """What a checkpoint says of itself."""
+    try:
+        state = json.loads((folder / _STATE).read_bytes())
+        return Checkpoint(**(state | {"samples": tuple(state["samples"])}))
+    except FileNotFoundError as error:
+        raise _damaged(folder, f"{_STATE}: missing") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(folder, f"{_STATE}: changed") from error
 
 
 def check(folder: Path) -> Checkpoint:
@@ -105,9 +114,14 @@ def check(folder: Path) -> Checkpoint:
     state = read(folder)
     wrong = [line for line in differing_files(folder, state.files) if line != f"{_STATE}: added"]
     if wrong:
-        hint = f"delete {folder} to resume from the checkpoint before it"
-        raise RunError(f"the checkpoint {folder} is damaged ({', '.join(wrong[:3])})", hint)
+        raise _damaged(folder, ", ".join(wrong[:3]))
     return state
+
+
+def _damaged(folder: Path, what: str) -> RunError:
+    return RunError(
+        f"the checkpoint {folder} is damaged ({what})", f"delete {folder} to go on from those that are left"
+    )
 
 
 def _name(step: int) -> str:

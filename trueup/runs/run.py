@@ -245,8 +245,11 @@ class Run:
         return self._checkpoints.all()
 
     def best(self) -> tuple[int, Path] | None:
-        """The checkpoint with the highest score."""
-        return self._checkpoints.best()
+        """The checkpoint with the highest score, after making sure that its files are what they were."""
+        best = self._checkpoints.best()
+        if best is not None:
+            checkpoints.check(best[1])
+        return best
 
     def metrics(self) -> list[dict[str, Any]]:
         return read_stream(self.path / "metrics.jsonl")
@@ -300,10 +303,14 @@ class Run:
             self._board = Board(self.path / "tensorboard", self.resume_step)
 
     def _rewind(self) -> None:
-        """Back to the last complete checkpoint, or to the very beginning."""
+        """Back to the last complete checkpoint, or to the very beginning. What the run will need later is looked at
+        now: better than training on to the end and finding it damaged there."""
         self._checkpoints.clean()
         sizes, samples = dict.fromkeys(STREAMS, 0), set[str]()
-        if last := self._checkpoints.last():
+        last, best = self._checkpoints.last(), self._checkpoints.best()
+        if best is not None and best != last:
+            checkpoints.check(best[1])
+        if last is not None:
             self.resume_step, self.resume_folder = last
             state = checkpoints.check(self.resume_folder)
             sizes, samples = dict(state.streams), set(state.samples)
@@ -311,6 +318,7 @@ class Run:
             stream = Stream(self.path / name)
             stream.cut(size)
             stream.close()
+            read_stream(self.path / name)
         for path in self._samples.iterdir() if self._samples.is_dir() else ():
             if path.name not in samples:
                 remove(path)

@@ -55,8 +55,28 @@ def read_stream(path: Path) -> list[dict[str, Any]]:
     """All complete lines; one that is just being written is not there yet."""
     if not path.exists():
         return []
-    complete, _, _ = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in complete.splitlines()]
+    complete, _, torn = path.read_bytes().rpartition(b"\n")
+    rows = [_row(line, path, number) for number, line in enumerate(complete.splitlines(), 1)]
+    if torn and not torn.startswith(b"{"):
+        raise _damaged(path, len(rows) + 1)
+    return rows
+
+
+def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise _damaged(path, number) from error
+    if not isinstance(row, dict):
+        raise _damaged(path, number)
+    return row
+
+
+def _damaged(path: Path, number: int) -> RunError:
+    return RunError(
+        f"{path}:{number} is damaged: no line that a run wrote",
+        "put the file back from a copy, or start a new run; timing.jsonl alone may be deleted",
+    )
 
 
 def finite(value: Any) -> Any:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ..errors import DataError, WorkspaceError
+from ..errors import DataError, DiskFullError
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def saying_disk_full(where: Path) -> Iterator[None]:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left on device" in str(error):
             hint = "free some space (`trueup gc` lists what nothing needs), then do the same again"
-            raise WorkspaceError(f"no space left on the disk that holds {where}", hint) from error
+            raise DiskFullError(f"no space left on the disk that holds {where}", hint) from error
         raise
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ..errors import NotFoundError
+from ..errors import NotFoundError, brief
 from . import schema
+
+ERROR_KEPT = 5_000  # characters: a scorer's error may hold all that it was asked about
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def insert(connection: sa.Connection, row: RunRow) -> None:
 
 
 def update(connection: sa.Connection, run: str, **columns: Any) -> None:
+    if "error" in columns:
+        columns["error"] = brief(columns["error"], ERROR_KEPT)
     changed = connection.execute(schema.run.update().where(schema.run.c.id == run).values(columns))
     assert changed.rowcount == 1, run
 

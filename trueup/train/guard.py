@@ -6,6 +6,9 @@ its KL; with a judge (a reward model kept out of training, or the lowest member 
 its place, since the training score is the one that is gamed. The best evaluation so far is the one to hold on to: its
 weights are what the run goes back to, and what it ships. Text that all became one, or many times longer or shorter
 than at the start, is worse whatever its score.
+
+A prompt whose value is no number says nothing: two evaluations are compared on the prompts where both have one, and one
+in which many more prompts lost theirs is worse.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from ..records import Completion
 from ..stats.diversity import distinct, repetition
 from ..stats.paired import chance_of_falling
 from .run_loop import Loop
+
+LOST = 0.1  # the share of the prompts that may lose their numbers before that alone is worse
 
 
 @dataclass(frozen=True)
@@ -71,16 +76,18 @@ class Guard:
     def begin(self, start: Evaluation) -> None:
         """Before the first step: what the first evaluation is compared with, and what ships if none is better."""
         self.loop.memory["start"] = {"length": start.length, "distinct": start.distinct}
+        self._say_if_unmeasured(start)
         self._say_if_blind(len(start.score))
         value = _mean(start.values(self.price))
         if math.isfinite(value):  # a start that cannot be measured is nothing to go back to
-            self._hold(start)
+            self._hold(start, value)
             self.loop.keep_start(value)
 
     def look(self, now: Evaluation) -> None:
         """Go on, go back or stop; the step's checkpoint is a candidate for shipping unless something is wrong."""
         self.loop.log(**now.metrics())
-        value, score = _mean(now.values(self.price)), _mean(now.score)
+        self._say_if_unmeasured(now)
+        value, score = self._value(now), _mean(now.score)
         if gamed := self._gamed(now):
             self._stop("over-optimisation", gamed, now)
             return
@@ -94,8 +101,8 @@ class Guard:
             self._stop("KL budget", f"the held-out KL {_mean(now.kl):.3g} is over guard.max_kl = {limit}", now)
             return
         self.loop.evaluated(value)
-        if math.isfinite(value) and (self._held is None or value > _mean(self._held.values(self.price))):
-            self._hold(now)
+        if math.isfinite(value) and (self._held is None or value > self.loop.memory["good_value"]):
+            self._hold(now, value)
         wanted = self.settings.stop_score
         if wanted is not None and score >= wanted:
             self.loop.stop(f"the held-out score {score:.3f} reached guard.stop_score = {wanted}")
@@ -105,22 +112,33 @@ class Guard:
         kept: Mapping[str, Any] | None = self.loop.memory.get("good")
         return None if kept is None else Evaluation(**kept)
 
-    def _hold(self, evaluation: Evaluation) -> None:
-        self.loop.memory["good"] = asdict(evaluation)
+    def _hold(self, evaluation: Evaluation, value: float) -> None:
+        self.loop.memory |= {"good": asdict(evaluation), "good_value": value}
+
+    def _value(self, now: Evaluation) -> float:
+        """Its mean, as far from the held one's as on the prompts where both have a number: a mean over other prompts
+        could be higher for leaving out the low ones."""
+        good = self._held
+        if good is None:
+            return _mean(now.values(self.price))
+        before, after = _both(good.values(self.price), now.values(self.price))
+        value: float = self.loop.memory["good_value"] + (_mean(after) - _mean(before))
+        return value
 
     def _gamed(self, now: Evaluation) -> str:
         """In words, that what is trained on rose while what is not fell: more of the same will not help."""
         good = self._held
         if not self.settings.stop_gamed or good is None or not now.judge or not good.judge:
             return ""
-        chance = self._chance(good.judge, now.judge)
-        if _mean(now.score) <= _mean(good.score) or chance >= 1 - self.settings.confidence:
+        before, after = _both(good.judge, now.judge)
+        score_before, score = map(_mean, _both(good.score, now.score))
+        chance = self._chance(before, after)
+        if not score > score_before or chance >= 1 - self.settings.confidence:
             return ""
-        judge, before = _mean(now.judge), _mean(good.judge)
         return (
-            f"the judge's score fell while the score rose: {judge:.3f} after {before:.3f} at step {good.step} "
-            f"(n = {len(now.judge)} prompts, chance {chance:.2g}), the score {_mean(now.score):.3f} after "
-            f"{_mean(good.score):.3f}"
+            f"the judge's score fell while the score rose: {_mean(after):.3f} after {_mean(before):.3f} at step "
+            f"{good.step} (n = {len(after)} prompts, chance {chance:.2g}), the score {score:.3f} after "
+            f"{score_before:.3f}"
         )
 
     def _wrong(self, now: Evaluation) -> str:
@@ -128,9 +146,14 @@ class Guard:
         good = self._held
         if not self.settings.rollback or good is None:
             return ""
-        before, after = good.values(self.price), now.values(self.price)
-        if not math.isfinite(_mean(after)):
+        before, after = _both(good.values(self.price), now.values(self.price))
+        if not after:
             return "the value of the evaluation is no finite number"
+        lost, prompts = self._unmeasured(now) - self._unmeasured(good), len(now.score)
+        if lost > max(1, LOST * prompts):
+            return (
+                f"the value of {lost} more of {prompts} held-out prompts is no finite number than at step {good.step}"
+            )
         chance = self._chance(before, after)
         if chance < 1 - self.settings.confidence:
             return (
@@ -159,7 +182,24 @@ class Guard:
         return ""
 
     def _chance(self, before: Sequence[float], after: Sequence[float]) -> float:
-        return chance_of_falling([b - a for a, b in zip(before, after, strict=True)], self.loop.config.run.seed)
+        """1 where there is nothing to compare."""
+        differences = [b - a for a, b in zip(before, after, strict=True)]
+        return chance_of_falling(differences, self.loop.config.run.seed) if differences else 1.0
+
+    def _unmeasured(self, evaluation: Evaluation) -> int:
+        return len(evaluation.score) - len(_finite(evaluation.values(self.price)))
+
+    def _say_if_unmeasured(self, now: Evaluation) -> None:
+        """Once a run: a scorer or judge that fails on a few texts is no reason to end it, but to look at them."""
+        missing = self._unmeasured(now)
+        if missing and "unmeasured" not in self.loop.memory:
+            self.loop.memory["unmeasured"] = now.step
+            self.loop.run.tell(
+                "no number",
+                f"the value of {missing} of {len(now.score)} held-out prompts at step {now.step} is no finite number: "
+                "such prompts are left out of what is compared",
+                step=now.step,
+            )
 
     def _say_if_blind(self, prompts: int) -> None:
         """Of n prompts that all got worse, chance is still 1 in 2**n."""
@@ -198,4 +238,16 @@ def _times(a: float, b: float) -> float:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
+    """Of those that are numbers."""
+    numbers = _finite(values)
+    return sum(numbers) / len(numbers) if numbers else math.nan
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
+
+
+def _both(before: Sequence[float], after: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Both, on the prompts where both are numbers."""
+    pairs = [(a, b) for a, b in zip(before, after, strict=True) if math.isfinite(a) and math.isfinite(b)]
+    return [a for a, _ in pairs], [b for _, b in pairs]

@@ -96,25 +96,26 @@ def online_dpo(
         found = played.completions, played.score_c.tolist(), played.kl_c.tolist(), judge_c
         return Evaluation.of(loop.step, *found), played
 
+    def examine() -> None:
+        evaluation, played = evaluate()
+        loop.log(**{f"heldout_{name}": _mean(each, played) for name, each in watched.items()})
+        guard.look(evaluation)
+
     if not scores.known:
         chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, SCALED_ON, len(prompts))]
         begin(run, engine.sample(chosen, config.sampling, seed=seed_of(config, "constants", 0), n=1), scores, judged)
         if heldout:
             guard.begin(evaluate()[0])
-    for step in loop.steps():
+    for step in loop.steps(examine if heldout else None):
         chosen = [prompts[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(prompts))]
         with loop.unchanged():
             played = play(chosen, seed_of(config, "rollout", step), config.samples_per_prompt, learning=True)
+            loop.log(**{name: _mean(each, played) for name, each in watched.items()})
         known = pairs_of(config, played)
         loop.log(**describe(played, known), **scores.parts)
-        loop.log(**{name: _mean(each, played) for name, each in watched.items()})
         for _ in range(config.updates if known else 0):
             loop.log(**learn(loop, config, policy, known, config.sampling.temperature))
         run.keep_samples(step, _sample_rows(played, config.run.keep_logprobs))
-        if loop.evaluation_due and heldout:
-            evaluation, played = evaluate()
-            loop.log(**{f"heldout_{name}": _mean(each, played) for name, each in watched.items()})
-            guard.look(evaluation)
     return loop.restore_best()
 
 

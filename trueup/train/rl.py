@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ..algo.kl import adapted
+from ..algo.scale import mean_and_spread
 from ..config import RlConfig
 from ..models.language_model import LanguageModel
 from ..models.rows import Group
@@ -87,6 +88,11 @@ def rl(
         run.keep_samples(loop.step, _sample_rows(completions, seen, config.run.keep_logprobs), heldout=True)
         return Evaluation.of(loop.step, completions, score_c.tolist(), seen.kl_c.tolist(), judge_c), completions
 
+    def examine() -> None:
+        evaluation, completions = evaluate()
+        loop.log(**{f"heldout_{name}": _mean(s.score(completions)) for name, s in watched.items()})
+        guard.look(evaluation)  # 6 go on, go back or stop
+
     if not scores.known:
         chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, MEASURED, len(prompts))]
         begin(run, write(chosen, seed_of(config, "constants", 0), 1), scores, judged)
@@ -96,11 +102,12 @@ def rl(
             evaluation, _ = evaluate()
             run.event("start", "what evaluations are compared with", prompts=len(heldout), **evaluation.metrics())
             guard.begin(evaluation)
-    for step in loop.steps():
+    for step in loop.steps(examine if heldout else None):
         chosen = [prompts[i] for i in batch_indices(config.run.seed, step - 1, config.prompts_per_step, len(prompts))]
         completions = write(chosen, seed_of(config, "rollout", step), config.samples_per_prompt)  # 1
         with loop.unchanged():
             score_c = scores(completions, learning=True)  # 2
+            loop.log(**{name: _mean(scorer_.score(completions)) for name, scorer_ in watched.items()})
         _say_if_flat(loop, score_c)
         seen = watch(completions, score_c)  # 3 log-probs, values, KL
         kl_coefficient = loop.memory.get("kl_coefficient", config.kl_coefficient)
@@ -109,15 +116,10 @@ def rl(
         if moving is not None:
             follow(moving, policy, config.reference_rate)
         loop.log(**describe(experience, completions), **stats, **scores.parts, kl_coefficient=kl_coefficient)
-        loop.log(**{name: _mean(scorer_.score(completions)) for name, scorer_ in watched.items()})
         run.keep_samples(step, _sample_rows(completions, experience, config.run.keep_logprobs))
         if config.kl_target is not None and step > config.value.warmup_steps:
             kl = float(experience.kl_c.mean())
             loop.memory["kl_coefficient"] = adapted(kl_coefficient, kl, config.kl_target, 1 / config.kl_horizon)
-        if loop.evaluation_due and heldout:
-            evaluation, completions = evaluate()
-            loop.log(**{f"heldout_{name}": _mean(s.score(completions)) for name, s in watched.items()})
-            guard.look(evaluation)  # 6 go on, go back or stop
     return loop.restore_best()
 
 
@@ -138,7 +140,7 @@ def follow(reference: LanguageModel, policy: LanguageModel, rate: float) -> None
 
 def _say_if_flat(loop: Loop, score_c: torch.Tensor) -> None:
     """Once a run: from equal scores there is nothing to learn, whatever else the metrics show."""
-    if "flat" not in loop.memory and len(score_c) > 1 and float(score_c.std(correction=0)) < 1e-6:
+    if "flat" not in loop.memory and len(score_c) > 1 and mean_and_spread(score_c)[1] == 0:
         loop.memory["flat"] = loop.step
         loop.run.tell(
             "flat scores",

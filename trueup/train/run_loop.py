@@ -11,6 +11,7 @@ optimizer and these few counters are all a resumed run needs to equal an uninter
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -66,21 +67,32 @@ class Loop:
         self._values: dict[str, float] = {}
         self._score: float | None = None
         self._stopped = False
+        self._learnt: dict[str, float] | None = None  # what a step logged whose evaluation failed and is still to do
         use_threads(config.run.threads)
         for module in self.modules:
             module.eval()  # dropout off everywhere: identical weights must give identical log-probs
-        run.need_space(self._checkpoint_bytes() * 4)
+        if run.goes_on:  # the last two, the best and the one being written, less those that are there
+            run.need_space(self._checkpoint_bytes() * max(1, 4 - len(run.checkpoints())))
         if run.resume_folder is not None:
             self._load(run.resume_folder)
 
-    def steps(self) -> Iterator[int]:
-        """Step numbers still to do. Logging, checkpoints, Ctrl-C and the progress bar happen between them."""
+    def steps(self, examine: Callable[[], None] | None = None) -> Iterator[int]:
+        """Step numbers still to do. Logging, checkpoints, Ctrl-C and the progress bar happen between them.
+
+        `examine` evaluates what a step left, where that is due. If it fails, what was learnt is kept, and a resumed run
+        begins with it: to yield that step again would be to learn from it twice.
+        """
         every, label = self.config.run.checkpoint_every, self.config.stage
         with graceful() as stop_requested, track(self.total, label, start=self.step) as advance:
             while self.step < self.total and not self._stopped and self.run.goes_on:
                 self.step += 1
-                self._values, self._score = {}, None
-                yield self.step
+                learnt, self._learnt = self._learnt, None
+                self._values, self._score = learnt or {}, None
+                if learnt is None:
+                    yield self.step
+                if examine is not None and self.evaluation_due:
+                    with self._learnt_kept():
+                        examine()
                 self.run.log(self.step, self._values)
                 advance(1, **{key: self._values[key] for key in SHOWN if key in self._values})
                 asked = stop_requested()  # once: a signal between two looks would be half obeyed
@@ -93,6 +105,8 @@ class Loop:
                         self.run.resume_command,
                     )
         if not self.run.goes_on:
+            if self._learnt is not None:
+                self.run.log(self.step, self._learnt)
             self.run.tell("end", f"ended after step {self.step} of {self.total}, as asked")
         if self.skipped > 1:  # the first was said when it came
             note(f"{label}: {self.skipped} steps in all were skipped: loss or gradient not finite")
@@ -168,14 +182,26 @@ class Loop:
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         """Around what comes before a step's first update: if it fails, the weights are those of the step before it."""
+        memory = copy.deepcopy(self.memory)
         try:
             yield
         except TrueupError:
             failed = self.step
-            self.step -= 1
+            self.step, self.memory = self.step - 1, memory
             if self.step > 0 and all(step != self.step for step, _ in self.run.checkpoints()):
                 self.run.checkpoint(self.step, self._save)
                 self.run.tell("kept", f"step {failed} failed; the weights of step {self.step} are kept")
+            raise
+
+    @contextmanager
+    def _learnt_kept(self) -> Iterator[None]:
+        values = dict(self._values)
+        try:
+            yield
+        except TrueupError:
+            self._learnt = values
+            self.run.checkpoint(self.step, self._save)
+            self.run.tell("kept", f"the evaluation of step {self.step} failed; the weights of the step are kept")
             raise
 
     def keep_start(self, score: float) -> None:
@@ -186,7 +212,8 @@ class Loop:
     def roll_back(self) -> int:
         """Weights and optimizer as they were at the best checkpoint; the steps go on counting. Returns its step."""
         best = self.run.best()
-        assert best is not None, "there is nothing to go back to"
+        if best is None:  # it was damaged, and somebody deleted it
+            raise RunError("no checkpoint with a held-out score is left to go back to", "start a new run")
         step, folder = best
         self._load_weights(folder)
         self.optimizer.load(load_file(folder / "optimizer.safetensors"))
@@ -279,6 +306,7 @@ class Loop:
             "skipped": self.skipped,
             "micro_batch": self.micro_batch,
             "stopped": self._stopped,
+            "learnt": self._learnt,
             "memory": self.memory,
             "torch_random": torch.get_rng_state().numpy().tobytes().hex(),
         }
@@ -290,6 +318,9 @@ class Loop:
         state = json.loads((folder / "loop.json").read_text())
         self.step, self.skipped, self._stopped = state["step"], state["skipped"], state["stopped"]
         self.micro_batch, self.memory = state["micro_batch"], state["memory"]
+        self._learnt = state["learnt"]
+        if self._learnt is not None and self.run.goes_on:
+            self.step -= 1  # this step is not done
         torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch_random"]), dtype=torch.uint8))
 
     def _load_weights(self, folder: Path) -> None:

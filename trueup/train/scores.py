@@ -6,17 +6,16 @@ running, on everything that was scored so far. So `kl_coefficient` means the sam
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Literal
 
 import torch
 
+from ..algo.scale import joined, mean_and_spread, mean_and_std
 from ..engines.combined import CombinedScorer
 from ..errors import RunError
 from ..ports import Scorer
 from ..records import Completion, Score
-from .reward import mean_and_std
 
 Values = torch.Tensor
 
@@ -92,20 +91,12 @@ class ScoreScale:
         return torch.tensor([each.value for each in found], dtype=torch.float64)
 
     def _take_in(self, raw: Values) -> None:
-        """Mean and variance of all so far, from those of the parts (Chan et al.); what is no number is left out."""
+        """Mean and spread of all so far; what is no number is left out."""
         raw = raw[raw.isfinite()]
-        n, k = self.memory.get(f"{self.name}_seen", 0), len(raw)
-        if not k:
+        if not len(raw):
             return
-        mean, square = self.memory.get(f"{self.name}_mean", 0.0), self.memory.get(f"{self.name}_square", 0.0)
-        apart = float(raw.mean()) - mean
-        square = (n * square + k * float(raw.var(correction=0))) / (n + k) + apart**2 * n * k / (n + k) ** 2
-        std = math.sqrt(square)
-        self.memory.update(
-            {
-                f"{self.name}_seen": n + k,
-                f"{self.name}_mean": mean + apart * k / (n + k),
-                f"{self.name}_square": square,
-                f"{self.name}_std": std if std > 1e-6 else 1.0,
-            }
-        )
+        known = [self.memory.get(f"{self.name}_{what}", 0) for what in ("mean", "spread", "seen")]
+        found = *mean_and_spread(raw), len(raw)
+        mean, spread, seen = joined((known[0], known[1], known[2]), found) if known[2] else found
+        now = {"mean": mean, "spread": spread, "seen": seen, "std": spread or 1.0}
+        self.memory.update({f"{self.name}_{what}": value for what, value in now.items()})
