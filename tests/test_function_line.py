@@ -75,6 +75,7 @@ def test_a_child_that_lives_on_does_not_keep_the_line_open(asked):
         r"b'[1]\n'",
         r"""b'{"to": 2}\n'""",
         r"""b'{"to": 2, "ready": true}\n'""",
+        r"""b'{"to": 2, "done": "odd"}\n'""",
         r"""b'{"to": 2, "values": [1.0]}\n'""",
         r"""b'{"to": 2, "values": ["1", "2", "3"]}\n'""",
         r"""b'{"to": 2, "values": 3}\n'""",

@@ -67,18 +67,16 @@ class FunctionScorer:
             if "error" in said:
                 raise RunError(said["error"], said.get("hint", ""))
             problem = said["problem"]
-        raise RunError(
-            f"the scorer {self.source} failed {TRIES} times in a row: {problem}",
-            self._mending(),
-        )
+        raise RunError(f"the scorer {self.source} failed {TRIES} times in a row: {problem}", self._mending())
 
     def _mending(self) -> str:
         """A run goes on with the file it was started with: a changed one is another scorer."""
         if not self._resume:
             return "mend it and do the same again; scoring.time_limit says how long a call may take"
         return (
-            f"if what it depends on can be mended, do that and go on: {self._resume}; if the file must be changed, "
-            f"start a new run, from the model of this one's checkpoint if you like: {self._resume} --end-here"
+            f"if what it depends on can be mended, do that and go on: {self._resume}; if its file or "
+            "scoring.time_limit must change, start a new run, from the model of the last checkpoint if you like, made "
+            f"before the file changes: {self._resume} --end-here"
         )
 
     def close(self) -> None:
@@ -122,7 +120,7 @@ class _Process:
     def ask(self, completions: Sequence[Completion], within: float) -> dict[str, Any]:
         """What it says of them, each call of the function `within` so many seconds; 0 is as long as it takes."""
         said = self._exchange(list(completions), within)
-        if "ready" in said or ("values" in said and not _are_numbers(said["values"], len(completions))):
+        if {"ready", "done"} & said.keys() or ("values" in said and not _are_numbers(said["values"], len(completions))):
             said = NO_ANSWER
         if "lost" in said:
             self.end()
@@ -209,7 +207,7 @@ def _left(until: float | None) -> float | None:
 
 def _end(process: subprocess.Popen[bytes], line: _Line) -> None:
     """With whatever the function started."""
-    line.close()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    line.close()
