@@ -299,11 +299,11 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         GUARD,
-        "_mean(now.score) <= _mean(good.score) or chance",
+        "not score > score_before or chance",
         "chance",
         "a judge and a score that fall together are called gaming",
     ),
-    Mutant(GUARD, "self._chance(good.judge, now.judge)", "self._chance(good.score, now.score)", "gaming by the score"),
+    Mutant(GUARD, "_both(good.judge, now.judge)", "_both(good.score, now.score)", "gaming is told by the score"),
     Mutant(
         GUARD,
         "now.distinct < least <= good.distinct",

@@ -417,7 +417,7 @@ def line_of(stage: str, **changed: str) -> str:
         start = "sample --best-of 2" if stage == "sample" else f"train {stage}"
         start += " --kind features" if stage == "reward" else ""
     if stage == "dpo":  # judgements, or rounds that make their own
-        online = bool({"reward", "prompts"} & set(changed))
+        online = bool({"reward", "prompts", "judge"} & set(changed))
         start += " --online" if online else ""
         given = {role: ref for role, ref in given.items() if role == "policy" or (role == "data") != online}
     return " ".join([start, *(f"--{role} {ref}" for role, ref in given.items())])

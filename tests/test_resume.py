@@ -415,5 +415,5 @@ def test_nothing_in_a_checkpoint_tells_the_time(stages):
     with Workspace.open(stages.folder) as workspace:
         (run, *_) = [run for run in runs(workspace) if run.stage == "rl" and run.status == "done"]
         state = json.loads((run.checkpoints()[-1][1] / "loop.json").read_text())
-    assert set(state) == {"step", "skipped", "micro_batch", "stopped", "memory", "torch_random"}
-    assert set(state["memory"]) == {"score_mean", "score_std", "score_start", "start", "good", "flat"}
+    assert set(state) == {"step", "skipped", "micro_batch", "stopped", "learnt", "memory", "torch_random"}
+    assert set(state["memory"]) == {"score_mean", "score_std", "score_start", "start", "good", "good_value", "flat"}
