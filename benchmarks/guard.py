@@ -43,7 +43,7 @@ def guard(seed: int, workspace: str | None, quick: bool, as_json: bool) -> None:
         free = _climbed(ws, weak, recipe, seed, quick, rollback=False)
         held = _climbed(ws, weak, recipe, seed, quick, rollback=True)
         start = _gold_of_sft(ws, free, recipe)
-        found = judged(start, _gold(free), _gold(held), int(held.result["best_step"]), seed)
+        found = judged(start, gold_of(free), gold_of(held), int(held.result["best_step"]), seed) | {"n": posts_of(free)}
         found["decisions"] = [event for event in held.events() if event["kind"] in DECISIONS]
     click.echo(json.dumps(found, indent=1) if as_json else _text(found))
 
@@ -57,7 +57,6 @@ def judged(
     gold = start if shipped == 0 else held[shipped]
     return {
         "seed": seed,
-        "n": POSTS,
         "sft": start,
         "peak": {"step": peak, "gold": free[peak]},
         "unguarded_end": free[max(free)],
@@ -94,8 +93,15 @@ def _climbed(ws: Workspace, weak: str, recipe: Recipe, seed: int, quick: bool, *
     return runs(ws)[-1]
 
 
-def _gold(run: Run) -> dict[int, float]:
+def gold_of(run: Run) -> dict[int, float]:
+    """At every evaluation."""
     return {int(row["step"]): row["heldout_gold"] for row in run.metrics() if "heldout_gold" in row}
+
+
+def posts_of(run: Run) -> int:
+    """How many its evaluations are made on."""
+    (start,) = [event for event in run.events() if event["kind"] == "start"]
+    return int(start["prompts"])
 
 
 def _gold_of_sft(ws: Workspace, run: Run, recipe: Recipe) -> float:
@@ -107,8 +113,7 @@ def _gold_of_sft(ws: Workspace, run: Run, recipe: Recipe) -> float:
     from trueup.models.load import load_model
     from trueup.train.seeds import seed_of
 
-    (event,) = [event for event in run.events() if event["kind"] == "start"]
-    posts = sorted(loading.read_prompts(ws.get("world-posts")), key=lambda prompt: prompt.id)[: event["prompts"]]
+    posts = sorted(loading.read_prompts(ws.get("world-posts")), key=lambda prompt: prompt.id)[: posts_of(run)]
     config = api.configs.RlConfig.model_validate(dict(run.config))
     sampler = Sampler(load_model(chain(ws, ws.get("sft")), ModelSettings()))
     sampling = Sampling(**recipe.sampling)

@@ -23,6 +23,7 @@ from trueup.demonstrate import QUICK, Recipe
 from trueup.runs import Run, runs
 from trueup.store import Workspace
 
+from .guard import gold_of, posts_of
 from .learning import prepared
 
 POSTS, LAST = 160, 50
@@ -67,17 +68,17 @@ def _tuned(ws: Workspace, recipe: Recipe, seed: int, settings: Mapping[str, Any]
 def course(run: Run) -> dict[str, Any]:
     """Whether the run went back, how far its passes moved the policy, and where gold ended."""
     metrics, events = list(run.metrics()), run.events()
-    gold = {int(row["step"]): row["heldout_gold"] for row in metrics if "heldout_gold" in row}
+    gold = gold_of(run)
     moved = [row["approx_kl"] for row in metrics if "approx_kl" in row]
     best, final = max(gold.values()), gold[max(gold)]
-    guard = run.config["guard"]
+    limit = run.config["guard"]["max_approx_kl"]
     return {
         "steps": int(metrics[-1]["step"]),
         "passes": run.config["epochs"],
         "rollbacks": sum(event["kind"] == "rollback" for event in events),
         "early_stops": sum(event["kind"] == "early stop" for event in events),
-        "approx_kl": {"largest": max(moved), "mean": sum(moved) / len(moved), "limit": guard["max_approx_kl"]},
-        "gold": {"best": best, "final": final, "share": final / best, "n": guard["evaluation_prompts"]},
+        "approx_kl": {"largest": max(moved), "mean": sum(moved) / len(moved), "limit": limit},
+        "gold": {"best": best, "final": final, "share": final / best, "n": posts_of(run)},
         "shipped": int(run.result["best_step"]),
         "curve": [[step, value] for step, value in gold.items()],
     }

@@ -61,7 +61,7 @@ class _Ran:
         return self._metrics
 
     def events(self) -> list[dict]:
-        return [{"kind": kind} for kind in self._kinds]
+        return [{"kind": kind, "prompts": 40} for kind in self._kinds]
 
 
 def test_a_long_run_is_judged_by_its_own_metrics_and_events():
@@ -72,7 +72,7 @@ def test_a_long_run_is_judged_by_its_own_metrics_and_events():
     rows += [{"step": 3, "approx_kl": 0.01}, {"step": 4, "approx_kl": 0.03, "heldout_gold": 3.0}]
     found = course(_Ran(config, rows, ["start", "rollback", "early stop", "early stop"]))
     assert (found["steps"], found["rollbacks"], found["early_stops"]) == (4, 1, 2)
-    assert found["approx_kl"]["largest"] == 0.06 and found["gold"]["share"] == 0.75
+    assert found["approx_kl"]["largest"] == 0.06 and found["gold"]["share"] == 0.75 and found["gold"]["n"] == 40
 
 
 def test_a_kl_target_is_judged_by_the_last_fifty_rollouts():

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from trueup.algo import preference_loss, ranking_loss
+from trueup.algo.scale import mean_and_std
 from trueup.config import ModelSettings, Objective, OptimizerSettings, Scoring
 from trueup.engines.reward_scorer import RewardScorer
 from trueup.errors import ConfigError, ModelError
@@ -22,7 +23,6 @@ from trueup.models.rows import Group, lay_out
 from trueup.records import Completion, Judgement, Prompt
 from trueup.train.judged import Pair, judged, packed
 from trueup.train.optimizers import Optimizer
-from trueup.train.reward import mean_and_std
 
 PLAIN = ModelSettings(adapter="none", device="cpu")
 LORA = ModelSettings(adapter="lora", lora_rank=4, device="cpu")

@@ -81,7 +81,9 @@ def layout(request) -> dict[str, bool]:
 @pytest.fixture
 def rows(layout, exact):
     trunk = exact.network.get_decoder()
-    assert exact.shares_prompts and trunk_packs(trunk), "these families are known to compute every layout correctly"
+    assert exact.shares_prompts and trunk_packs(trunk, True), (
+        "these families are known to compute every layout correctly"
+    )
     return lay_out(GROUPS, PAD, **layout)
 
 
@@ -273,17 +275,17 @@ def test_packed_rows_are_those_of_the_other_layouts_without_their_padding(groups
 
 def test_a_trunk_whose_attention_is_of_another_kind_is_not_packed(make_model, monkeypatch):
     model = make_model("Llama")
-    assert trunk_packs(model.network.get_decoder())
-    assert not trunk_packs(make_model("Mistral", sliding_window=4).network.get_decoder())
+    assert trunk_packs(model.network.get_decoder(), True)
+    assert not trunk_packs(make_model("Mistral", sliding_window=4).network.get_decoder(), True)
     attention = packed._attention
     monkeypatch.setitem(
         AttentionInterface._global_mapping, packed.NAME, lambda *a, **more: attention(*a, **more, softcap=30.0)
     )
-    assert not trunk_packs(model.network.get_decoder()), "it says it cannot"
+    assert not trunk_packs(model.network.get_decoder(), True), "it says it cannot"
     monkeypatch.setitem(
         AttentionInterface._global_mapping, packed.NAME, lambda m, q, k, v, mask, **more: (q.transpose(1, 2), None)
     )
-    assert not trunk_packs(model.network.get_decoder()), "it computes something else"
+    assert not trunk_packs(model.network.get_decoder(), True), "it computes something else"
     assert model.network.config._attn_implementation == "sdpa", "and is left as it was"
 
 

@@ -141,7 +141,7 @@ def _scorer(chain: Sequence[str], settings: ModelSettings, policy: Sequence[str]
 def _scoring(chain: Sequence[str], settings: ModelSettings) -> int:
     from .memory import measure
     from .models.ensemble import members_of
-    from .models.load import classifier_skeleton, is_classifier, load_config
+    from .models.load import is_classifier, load_config, skeleton
     from .models.reward_model import PARTS
 
     kind = stored_kind(chain[-1])
@@ -154,7 +154,7 @@ def _scoring(chain: Sequence[str], settings: ModelSettings) -> int:
         return trunk.with_features + base.parameters
     config = load_config(chain[0], settings)
     if is_classifier(config):
-        return int(classifier_skeleton(config, settings).num_parameters())
+        return int(skeleton(config, settings, scores=True).num_parameters())
     return measure(config, settings).scoring
 
 

@@ -146,17 +146,16 @@ def trunk_shares_prompts(trunk: Any) -> bool:
 
 
 @torch.no_grad()
-def trunk_packs(trunk: Any) -> bool:
-    """Does the trunk give the same states where rows lie one after another? Asked on a CPU only: on a GPU many small
-    calls of attention cost more than the padding."""
+def trunk_packs(trunk: Any, shares_prompts: bool) -> bool:
+    """Does the trunk give the same states where rows lie one after another? On a CPU only: what many small calls of
+    attention cost on a GPU was not measured."""
     if getattr(trunk.config, "sliding_window", None) or trunk.device.type != "cpu":
         return False
+    layouts = (False, True) if shares_prompts else (False,)
     try:
         plain = _probe_rows(trunk, shared=False)
         alone = run_trunk(trunk, plain)[plain.before_cl]
-        packed = [
-            _probe_rows(trunk, shared=s, packed=True) for s in (False, True) if not s or trunk_shares_prompts(trunk)
-        ]
+        packed = [_probe_rows(trunk, shared=shared, packed=True) for shared in layouts]
         return all(alike(alone, run_trunk(trunk, rows)[rows.before_cl]) for rows in packed)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError):
         return False

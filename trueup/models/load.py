@@ -273,7 +273,7 @@ def new_reward(
         network,
         model.encoder,
         shares_prompts=model.shares_prompts,
-        packs=trunk_packs(network.base_model),
+        packs=trunk_packs(network.base_model, model.shares_prompts),
         adapter=adapter,
         objectives=objectives,
         members=members,
@@ -375,7 +375,7 @@ def _reads_pairs(folder: str, settings: ModelSettings) -> bool:
     if (Path(folder) / ADAPTER_FILE).is_file():
         return False
     config = load_config(folder, settings)
-    return is_classifier(config) and not _has_linear_head(classifier_skeleton(config, settings))
+    return is_classifier(config) and not _has_linear_head(skeleton(config, settings, scores=True))
 
 
 def is_classifier(config: Any) -> bool:
@@ -415,31 +415,22 @@ def load_config(source: str, settings: ModelSettings) -> Any:
         ) from error
 
 
-def skeleton(config: Any, settings: ModelSettings) -> Any:
-    """The causal LM of a config on torch's meta device: every shape, no memory and no weights."""
-    from transformers import AutoModelForCausalLM
+def skeleton(config: Any, settings: ModelSettings, *, scores: bool = False) -> Any:
+    """The causal LM of a config, or the classifier that `scores`, on torch's meta device: every shape, no memory and no
+    weights."""
+    import transformers
 
+    what, family, hint = (
+        ("classifier", "AutoModelForSequenceClassification", "use a sequence-classification checkpoint")
+        if scores
+        else ("causal language model", "AutoModelForCausalLM", "use a decoder model (Llama, Qwen, Mistral, Gemma, ...)")
+    )
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=settings.trust_remote_code)
+            return getattr(transformers, family).from_config(config, trust_remote_code=settings.trust_remote_code)
     except (ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"no causal language model can be made from a config of type '{config.model_type}': {_first_line(error)}",
-            "use a decoder model (Llama, Qwen, Mistral, Gemma, GPT-2, ...)",
-        ) from error
-
-
-def classifier_skeleton(config: Any, settings: ModelSettings) -> Any:
-    """As `skeleton`, of a sequence classifier."""
-    from transformers import AutoModelForSequenceClassification
-
-    try:
-        with torch.device("meta"):
-            return AutoModelForSequenceClassification.from_config(config, trust_remote_code=settings.trust_remote_code)
-    except (ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"no classifier can be made from a config of type '{config.model_type}': {_first_line(error)}",
-            "use a sequence-classification checkpoint that transformers opens",
+            f"no {what} can be made from a config of type '{config.model_type}': {_first_line(error)}", hint
         ) from error
 
 

@@ -23,13 +23,13 @@ from typing import NamedTuple
 import torch
 
 from ..algo.offline import advantage_weights, expectile_loss, td_targets
+from ..algo.scale import mean_and_std
 from ..config import IlqlConfig
 from ..models.critic import Critic
 from ..models.language_model import LanguageModel
 from ..models.rows import Group, Rows, row_tokens
 from ..runs.run import Run
 from ..text.batches import batch_indices, in_turn
-from .reward import mean_and_std
 from .run_loop import Loop
 
 
