@@ -129,9 +129,9 @@ def _completion(row: Mapping[str, Any]) -> Completion:
 @torch.no_grad()
 def _scores(case: Case, weights: Weights, completions: Sequence[Completion]) -> torch.Tensor:
     """The reward model's, on the very tokens: the texts of random words need not be read back as the same ones."""
-    model = SequenceReward(network("reward", case, weights), encoder(), shares_prompts=False)
+    model = SequenceReward(network("reward", case, weights), encoder())
     tokens = [(model.encoder.prompt(c.prompt), c.tokens) for c in completions]
-    raw = model(lay_out(side_by_side(tokens), model.pad_id, shared=False))[:, 0].tolist()
+    raw = model(lay_out(side_by_side(tokens), model.pad_id))[:, 0].tolist()
     by_prompt = {completion.prompt.id: score for completion, score in zip(completions, raw, strict=True)}
     scorer = FakeScorer(lambda completion: by_prompt[completion.prompt.id])
     missing = None if case.missing_eos is None else -case.missing_eos

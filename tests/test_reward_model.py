@@ -19,7 +19,7 @@ from trueup.errors import ConfigError, ModelError
 from trueup.evals.reward import evaluate_reward
 from trueup.models.load import load_reward, new_reward, save_reward
 from trueup.models.reward_model import SURPRISES, RewardModel
-from trueup.models.rows import Group, lay_out
+from trueup.models.rows import PLAIN, Group, Layout, lay_out
 from trueup.records import Completion, Judgement, Prompt
 from trueup.train.judged import Pair, judged, packed
 from trueup.train.optimizers import Optimizer
@@ -41,9 +41,9 @@ def flat(groups):
     return [(list(prompt), list(completion)) for prompt, completions in groups for completion in completions]
 
 
-def raw(model: RewardModel, groups=GROUPS, **layout) -> torch.Tensor:
+def raw(model: RewardModel, groups=GROUPS, layout: Layout | None = None) -> torch.Tensor:
     with torch.no_grad():
-        return model(lay_out(groups, model.pad_id, **({"shared": model.shares_prompts} | layout)))
+        return model(lay_out(groups, model.pad_id, model.layout if layout is None else layout))
 
 
 def disturbed(kind: str, folder, settings=PLAIN) -> RewardModel:
@@ -70,7 +70,7 @@ def judgement(*texts: str, ranks=(1, 2), judge="ann", prompt=PROMPT, **meta) -> 
 def test_the_head_reads_the_last_real_token(checkpoint, family, shared):
     """Found by mask: looking for a pad id would stop too early in the second row and too late in the third."""
     model = disturbed("sequence", checkpoint(family)).double()
-    found = raw(model, shared=shared)
+    found = raw(model, layout=Layout(shared))
     for score, (prompt, completion) in zip(found, flat(GROUPS), strict=True):
         with torch.no_grad():
             states = model.network.base_model(input_ids=torch.tensor([prompt + completion])).last_hidden_state

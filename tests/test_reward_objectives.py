@@ -111,7 +111,7 @@ def test_every_output_is_saved_with_its_name_and_constants(checkpoint, kind, tmp
     again = load_reward([str(tmp_path)], PLAIN)
     assert (again.objectives, again.members, again.mean, again.std) == (names, 2, model.mean, model.std)
     groups = [((5, 11, 3), [(9, 30, 2), (4, 8, 2)])]
-    rows = lay_out(groups, model.pad_id, shared=model.shares_prompts)
+    rows = lay_out(groups, model.pad_id, model.layout)
     with torch.no_grad():
         scores = model(rows)
         assert scores.shape == (2, 4) and torch.equal(again(rows), scores)

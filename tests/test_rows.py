@@ -19,8 +19,8 @@ from transformers import AttentionInterface
 from trueup.algo.losses import language_model_loss
 from trueup.errors import ModelError
 from trueup.models import language_model, packed
-from trueup.models.language_model import LanguageModel, trunk_packs, trunk_shares_prompts
-from trueup.models.rows import Group, lay_out, row_tokens
+from trueup.models.language_model import LanguageModel, trunk_layout
+from trueup.models.rows import PLAIN, Group, Layout, lay_out, row_tokens
 from trueup.train.pretrain import heldout_loss
 
 FAMILIES = ("Llama", "GPT2", "Qwen2")
@@ -74,17 +74,14 @@ def exact(request, make_model) -> LanguageModel:
 
 
 @pytest.fixture(params=("plain", "shared", "packed", "packed, shared"))
-def layout(request) -> dict[str, bool]:
-    return {"shared": "shared" in request.param, "packed": "packed" in request.param}
+def layout(request) -> Layout:
+    return Layout("shared" in request.param, "packed" in request.param)
 
 
 @pytest.fixture
 def rows(layout, exact):
-    trunk = exact.network.get_decoder()
-    assert exact.shares_prompts and trunk_packs(trunk, True), (
-        "these families are known to compute every layout correctly"
-    )
-    return lay_out(GROUPS, PAD, **layout)
+    assert exact.layout == Layout(True, True), "these families are known to compute every layout correctly"
+    return lay_out(GROUPS, PAD, layout)
 
 
 # The forward pass
@@ -114,7 +111,7 @@ def test_prompt_tokens_are_those_of_the_prompt_alone(exact, rows, layout):
     """What pretraining reads: each prompt token after the first, once a row."""
     hidden = exact.hidden(rows)
     found = exact.read(hidden[rows.prompt_before_bp[rows.prompt_mask_bp]], rows.prompt_target_bp[rows.prompt_mask_bp])
-    a_row_each = [p for p, _ in GROUPS] if layout["shared"] else [p for p, _ in flat(GROUPS)]
+    a_row_each = [p for p, _ in GROUPS] if layout.shared else [p for p, _ in flat(GROUPS)]
     expected = [logprobs_alone(exact.network, list(p[:1]), list(p[1:])) for p in a_row_each if len(p) > 1]
     torch.testing.assert_close(found, torch.cat(expected), rtol=1e-10, atol=1e-10)
 
@@ -133,9 +130,9 @@ def test_loss_and_gradient_are_the_sum_over_rows_alone(exact, rows):
 def test_neither_the_pad_token_nor_the_amount_of_padding_matters(exact):
     longer: Group = (tuple(range(3, 60)), [tuple(range(60, 80))])
     for shared in (False, True):
-        lone = exact.logprobs(lay_out(GROUPS, PAD, shared=shared))
-        other_pad = exact.logprobs(lay_out(GROUPS, 17, shared=shared))
-        beside_a_long_row = exact.logprobs(lay_out([*GROUPS, longer], PAD, shared=shared))[: len(lone)]
+        lone = exact.logprobs(lay_out(GROUPS, PAD, Layout(shared)))
+        other_pad = exact.logprobs(lay_out(GROUPS, 17, Layout(shared)))
+        beside_a_long_row = exact.logprobs(lay_out([*GROUPS, longer], PAD, Layout(shared)))[: len(lone)]
         torch.testing.assert_close(other_pad, lone, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(beside_a_long_row[:, : lone.shape[1]], lone, rtol=1e-10, atol=1e-10)
 
@@ -169,18 +166,18 @@ def test_the_split_into_batches_does_not_matter(exact):
 def test_a_sliding_window_is_respected_and_never_shared(make_model):
     """A window counts columns, and completions beside each other are further apart in columns than in positions."""
     model = make_model("Mistral", sliding_window=4).double()
-    assert not model.shares_prompts
+    assert model.layout == PLAIN
     found = model.logprobs(model.rows(GROUPS))
     for i, (prompt, completion) in enumerate(flat(GROUPS)):
         expected = logprobs_alone(model.network, prompt, completion)
         torch.testing.assert_close(found[i, : len(completion)], expected, rtol=1e-10, atol=1e-10)
-    shared = model.logprobs(lay_out(GROUPS, PAD, shared=True))
+    shared = model.logprobs(lay_out(GROUPS, PAD, Layout(True)))
     assert not torch.allclose(shared, found, atol=1e-3), "sharing would be wrong: that is why it is refused"
 
 
 def test_a_wide_window_is_not_shared_either(make_model):
-    assert not make_model("Mistral", sliding_window=4096).shares_prompts
-    assert make_model("Mistral", sliding_window=None).shares_prompts
+    assert make_model("Mistral", sliding_window=4096).layout == PLAIN
+    assert make_model("Mistral", sliding_window=None).layout.shared
 
 
 def test_a_trunk_that_ignores_the_block_mask_does_not_share(model, monkeypatch):
@@ -188,7 +185,7 @@ def test_a_trunk_that_ignores_the_block_mask_does_not_share(model, monkeypatch):
     trunk = model.network.get_decoder()
     forward = trunk.forward
     monkeypatch.setattr(trunk, "forward", lambda attention_mask=None, **rest: forward(attention_mask=None, **rest))
-    assert not trunk_shares_prompts(trunk)
+    assert not trunk_layout(trunk).shared
 
 
 @pytest.mark.parametrize(
@@ -254,7 +251,7 @@ some_groups = st.lists(st.tuples(some_tokens, st.lists(some_tokens, min_size=1, 
 @settings(max_examples=60, deadline=None)
 @given(some_groups, st.booleans())
 def test_packed_rows_are_those_of_the_other_layouts_without_their_padding(groups, shared):
-    rows, padded = (lay_out(groups, 41, shared=shared, packed=together) for together in (True, False))
+    rows, padded = (lay_out(groups, 41, Layout(shared, together)) for together in (True, False))
     real = padded.real_bt.flatten()
     assert rows.real_bt.all() and rows.tokens_bt.shape == (1, int(real.sum())) and rows.allow_b1tt is None
     for long, apart in ((rows.tokens_bt, padded.tokens_bt), (rows.positions_bt, padded.positions_bt)):
@@ -275,17 +272,17 @@ def test_packed_rows_are_those_of_the_other_layouts_without_their_padding(groups
 
 def test_a_trunk_whose_attention_is_of_another_kind_is_not_packed(make_model, monkeypatch):
     model = make_model("Llama")
-    assert trunk_packs(model.network.get_decoder(), True)
-    assert not trunk_packs(make_model("Mistral", sliding_window=4).network.get_decoder(), True)
+    assert model.layout.packed
+    assert not make_model("Mistral", sliding_window=4).layout.packed
     attention = packed._attention
     monkeypatch.setitem(
         AttentionInterface._global_mapping, packed.NAME, lambda *a, **more: attention(*a, **more, softcap=30.0)
     )
-    assert not trunk_packs(model.network.get_decoder(), True), "it says it cannot"
+    assert trunk_layout(model.network.get_decoder()) == Layout(shared=True), "it says it cannot"
     monkeypatch.setitem(
         AttentionInterface._global_mapping, packed.NAME, lambda m, q, k, v, mask, **more: (q.transpose(1, 2), None)
     )
-    assert not trunk_packs(model.network.get_decoder(), True), "it computes something else"
+    assert trunk_layout(model.network.get_decoder()) == Layout(shared=True), "it computes something else"
     assert model.network.config._attn_implementation == "sdpa", "and is left as it was"
 
 
@@ -293,7 +290,7 @@ def test_a_trunk_whose_attention_is_of_another_kind_is_not_packed(make_model, mo
 @given(some_groups, st.booleans())
 def test_every_token_stands_where_the_indices_say(groups, shared):
     """Follow the indices by hand: what they point to must be the tokens that went in."""
-    rows = lay_out(groups, 41, shared=shared)
+    rows = lay_out(groups, 41, Layout(shared))
     width = rows.tokens_bt.shape[1]
     tokens, positions = rows.tokens_bt.flatten().tolist(), rows.positions_bt.flatten().tolist()
     for i, (prompt, completion) in enumerate(flat(groups)):

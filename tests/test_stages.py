@@ -152,7 +152,7 @@ def test_normalised_attention_is_an_ordinary_qwen3_checkpoint(tokenizer, encoder
 
     shape = Architecture(hidden=32, layers=2, heads=4, mlp=64, vocabulary=VOCABULARY, context=96, qk_norm=True)
     model = new_model(shape, tokenizer, encoder.format, seed=0)
-    assert model.shares_prompts  # the probe found the shared-prompt rows exact for it
+    assert model.layout.shared  # the probe found the shared-prompt rows exact for it
     model.network.save_pretrained(tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     tokens = torch.arange(1, 20)[None]
@@ -271,6 +271,8 @@ def test_what_is_shipped_has_paid_for_its_kl(talker, train):
     )  # fmt: skip
     run = train(rl, config, policy, talker(), Sampler(policy), noise, prompts()[2:], prompts()[:2])
     held = {row["step"]: (row["heldout_score"], row["heldout_kl"]) for row in run.metrics()}
+    (start,) = (event for event in run.events() if event["kind"] == "start")
+    held[0] = (start["heldout_score"], 0.0)
     by_objective = max(held, key=lambda step: held[step][0] - beta * held[step][1])
     assert by_objective not in (max(held, key=held.get), max(held, key=lambda step: held[step][1])), (
         "else nothing shown"

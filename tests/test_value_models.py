@@ -18,10 +18,10 @@ from trueup.engines.reward_scorer import RewardScorer
 from trueup.engines.sampler import Sampler
 from trueup.errors import ConfigError, ModelError
 from trueup.models.adapters import reference, switched
-from trueup.models.language_model import LanguageModel
+from trueup.models.language_model import LanguageModel, run_trunk
 from trueup.models.load import load_model, load_reward, new_reward, save_model, save_reward
 from trueup.models.reward_model import AdapterReward, SequenceReward
-from trueup.models.rows import Group
+from trueup.models.rows import Group, Layout
 from trueup.models.value import OwnValue, TrunkValue, ValueModel, own_value, reward_value, trunk_value
 from trueup.records import Completion, Prompt
 from trueup.runs import runs
@@ -120,11 +120,7 @@ def test_each_role_computes_what_it_would_on_a_copy_of_its_own(policy, folder, r
             assert torch.equal(logprobs(policy), base)
     torch.testing.assert_close(scores(shared), scores(load_reward(chain, LORA)), rtol=1e-5, atol=1e-5)
     rows = policy.rows(GROUPS)
-    states = own.trunk(
-        input_ids=rows.tokens_bt, attention_mask=rows.real_bt if rows.allow_b1tt is None else rows.allow_b1tt,
-        position_ids=rows.positions_bt, use_cache=False,
-    ).last_hidden_state.flatten(0, 1)  # fmt: skip
-    expected = value.head(states[rows.before_cl])[rows.mask_cl]
+    expected = value.head(run_trunk(own.trunk, rows)[rows.before_cl])[rows.mask_cl]
     assert torch.equal(values(value, policy), expected.detach())
     assert not torch.allclose(on, base, atol=0.05)
 
@@ -280,13 +276,13 @@ def test_what_a_value_cannot_be_read_from(policy, folder, tokenizer):
 def test_rows_are_laid_out_as_both_trunks_compute_them(make_model, checkpoint):
     """A trunk with a sliding window computes completions side by side wrongly: then each prompt has rows of its own."""
     policy, reward = make_model(), trained_reward(str(checkpoint("Llama")), PLAIN)
-    assert policy.shares_prompts and reward.shares_prompts
+    assert policy.layout.shared and reward.layout.shared
     reward_value(policy, reward, LORA, seed=0)
-    assert policy.shares_prompts
+    assert policy.layout.shared
     other = trained_reward(str(checkpoint("Llama")), PLAIN)
-    other.shares_prompts = False
+    other.layout = Layout()
     reward_value(policy, other, LORA, seed=0)
-    assert not policy.shares_prompts
+    assert policy.layout == Layout()
 
 
 # --- in the stage

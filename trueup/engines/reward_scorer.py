@@ -60,9 +60,7 @@ class RewardScorer:
         groups = [self._tokens(group) for group in by_prompt(completions)]
         device = next(self.model.parameters()).device
         parts = [
-            self.model(
-                lay_out(groups[i : i + self.batch_size], self.model.pad_id, shared=self.model.shares_prompts).to(device)
-            )
+            self.model(lay_out(groups[i : i + self.batch_size], self.model.pad_id, self.model.layout).to(device))
             for i in range(0, len(groups), self.batch_size)
         ]
         return torch.cat(parts).float().cpu() if parts else torch.zeros(0, self.model.outputs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import nn
 from ..errors import ModelError
 from ..text.chat import Encoder
 from .reward_model import FORMAT, SETTINGS_FILE, RewardModel, SequenceReward
-from .rows import Rows
+from .rows import Layout, Rows
 
 KIND = "ensemble"
 Chain = Sequence[str]
@@ -35,7 +36,7 @@ class EnsembleReward(RewardModel):
             first.encoder, min(m.context for m in models), first.objectives, sum(m.members for m in models)
         )
         self.models, self.chains = nn.ModuleList(models), [list(chain) for chain in chains]
-        self.shares_prompts = all(m.shares_prompts for m in models)
+        self.layout = reduce(Layout.__and__, (m.layout for m in models))
         self.mean, self.std = (self._side_by_side([getattr(m, name) for m in models]) for name in ("mean", "std"))
 
     def forward(self, rows: Rows) -> torch.Tensor:

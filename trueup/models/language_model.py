@@ -18,7 +18,7 @@ from ..errors import ModelError
 from ..records import Completion, Prompt
 from ..text.chat import Encoder
 from .packed import row_by_row
-from .rows import Group, Rows, lay_out
+from .rows import PLAIN, Group, Layout, Rows, lay_out
 
 # Above this many logits (64 MiB in fp32) the projection is done in chunks that are recomputed in the backward pass.
 WHOLE_LOGITS = 2**24
@@ -37,7 +37,7 @@ class LanguageModel(nn.Module):
         self._adapter = [adapter]  # in a list: peft's wrapper holds `network`, which must not be registered twice
         self.context = context_of(network.config)
         self.eval()  # no dropout, in training neither: it would make ratio noise out of identical weights
-        self.shares_prompts, self.plain_head = _probe(network)
+        self.layout, self.plain_head = _probe(network)
 
     @property
     def adapter(self) -> Any:
@@ -48,8 +48,8 @@ class LanguageModel(nn.Module):
         return self.network.device
 
     def rows(self, groups: Sequence[Group]) -> Rows:
-        """Rows on this model's device, sharing prompts where the model is known to compute that correctly."""
-        return lay_out(groups, self.encoder.pad_id, shared=self.shares_prompts).to(self.device)
+        """Rows on this model's device, as the model is known to compute them correctly."""
+        return lay_out(groups, self.encoder.pad_id, self.layout).to(self.device)
 
     def groups(self, completions: Sequence[Sequence[Completion]]) -> list[Group]:
         """Tokens of completions that answer one prompt each; text without tokens is encoded as the model would."""
@@ -111,14 +111,14 @@ def _finish_logits(logits: torch.Tensor, config: Any) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _probe(network: Any) -> tuple[bool, bool]:
-    """Ask the model itself, on eight tokens, what it computes correctly: (prompts may be shared, plain head).
+def _probe(network: Any) -> tuple[Layout, bool]:
+    """Ask the model itself, on eight tokens, what it computes correctly: (how rows may lie, plain head).
 
     Families differ in how they treat a 4-D mask (sliding windows, ALiBi, recurrent layers) and in what follows the
     projection. A wrong guess would shift log-probs silently, so nothing is assumed from a name.
     """
     trunk, head = network.get_decoder(), network.get_output_embeddings()
-    plain = _probe_rows(network, shared=False)
+    plain = _probe_rows(network, PLAIN)
     states = run_trunk(trunk, plain)
     logits = network(
         input_ids=plain.tokens_bt, attention_mask=plain.real_bt, position_ids=plain.positions_bt, use_cache=False
@@ -129,34 +129,30 @@ def _probe(network: Any) -> tuple[bool, bool]:
             "use a model of the Llama, Qwen, Mistral, Gemma, GPT-2 or GPT-NeoX kind",
         )
     known = ("logit_scale", "logits_scaling", "final_logit_softcapping")
-    return trunk_shares_prompts(trunk), not any(getattr(network.config, k, None) for k in known)
+    return trunk_layout(trunk), not any(getattr(network.config, k, None) for k in known)
 
 
 @torch.no_grad()
-def trunk_shares_prompts(trunk: Any) -> bool:
-    """Does the trunk give a completion the same states beside a sibling as alone?"""
+def trunk_layout(trunk: Any) -> Layout:
+    """How rows may lie: may completions stand side by side, and rows one after another?
+
+    Packed on a CPU only: what many small calls of attention cost on a GPU was not measured.
+    """
     if getattr(trunk.config, "sliding_window", None):  # eight tokens cannot show what a window does to a long row
-        return False
-    try:
-        plain, shared = (_probe_rows(trunk, shared=s) for s in (False, True))
-        alone, beside = run_trunk(trunk, plain)[plain.before_cl], run_trunk(trunk, shared)[shared.before_cl]
-    except (RuntimeError, ValueError, TypeError, IndexError):
-        return False
-    return alike(alone, beside)
+        return PLAIN
+    shared = _computes(trunk, Layout(shared=True))
+    if trunk.device.type != "cpu":
+        return Layout(shared)
+    return Layout(
+        shared, _computes(trunk, Layout(packed=True)) and (not shared or _computes(trunk, Layout(True, True)))
+    )
 
 
-@torch.no_grad()
-def trunk_packs(trunk: Any, shares_prompts: bool) -> bool:
-    """Does the trunk give the same states where rows lie one after another? On a CPU only: what many small calls of
-    attention cost on a GPU was not measured."""
-    if getattr(trunk.config, "sliding_window", None) or trunk.device.type != "cpu":
-        return False
-    layouts = (False, True) if shares_prompts else (False,)
+def _computes(trunk: Any, layout: Layout) -> bool:
+    """Does the trunk give a completion the same states in this layout as in a row of its own?"""
+    plain, rows = _probe_rows(trunk, PLAIN), _probe_rows(trunk, layout)
     try:
-        plain = _probe_rows(trunk, shared=False)
-        alone = run_trunk(trunk, plain)[plain.before_cl]
-        packed = [_probe_rows(trunk, shared=shared, packed=True) for shared in layouts]
-        return all(alike(alone, run_trunk(trunk, rows)[rows.before_cl]) for rows in packed)
+        return alike(run_trunk(trunk, plain)[plain.before_cl], run_trunk(trunk, rows)[rows.before_cl])
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError):
         return False
 
@@ -171,10 +167,10 @@ def run_trunk(trunk: Any, rows: Rows) -> torch.Tensor:
     return states.reshape(-1, states.shape[-1])
 
 
-def _probe_rows(network: Any, *, shared: bool, packed: bool = False) -> Rows:
+def _probe_rows(network: Any, layout: Layout) -> Rows:
     limit = network.get_input_embeddings().weight.shape[0]
     prompt, first, second = ([i % limit for i in ids] for ids in ((5, 11, 3, 7), (9, 2), (4, 8)))
-    return lay_out([(prompt, [first, second])], 0, shared=shared, packed=packed).to(network.device)
+    return lay_out([(prompt, [first, second])], 0, layout).to(network.device)
 
 
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -24,7 +24,7 @@ from .adapters import OWN, adapter_names, add_lora, add_stored, load_lora, load_
 from .device import ON_CPU, Placement, place
 from .ensemble import KIND as ENSEMBLE
 from .ensemble import AdapterMember, EnsembleReward, members_of
-from .language_model import LanguageModel, alike, trunk_packs, trunk_shares_prompts
+from .language_model import LanguageModel, alike, trunk_layout
 from .quantised import quantise
 from .reward_model import (
     PARTS,
@@ -176,8 +176,8 @@ def load_reward(
             network = _network("AutoModelForSequenceClassification", folder, settings, placement.dtype)
             objectives = objectives or labels_of(network.config)
         if reads_last_token(network):
-            shares = trunk_shares_prompts(network.base_model)
-            model = SequenceReward(network, encoder, shares_prompts=shares, objectives=objectives, members=members)
+            layout = trunk_layout(network.base_model)
+            model = SequenceReward(network, encoder, layout=layout, objectives=objectives, members=members)
         else:
             model = ClassifierReward(network, encoder, objectives)
     model.take(stored)
@@ -229,7 +229,7 @@ def _ensemble(
             network,
             encoder,
             name,
-            shares_prompts=trunk_shares_prompts(network.base_model),
+            layout=trunk_layout(network.base_model),
             adapter=adapter,
             objectives=tuple(constants.get("objectives", ())),
             members=constants.get("members", 1),
@@ -272,8 +272,7 @@ def new_reward(
     made = SequenceReward(
         network,
         model.encoder,
-        shares_prompts=model.shares_prompts,
-        packs=trunk_packs(network.base_model, model.shares_prompts),
+        layout=trunk_layout(network.base_model),
         adapter=adapter,
         objectives=objectives,
         members=members,

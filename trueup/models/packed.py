@@ -1,7 +1,7 @@
 """Attention over rows that lie one after another without padding: each row by itself, everything else all at once.
 
 transformers lets a model's attention be another function; which rows there are stands beside the call, since families
-differ in what they hand on. Only where the trunk was seen to compute the same so (`trunk_packs`).
+differ in what they hand on. Only where the trunk was seen to compute the same so (`trunk_layout`).
 """
 
 from __future__ import annotations

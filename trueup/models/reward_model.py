@@ -30,7 +30,7 @@ from ..text.chat import Encoder
 from ..text.segments import SegmentEncoder
 from .adapters import switched
 from .language_model import LanguageModel, context_of, run_trunk
-from .rows import Rows
+from .rows import PLAIN, Layout, Rows
 
 FORMAT = "trueup-reward-model"
 OVERALL = "overall"  # the objective of a model that has no named ones
@@ -49,8 +49,7 @@ class RewardModel(nn.Module):
         super().__init__()
         self.encoder, self.pad_id, self.context = encoder, encoder.pad_id, context
         self.objectives, self.members = tuple(objectives) or (OVERALL,), members
-        self.shares_prompts = False
-        self.packs = False  # whether rows may lie one after another in one long one
+        self.layout = PLAIN
         self.unweighed = False  # outputs of a classifier made elsewhere, which were never meant to be added up
         self.mean, self.std = [0.0] * self.outputs, [1.0] * self.outputs
         self.source = ""
@@ -100,8 +99,7 @@ class SequenceReward(RewardModel):
         network: Any,
         encoder: Encoder,
         *,
-        shares_prompts: bool,
-        packs: bool = False,
+        layout: Layout = PLAIN,
         adapter: Any = None,
         objectives: Sequence[str] = (),
         members: int = 1,
@@ -110,7 +108,7 @@ class SequenceReward(RewardModel):
         super().__init__(encoder, context_of(network.config), objectives, members)
         assert network.score.out_features == self.outputs
         self.network = network
-        self.shares_prompts, self.packs = shares_prompts, packs
+        self.layout = layout
         self._adapter = [adapter]
 
     @property
@@ -181,7 +179,7 @@ class AdapterReward(SequenceReward):
         names = max(1, len(objectives))
         RewardModel.__init__(self, encoder, policy.context, objectives, head.out_features // names)
         self._trunk = [policy.network.get_decoder()]  # in a list: it is the policy's module
-        self.shares_prompts, self.shared, self.score = policy.shares_prompts, name, head
+        self.layout, self.shared, self.score = policy.layout, name, head
 
     @property
     def trunk(self) -> Any:
@@ -206,7 +204,7 @@ class FeatureReward(RewardModel):
     ) -> None:
         super().__init__(trunk.encoder, min(trunk.context, base.context), objectives, members)
         self.trunk, self.base = trunk, base.requires_grad_(False)
-        self.shares_prompts = trunk.shares_prompts and base.shares_prompts
+        self.layout = trunk.layout & base.layout
         width = trunk.network.config.hidden_size
         self.token_head = nn.Linear(width, self.outputs)
         self.readout = nn.Linear(2 + len(SURPRISES), self.outputs, bias=False)

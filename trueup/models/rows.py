@@ -26,6 +26,21 @@ Group = tuple[Sequence[int], Sequence[Sequence[int]]]  # a prompt's tokens, and 
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How a model lets rows lie: what it was seen to compute correctly, and gains by."""
+
+    shared: bool = False  # the completions of a prompt stand behind it in one row
+    packed: bool = False  # all rows lie in a single long one
+
+    def __and__(self, other: Layout) -> Layout:
+        """What two models that read the same rows both compute correctly."""
+        return Layout(self.shared and other.shared, self.packed and other.packed)
+
+
+PLAIN = Layout()
+
+
+@dataclass(frozen=True)
 class Rows:
     tokens_bt: torch.Tensor
     positions_bt: torch.Tensor
@@ -61,8 +76,9 @@ def row_tokens(group: Group) -> int:
     return len(prompt) + sum(map(len, completions))
 
 
-def lay_out(groups: Sequence[Group], pad_id: int, *, shared: bool, packed: bool = False) -> Rows:
+def lay_out(groups: Sequence[Group], pad_id: int, layout: Layout = PLAIN) -> Rows:
     """Lay the groups out in rows. A prompt needs at least one token and a completion at least one."""
+    shared, packed = layout.shared, layout.packed
     assert groups and all(prompt and all(completions) for prompt, completions in groups)
     rows = groups if shared else [(prompt, [c]) for prompt, completions in groups for c in completions]
     lengths = [*map(row_tokens, rows)]

@@ -135,7 +135,7 @@ def reward_value(policy: LanguageModel, reward: RewardModel | None, settings: Mo
     if model.shared:
         added = add_copy(policy.adapter, VALUE, model.shared)
         return AdapterValue(policy.network.get_decoder(), VALUE, added, ScoreHead(model)).to(policy.device)
-    policy.shares_prompts = policy.shares_prompts and model.shares_prompts  # rows that both compute correctly
+    policy.layout &= model.layout  # rows that both compute correctly
     add_lora(model.trunk, settings, seed + 1, task=None)
     model.requires_grad_(False)
     switch_off(model.network)  # scores go on being the reward model's own

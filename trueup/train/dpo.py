@@ -81,7 +81,8 @@ def learn(
         losses = [prompt_loss(config, s, known.item) for s, known in zip(seen, part, strict=True)]
         return torch.stack(losses).sum(), _sums(config, seen, part)
 
-    return loop.update(items, loss_sum, len(items), lambda known: row_tokens(known.item.group), by_length=True)
+    apart = not policy.layout.packed
+    return loop.update(items, loss_sum, len(items), lambda known: row_tokens(known.item.group), by_length=apart)
 
 
 def look(policy: LanguageModel, items: Sequence[Known], temperature: float = 1.0) -> list[Seen]:

@@ -87,7 +87,7 @@ def learn(
         return on_policy + config.critic_coefficient * on_critic, seen
 
     tokens = sum(len(c) for item in items for c in item.group[1])
-    return loop.update(items, loss_sum, tokens, lambda item: row_tokens(item.group), by_length=True)
+    return loop.update(items, loss_sum, tokens, lambda item: row_tokens(item.group), by_length=not policy.layout.packed)
 
 
 def critic_loss(

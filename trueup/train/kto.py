@@ -75,7 +75,9 @@ def learn(
         return _sums(config, weights, point, look(policy, [each.own for each in part]), part)
 
     count = sum(len(each.verdicts) for each in items)
-    stats = loop.update(items, loss_sum, count, lambda each: row_tokens(each.own.item.group), by_length=True)
+    stats = loop.update(
+        items, loss_sum, count, lambda each: row_tokens(each.own.item.group), by_length=not policy.layout.packed
+    )
     return {**_by_side(stats, items), "point": float(point)}
 
 

@@ -37,7 +37,7 @@ def pretrain(run: Run, config: PretrainConfig, model: LanguageModel, train: list
 
     def weigh(groups: Sequence[Group]) -> tuple[float, float]:
         completion_tokens = sum(len(c) for _, completions in groups for c in completions)
-        copies = 1 if model.shares_prompts else None
+        copies = 1 if model.layout.shared else None
         prompt_tokens = sum((len(p) - 1) * (copies or len(completions)) for p, completions in groups)
         return prompt_tokens + weight * completion_tokens, completion_tokens
 

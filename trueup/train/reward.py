@@ -52,7 +52,7 @@ def reward(
     device = next(model.parameters()).device
 
     def scores(groups: Sequence[Group]) -> list[torch.Tensor]:
-        rows = lay_out(groups, model.pad_id, shared=model.shares_prompts, packed=model.packs).to(device)
+        rows = lay_out(groups, model.pad_id, model.layout).to(device)
         return [model.by_objective(raw) for raw in model(rows).split([len(group[1]) for group in groups])]
 
     def loss_sum(items: Sequence[Judged]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -76,7 +76,9 @@ def reward(
     loop = Loop(run, [model, *model.heads()], config, steps, head_lr=config.head_lr)
     for step in loop.steps():
         items = [items_of[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(train))]
-        stats = loop.update(items, loss_sum, len(items), lambda item: row_tokens(item.group), by_length=not model.packs)
+        stats = loop.update(
+            items, loss_sum, len(items), lambda item: row_tokens(item.group), by_length=not model.layout.packed
+        )
         loop.log(loss=stats["loss"], accuracy=stats["accuracy"], gradient_norm=stats["gradient_norm"])
         if loop.evaluation_due and heldout:
             loss, accuracy = evaluate(heldout, loop.rows_at_once)
