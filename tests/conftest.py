@@ -110,7 +110,7 @@ def gradient(monkeypatch) -> Callable[[], dict[str, Any]]:
     clip = Optimizer.clip
 
     def look(self):
-        seen.append({name: p.grad.clone() for name, p in self.named.items() if p.grad is not None})
+        seen.append({name: p.grad.clone() for name, p in self.learnt.items() if p.grad is not None})
         return clip(self)
 
     monkeypatch.setattr(Optimizer, "clip", look)

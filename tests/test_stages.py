@@ -263,21 +263,24 @@ def test_rl_raises_the_share_of_a_token_and_stays_near_the_reference(talker, tra
 
 def test_what_is_shipped_has_paid_for_its_kl(talker, train):
     """The best checkpoint is best by score minus the price of its KL. Scores of pure noise: each step only drifts."""
-    policy, beta = talker(), 0.3
+    beta, shown = 0.3, 0
     noise = FakeScorer(lambda completion: zlib.crc32(completion.text.encode()) % 97 / 97)
-    config = rl_settings(
-        steps=8, kl_coefficient=beta, score_scale="none", missing_eos_score=None,
-        optimizer={"lr": 1e-2, "schedule": "constant"}, run={"evaluate_every": 1},
-    )  # fmt: skip
-    run = train(rl, config, policy, talker(), Sampler(policy), noise, prompts()[2:], prompts()[:2])
-    held = {row["step"]: (row["heldout_score"], row["heldout_kl"]) for row in run.metrics()}
-    (start,) = (event for event in run.events() if event["kind"] == "start")
-    held[0] = (start["heldout_score"], 0.0)
-    by_objective = max(held, key=lambda step: held[step][0] - beta * held[step][1])
-    assert by_objective not in (max(held, key=held.get), max(held, key=lambda step: held[step][1])), (
-        "else nothing shown"
-    )
-    assert run.result["best_step"] == by_objective
+    for seed in range(8):  # where a drift leads is chance: until the three ways of choosing have differed
+        config = rl_settings(
+            steps=8, kl_coefficient=beta, score_scale="none", missing_eos_score=None,
+            optimizer={"lr": 1e-2, "schedule": "constant"}, run={"evaluate_every": 1, "seed": seed},
+        )  # fmt: skip
+        policy = talker()
+        run = train(rl, config, policy, talker(), Sampler(policy), noise, prompts()[2:], prompts()[:2])
+        held = {row["step"]: (row["heldout_score"], row["heldout_kl"]) for row in run.metrics()}
+        (start,) = (event for event in run.events() if event["kind"] == "start")
+        held[0] = (start["heldout_score"], 0.0)
+        by_objective = max(held, key=lambda step: held[step][0] - beta * held[step][1])
+        assert run.result["best_step"] == by_objective
+        shown += by_objective not in (max(held, key=held.get), max(held, key=lambda step: held[step][1]))
+        if shown:
+            return
+    raise AssertionError("all ways of choosing agreed: nothing was shown")
 
 
 @pytest.mark.parametrize("lora", (False, True))

@@ -11,6 +11,7 @@ from .config import Table
 from .errors import ConfigError, DiskFullError
 from .inputs import Ref, find_inputs, note_inputs
 from .runs import Run
+from .runs.progress import note
 from .store import Artifact, Workspace
 from .store.artifacts import check_name
 
@@ -25,10 +26,22 @@ def run_stage(
     if name:
         check_name(name)
     found = find_inputs(ws, stage, refs, chosen)
+    chosen = settled(chosen)
     check_run(ws, stage, found, chosen)
     inputs = note_inputs(ws, found)
     run = Run.start(ws, stage, chosen.model_dump(mode="json"), inputs, seed=chosen.run.seed, name=name)
     return finished(run, chosen)
+
+
+def settled(config: Any) -> Any:
+    """With what is chosen by measuring: the run's record says it, so a resumed run computes in the same type."""
+    from .models.device import fastest
+
+    if config.model.dtype != "fastest":
+        return config
+    dtype, why = fastest(config.model)
+    note(f"model.dtype = {dtype}: {why}")
+    return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
 
 
 def check_best_of(reward: Any, config: Any) -> None:

@@ -32,8 +32,10 @@ class ModelSettings(Table):
         "none", description="the frozen base under LoRA in 8 or 4 bits; nf4 needs the extra 'quant'"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes a GPU if there is")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="compute type; auto is float32 on CPU, bfloat16 on a GPU that has it"
+    dtype: Literal["auto", "float32", "bfloat16", "fastest"] = Field(
+        "auto",
+        description="compute type; auto is float32 on CPU, bfloat16 on a GPU that has it; fastest measures which of "
+        "the two multiplies faster here, once, when the run begins. Weights that learn are kept in float32 beside",
     )
     trust_remote_code: bool = Field(False, description="run Python code shipped with a model; only for code you read")
 
@@ -64,6 +66,9 @@ class Sampling(Table):
     """How completions are drawn."""
 
     max_new_tokens: Count = Field(64, description="length limit of a completion")
+    min_new_tokens: Annotated[int, Field(ge=0)] = Field(
+        0, description="no completion ends before so many tokens; must be 0 in RL rollouts"
+    )
     temperature: Annotated[float, Field(ge=0)] = Field(1.0, description="0 is greedy")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="nucleus; must be 1 in RL rollouts")
     top_k: Annotated[int, Field(ge=0)] = Field(0, description="keep the k likeliest tokens, 0 for all; 0 in rollouts")

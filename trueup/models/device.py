@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +13,7 @@ import torch
 from ..config import ModelSettings
 from ..errors import ModelError
 
+WORTH_IT = 0.7  # everything else but the products takes as long in 16 bits
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
@@ -32,12 +34,35 @@ def place(settings: ModelSettings) -> Placement:
         raise ModelError("model.device is 'cuda' but torch sees no GPU", "set model.device to 'cpu' or 'auto'")
     device = torch.device("cuda" if gpu and settings.device != "cpu" else "cpu")
     if settings.dtype != "auto":
-        return Placement(device, getattr(torch, settings.dtype), f"{settings.dtype} was asked for")
+        chosen, why = fastest(settings) if settings.dtype == "fastest" else (settings.dtype, "as was asked for")
+        return Placement(device, getattr(torch, chosen), why)
     if device.type == "cpu":
         return Placement(device, torch.float32, "float32 is exact and, on most CPUs, as fast as bfloat16")
     if torch.cuda.is_bf16_supported():
         return Placement(device, torch.bfloat16, "this GPU computes bfloat16")
     return Placement(device, torch.float32, "this GPU has no bfloat16")
+
+
+def fastest(settings: ModelSettings) -> tuple[str, str]:
+    """The dtype for `fastest`, and why: settled once, when a run begins, so that resuming it measures nothing."""
+    placement = place(settings.model_copy(update={"dtype": "auto"}))
+    if placement.device.type != "cpu":
+        return str(placement.dtype).removeprefix("torch."), placement.why
+    share = _product_seconds(torch.bfloat16) / _product_seconds(torch.float32)
+    dtype = "bfloat16" if share < WORTH_IT else "float32"
+    return dtype, f"a matrix product in bfloat16 takes {share:.2f} of its time in float32 on this CPU"
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    """CPU seconds of a product of the size that layers have; the best of five, so that a busy machine is no slow one."""
+    tokens, matrix = torch.ones(1024, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
+    found = []
+    for _ in range(6):
+        before = time.process_time()
+        for _ in range(4):
+            tokens @ matrix.T
+        found.append(time.process_time() - before)
+    return min(found[1:])
 
 
 def cores() -> int:
@@ -67,7 +92,8 @@ def _sum_in_order() -> None:
 def release_freed_memory() -> None:
     """Give what is free back to the system, on a CPU: for between two large passes that have nothing in common.
 
-    The blocks that one leaves seldom fit the other, and kept, as they are within a pass, they would count twice.
+    The blocks that one leaves seldom fit the other, and kept, as they are within a pass, they would count twice. Taken
+    again they cost a fifth of the time: this is for runs that were made small, those of adapters.
     """
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -87,3 +113,9 @@ def _keep_freed_memory() -> None:
         return
     for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
         mallopt(option, 1 << 30)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Did memory run out? Of a GPU the type tells, on a CPU only the words, which differ with the system."""
+    said = ("not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in said)

@@ -108,6 +108,7 @@ class SequenceReward(RewardModel):
         super().__init__(encoder, context_of(network.config), objectives, members)
         assert network.score.out_features == self.outputs
         self.network = network
+        _at_least_float32(network.score)
         self.layout = layout
         self._adapter = [adapter]
 
@@ -124,11 +125,15 @@ class SequenceReward(RewardModel):
         return self.network.score
 
     def forward(self, rows: Rows) -> torch.Tensor:
-        hidden = run_trunk(self.trunk, rows)
-        return at_least_float32(self.head(hidden[rows.last_c]))
+        return self.head(at_least_float32(run_trunk(self.trunk, rows)[rows.last_c]))
 
     def heads(self) -> list[nn.Module]:
         return [self.head]
+
+
+def _at_least_float32(head: nn.Module) -> nn.Module:
+    """Scores of 16 bits would be coarse."""
+    return head.float() if next(head.parameters()).dtype.itemsize < 4 else head
 
 
 class ClassifierReward(RewardModel):
@@ -179,7 +184,7 @@ class AdapterReward(SequenceReward):
         names = max(1, len(objectives))
         RewardModel.__init__(self, encoder, policy.context, objectives, head.out_features // names)
         self._trunk = [policy.network.get_decoder()]  # in a list: it is the policy's module
-        self.layout, self.shared, self.score = policy.layout, name, head
+        self.layout, self.shared, self.score = policy.layout, name, _at_least_float32(head)
 
     @property
     def trunk(self) -> Any:

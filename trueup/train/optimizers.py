@@ -1,12 +1,16 @@
 """One optimizer for every stage: AdamW, or Muon on the hidden matrices with AdamW on everything else.
 
 The learning rate is a pure function of the step, so a resumed run needs no scheduler state.
+
+Weights of 16 bits are too coarse to be learnt: a small step would be rounded away. Of each there is a copy in float32,
+which gathers the gradients of all micro-batches and moves; the model's own are that copy, rounded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -33,11 +37,10 @@ class Optimizer:
         }
         assert self.named, "nothing to train"
         own = {str(i) for i, module in enumerate((trunk, *heads)) if getattr(module, "apart", False)}
-        self._apart = [p for name, p in self.named.items() if name.split(".")[0] in own]
-        self._together = [p for name, p in self.named.items() if name.split(".")[0] not in own]
-        muon = {n for n, p in self.named.items() if settings.name == "muon" and _is_hidden_matrix(n, p)}
+        self.learnt = {name: _exact(p) for name, p in self.named.items()}
+        muon = {n for n, p in self.learnt.items() if settings.name == "muon" and _is_hidden_matrix(n, p)}
         groups: dict[str, list[nn.Parameter]] = {"matrix": [], "vector": [], "head": []}
-        for name, p in self.named.items():
+        for name, p in self.learnt.items():
             if name not in muon:
                 groups["head" if _is_head(name) else "matrix" if p.ndim > 1 else "vector"].append(p)
         rates = {"matrix": settings.lr, "vector": settings.lr, "head": head_lr or settings.lr}
@@ -45,12 +48,16 @@ class Optimizer:
         chosen = [{"params": ps, "lr": rates[g], "weight_decay": decay[g]} for g, ps in groups.items() if ps]
         self.parts: list[torch.optim.Optimizer] = []
         if chosen:  # LoRA layers are all hidden matrices: Muon may have everything
-            self.parts.append(torch.optim.AdamW(chosen, betas=settings.betas, eps=settings.eps))
+            self.parts.append(torch.optim.AdamW(chosen, betas=settings.betas, eps=settings.eps, fused=True))
         if muon:
             self.parts.append(
-                torch.optim.Muon([self.named[n] for n in sorted(muon)], lr=settings.muon_lr, weight_decay=0.0)
+                torch.optim.Muon([self.learnt[n] for n in sorted(muon)], lr=settings.muon_lr, weight_decay=0.0)
             )
         self.peaks = [[g["lr"] for g in part.param_groups] for part in self.parts]
+        self._apart = [p for name, p in self.learnt.items() if name.split(".")[0] in own]
+        self._together = [p for name, p in self.learnt.items() if name.split(".")[0] not in own]
+        for name, p in self._rounded():
+            p.register_post_accumulate_grad_hook(partial(_gather, self.learnt[name]))
 
     def step(self, rate: float) -> None:
         """Move by the present gradients at `rate` times the peak learning rates."""
@@ -58,7 +65,17 @@ class Optimizer:
             for group, peak in zip(part.param_groups, peaks, strict=True):
                 group["lr"] = peak * rate
             part.step()
+        self.round()
         self.zero_grad()
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """The model's own weights of 16 bits, as what was learnt has them."""
+        for name, p in self._rounded():
+            p.copy_(self.learnt[name])
+
+    def _rounded(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.named.items() if self.learnt[name] is not p)
 
     def zero_grad(self) -> None:
         for part in self.parts:
@@ -77,7 +94,7 @@ class Optimizer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything torch's optimizers remember, by parameter name: flat, so that safetensors can hold it."""
-        names = {id(p): n for n, p in self.named.items()}
+        names = {id(p): n for n, p in self.learnt.items()}
         return {
             f"{names[id(p)]}::{key}": value if isinstance(value, torch.Tensor) else torch.tensor(value)
             for part in self.parts
@@ -88,10 +105,23 @@ class Optimizer:
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
         for part in self.parts:
             own = {id(p) for group in part.param_groups for p in group["params"]}
-            for name, parameter in self.named.items():
+            for name, parameter in self.learnt.items():
                 if id(parameter) in own:
                     slots = {k.split("::")[1]: v for k, v in tensors.items() if k.split("::")[0] == name}
                     part.state[parameter] = {k: v.clone() for k, v in slots.items()}
+
+
+def _exact(parameter: nn.Parameter) -> nn.Parameter:
+    """The parameter itself, if it can be learnt as it is."""
+    return parameter if parameter.dtype.itemsize >= 4 else nn.Parameter(parameter.detach().float())
+
+
+def _gather(exact: nn.Parameter, parameter: torch.Tensor) -> None:
+    """The gradient of one micro-batch, as soon as it is whole."""
+    assert parameter.grad is not None
+    found = parameter.grad.float()
+    exact.grad = found if exact.grad is None else exact.grad.add_(found)
+    parameter.grad = None
 
 
 HEADS = ("score", "token_head", "readout")  # as parts of a parameter's name

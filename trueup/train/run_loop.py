@@ -59,6 +59,7 @@ class Loop:
         self.run, self.modules, self.config, self.total = run, list(modules), config, total
         self.optimizer = Optimizer(modules, config.optimizer, head_lr)
         self.follower = follower
+        self._adapters = not all(p.requires_grad for p in self.modules[0].parameters())
         self.micro_batch = config.run.micro_batch
         self.skipped = 0
         self._skipped_at = 0
@@ -232,7 +233,7 @@ class Loop:
         self.optimizer.zero_grad()
         totals: dict[str, torch.Tensor] = {}
         for part, loss_sum in itertools.product(parts, sums):
-            if len(sums) > 1:
+            if len(sums) > 1 and self._adapters:
                 release_freed_memory()
             loss, more = loss_sum(part)
             (loss / count).backward()
@@ -289,11 +290,11 @@ class Loop:
         )
 
     def _weights(self) -> dict[str, torch.Tensor]:
-        return {name: p.detach().contiguous() for name, p in self.optimizer.named.items()}
+        return {name: p.detach().contiguous() for name, p in self.optimizer.learnt.items()}
 
     def _checkpoint_bytes(self) -> int:
         beside = [] if self.follower is None else self.follower.parameters()
-        trained = sum(p.numel() * p.element_size() for p in self.optimizer.named.values())
+        trained = sum(p.numel() * p.element_size() for p in self.optimizer.learnt.values())
         return trained * 3 + sum(p.numel() * p.element_size() for p in beside)
 
     def _save(self, folder: Path) -> None:
@@ -326,7 +327,8 @@ class Loop:
     def _load_weights(self, folder: Path) -> None:
         with torch.no_grad():
             for name, tensor in load_file(folder / "weights.safetensors").items():
-                self.optimizer.named[name].copy_(tensor)
+                self.optimizer.learnt[name].copy_(tensor)
+            self.optimizer.round()
             if self.follower is not None:
                 named = dict(self.follower.named_parameters())
                 for name, tensor in load_file(folder / "follower.safetensors").items():
