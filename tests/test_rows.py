@@ -19,7 +19,7 @@ from transformers import AttentionInterface
 from trueup.algo.losses import language_model_loss
 from trueup.errors import ModelError
 from trueup.models import language_model, packed
-from trueup.models.language_model import LanguageModel, trunk_layout
+from trueup.models.language_model import LanguageModel, run_trunk, trunk_layout
 from trueup.models.rows import PLAIN, Group, Layout, lay_out, row_tokens
 from trueup.train.pretrain import heldout_loss
 
@@ -73,14 +73,14 @@ def exact(request, make_model) -> LanguageModel:
     return make_model(request.param).double()
 
 
-@pytest.fixture(params=("plain", "shared", "packed", "packed, shared"))
+@pytest.fixture(params=("plain", "shared", "packed", "packed, shared", "plain, trimmed", "packed, shared, trimmed"))
 def layout(request) -> Layout:
-    return Layout("shared" in request.param, "packed" in request.param)
+    return Layout(*(way in request.param for way in ("shared", "packed", "trimmed")))
 
 
 @pytest.fixture
 def rows(layout, exact):
-    assert exact.layout == Layout(True, True), "these families are known to compute every layout correctly"
+    assert exact.layout == Layout(True, True, True), "these families are known to compute every layout correctly"
     return lay_out(GROUPS, PAD, layout)
 
 
@@ -100,16 +100,17 @@ def test_logprobs_are_those_of_each_row_alone(exact, rows, temperature):
 def test_states_are_read_before_each_token_and_at_the_last_one(exact, rows):
     """The state before a token predicts it and carries its value; a reward head reads the one at the last token."""
     hidden = exact.hidden(rows)
+    last = run_trunk(exact.network.get_decoder(), rows, None if rows.read_n is None else rows.last_c)
     for i, (prompt, completion) in enumerate(flat(GROUPS)):
         alone = hidden_alone(exact.network, prompt + completion)
         before = hidden[rows.before_cl[i, : len(completion)]]
         torch.testing.assert_close(before, alone[len(prompt) - 1 : -1], rtol=1e-10, atol=1e-10)
-        torch.testing.assert_close(hidden[rows.last_c[i]], alone[-1], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(last[rows.last_c[i]], alone[-1], rtol=1e-10, atol=1e-10)
 
 
 def test_prompt_tokens_are_those_of_the_prompt_alone(exact, rows, layout):
     """What pretraining reads: each prompt token after the first, once a row."""
-    hidden = exact.hidden(rows)
+    hidden = exact.hidden(rows, whole=True)
     found = exact.read(hidden[rows.prompt_before_bp[rows.prompt_mask_bp]], rows.prompt_target_bp[rows.prompt_mask_bp])
     a_row_each = [p for p, _ in GROUPS] if layout.shared else [p for p, _ in flat(GROUPS)]
     expected = [logprobs_alone(exact.network, list(p[:1]), list(p[1:])) for p in a_row_each if len(p) > 1]
@@ -278,11 +279,11 @@ def test_a_trunk_whose_attention_is_of_another_kind_is_not_packed(make_model, mo
     monkeypatch.setitem(
         AttentionInterface._global_mapping, packed.NAME, lambda *a, **more: attention(*a, **more, softcap=30.0)
     )
-    assert trunk_layout(model.network.get_decoder()) == Layout(shared=True), "it says it cannot"
+    assert trunk_layout(model.network.get_decoder()) == Layout(shared=True, trimmed=True), "it says it cannot"
     monkeypatch.setitem(
         AttentionInterface._global_mapping, packed.NAME, lambda m, q, k, v, mask, **more: (q.transpose(1, 2), None)
     )
-    assert trunk_layout(model.network.get_decoder()) == Layout(shared=True), "it computes something else"
+    assert trunk_layout(model.network.get_decoder()) == Layout(shared=True, trimmed=True), "it computes something else"
     assert model.network.config._attn_implementation == "sdpa", "and is left as it was"
 
 

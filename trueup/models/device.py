@@ -54,7 +54,7 @@ def fastest(settings: ModelSettings) -> tuple[str, str]:
 
 
 def _product_seconds(dtype: torch.dtype) -> float:
-    """CPU seconds of a product of the size that layers have; the best of five, so that a busy machine is no slow one."""
+    """CPU seconds of products of the size that layers have; the best of five, as the machine may be busy."""
     tokens, matrix = torch.ones(1024, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
     found = []
     for _ in range(6):

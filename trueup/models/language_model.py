@@ -7,7 +7,7 @@ never reach the vocabulary projection; that alone is most of what a plain `model
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from ..algo.logprobs import chunked_logprobs, entropy_of, token_logprobs
 from ..errors import ModelError
 from ..records import Completion, Prompt
 from ..text.chat import Encoder
+from .last_block import finishing_only
 from .packed import row_by_row
 from .rows import PLAIN, Group, Layout, Rows, lay_out
 
@@ -66,9 +67,12 @@ class LanguageModel(nn.Module):
     def fits(self, prompt: Prompt, room: int) -> bool:
         return len(self.encoder.prompt(prompt)) + room <= self.context
 
-    def hidden(self, rows: Rows) -> torch.Tensor:
-        """Final hidden states, flat: (b*t, width). No cache, no logits."""
-        return run_trunk(self.network.get_decoder(), rows)
+    def hidden(self, rows: Rows, *, whole: bool = False) -> torch.Tensor:
+        """Final hidden states, flat: (b*t, width). No cache, no logits.
+
+        They are there before completion tokens; elsewhere only in the `whole`.
+        """
+        return run_trunk(self.network.get_decoder(), rows, None if whole else rows.read_n)
 
     def logprobs(self, rows: Rows, temperature: float = 1.0, hidden: torch.Tensor | None = None) -> torch.Tensor:
         """Log-probability of each completion token under the distribution that sampling at `temperature` draws from.
@@ -142,25 +146,28 @@ def trunk_layout(trunk: Any) -> Layout:
         return PLAIN
     shared = _computes(trunk, Layout(shared=True))
     if trunk.device.type != "cpu":
-        return Layout(shared)
-    return Layout(
-        shared, _computes(trunk, Layout(packed=True)) and (not shared or _computes(trunk, Layout(True, True)))
-    )
+        return Layout(shared, trimmed=_computes(trunk, Layout(shared, trimmed=True)))
+    packed = _computes(trunk, Layout(packed=True)) and (not shared or _computes(trunk, Layout(True, True)))
+    return Layout(shared, packed, _computes(trunk, Layout(shared, packed, trimmed=True)))
 
 
 def _computes(trunk: Any, layout: Layout) -> bool:
     """Does the trunk give a completion the same states in this layout as in a row of its own?"""
     plain, rows = _probe_rows(trunk, PLAIN), _probe_rows(trunk, layout)
     try:
-        return alike(run_trunk(trunk, plain)[plain.before_cl], run_trunk(trunk, rows)[rows.before_cl])
+        return alike(run_trunk(trunk, plain)[plain.before_cl], run_trunk(trunk, rows, rows.read_n)[rows.before_cl])
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError):
         return False
 
 
-def run_trunk(trunk: Any, rows: Rows) -> torch.Tensor:
-    """Final hidden states, flat (b*t, width): no cache, no logits."""
+def run_trunk(trunk: Any, rows: Rows, at_n: torch.Tensor | None = None) -> torch.Tensor:
+    """Final hidden states, flat (b*t, width): no cache, no logits. With `at_n`, at these positions only."""
     mask = None if rows.packed else rows.real_bt if rows.allow_b1tt is None else rows.allow_b1tt
-    with row_by_row(trunk, rows.packed) if rows.packed else nullcontext():
+    with ExitStack() as ways:
+        if rows.packed:
+            ways.enter_context(row_by_row(trunk, rows.packed))
+        if at_n is not None:
+            ways.enter_context(finishing_only(trunk, at_n))
         states = trunk(
             input_ids=rows.tokens_bt, attention_mask=mask, position_ids=rows.positions_bt, use_cache=False
         ).last_hidden_state

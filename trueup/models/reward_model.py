@@ -125,7 +125,8 @@ class SequenceReward(RewardModel):
         return self.network.score
 
     def forward(self, rows: Rows) -> torch.Tensor:
-        return self.head(at_least_float32(run_trunk(self.trunk, rows)[rows.last_c]))
+        at = None if rows.read_n is None else rows.last_c
+        return self.head(at_least_float32(run_trunk(self.trunk, rows, at)[rows.last_c]))
 
     def heads(self) -> list[nn.Module]:
         return [self.head]
@@ -218,7 +219,7 @@ class FeatureReward(RewardModel):
         nn.init.zeros_(self.readout.weight)
 
     def forward(self, rows: Rows) -> torch.Tensor:
-        hidden = self.trunk.hidden(rows)
+        hidden = self.trunk.hidden(rows, whole=True)
         at_cl = (rows.before_cl + 0).masked_scatter(rows.mask_cl, _token_positions(rows))
         tokens_ocl = self.token_head(hidden[at_cl]).movedim(-1, 0)
         summed = zero_outside(tokens_ocl, rows.mask_cl.expand_as(tokens_ocl)).sum(-1).T

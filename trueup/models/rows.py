@@ -15,7 +15,7 @@ Either way the caller gets completions as a grid: C completions in the order giv
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from itertools import accumulate
 from typing import Any
 
@@ -31,13 +31,15 @@ class Layout:
 
     shared: bool = False  # the completions of a prompt stand behind it in one row
     packed: bool = False  # all rows lie in a single long one
+    trimmed: bool = False  # the last block finishes only the positions that are read
 
     def __and__(self, other: Layout) -> Layout:
         """What two models that read the same rows both compute correctly."""
-        return Layout(self.shared and other.shared, self.packed and other.packed)
+        return Layout(*(mine and theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 PLAIN = Layout()
+WORTH_TRIMMING = 0.85  # of the positions: picking some out and putting them back takes time as well
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Rows:
     prompt_target_bp: torch.Tensor  # prompt tokens after the first, for losses on prompts (pretraining)
     prompt_mask_bp: torch.Tensor
     prompt_before_bp: torch.Tensor
+    read_n: torch.Tensor | None = None  # where the states before completion tokens stand, if only these are finished
     packed: tuple[PackedRow, ...] = ()  # of the packed layout: its rows, in their order
 
     def to(self, device: torch.device | str) -> Rows:
@@ -116,12 +119,14 @@ def lay_out(groups: Sequence[Group], pad_id: int, layout: Layout = PLAIN) -> Row
             last[which] = at + n - 1
             at, which = at + n, which + 1
 
+    read = np.unique(before[mask])
     branch_bt, branches = branch.reshape(height, width), any(len(c) > 1 for _, c in rows)
     allow = _block_mask(branch_bt)[:, None] if branches and not packed else None
     return Rows(
         *map(torch.from_numpy, (tokens.reshape(height, width), positions.reshape(height, width), branch_bt >= 0)),
         torch.from_numpy(allow) if allow is not None else None,
         *map(torch.from_numpy, (target, mask, before, last, prompt_target, prompt_mask, prompt_before)),
+        read_n=torch.from_numpy(read) if layout.trimmed and len(read) <= WORTH_TRIMMING * sum(lengths) else None,
         packed=tuple(_packed_rows(branch, rows, lengths)) if packed else (),
     )
 

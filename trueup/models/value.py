@@ -95,7 +95,7 @@ class OwnValue(ValueModel):
         self.trunk, self.head = trunk, head
 
     def forward(self, rows: Rows, hidden: torch.Tensor | None) -> torch.Tensor:
-        return self.head(run_trunk(self.trunk, rows)[rows.before_cl])
+        return self.head(run_trunk(self.trunk, rows, rows.read_n)[rows.before_cl])
 
 
 class AdapterValue(ValueModel):
@@ -110,7 +110,7 @@ class AdapterValue(ValueModel):
     def forward(self, rows: Rows, hidden: torch.Tensor | None) -> torch.Tensor:
         (trunk,) = self._trunk
         with switched(trunk, self.name):
-            return self.head(run_trunk(trunk, rows)[rows.before_cl])
+            return self.head(run_trunk(trunk, rows, rows.read_n)[rows.before_cl])
 
     def rescale(self, mean: float, std: float) -> None:
         if isinstance(self.head, ScoreHead):

@@ -28,7 +28,7 @@ def pretrain(run: Run, config: PretrainConfig, model: LanguageModel, train: list
 
     def loss_sum(groups: Sequence[Group]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         rows = model.rows(groups)
-        hidden = model.hidden(rows)
+        hidden = model.hidden(rows, whole=True)
         on_completions = language_model_loss(model.logprobs(rows, hidden=hidden), rows.mask_cl)
         before, target = rows.prompt_before_bp[rows.prompt_mask_bp], rows.prompt_target_bp[rows.prompt_mask_bp]
         on_prompts = -model.read(hidden[before], target).sum()
