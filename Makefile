@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint docs mutants
+.PHONY: help demo test check bench bench-quick lint docs mutants
 
 # Idle OpenMP threads that spin make a busy machine many times slower.
 export OMP_WAIT_POLICY = PASSIVE
@@ -18,6 +18,8 @@ help:
 	@echo 'make demo     the whole loop on the built-in world, into ./trueup-demo (a new folder each time)'
 	@echo 'make test     the test suite'
 	@echo 'make check    the slow promises (up to two hours; goes on where it stopped)'
+	@echo 'make bench    trueup beside TRL, every row (up to two hours; goes on where it stopped)'
+	@echo 'make bench-quick  the same on a small shape, once (15 minutes at most)'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make docs     write docs/commands.md and docs/settings.md anew'
 	@echo 'make mutants  break the code in small ways and see whether the tests notice'
@@ -30,6 +32,12 @@ test: .venv/.ready
 
 check: .venv/.ready
 	@$(BIN)/python scripts/check.py $(ARGS)
+
+bench: .venv/.ready
+	@$(BIN)/python -m benchmarks speed --write-docs $(ARGS)
+
+bench-quick: .venv/.ready
+	@$(BIN)/python -m benchmarks speed --quick $(ARGS)
 
 lint: .venv/.ready
 	@$(BIN)/ruff check .

@@ -6,12 +6,14 @@ import click
 
 from .adapters_memory import adapters_memory
 from .choose import choose_benchmark
+from .growth import growth
 from .guard import guard
 from .label import label
 from .learning import learning
-from .reward import reward
+from .plan import plan
 from .reward_size import reward_size
 from .same_ppo import same_ppo
+from .speed import speed
 from .steady import steady
 from .turnover import turnover
 from .turnover_charts import turnover_charts
@@ -24,12 +26,14 @@ def main() -> None:
 
 main.add_command(adapters_memory)
 main.add_command(choose_benchmark)
+main.add_command(growth)
 main.add_command(guard)
 main.add_command(label)
 main.add_command(learning)
-main.add_command(reward)
+main.add_command(plan)
 main.add_command(reward_size)
 main.add_command(same_ppo)
+main.add_command(speed)
 main.add_command(steady)
 main.add_command(turnover)
 main.add_command(turnover_charts)

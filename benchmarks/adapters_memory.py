@@ -53,7 +53,7 @@ def adapters_memory(shape: str, only_adapters: bool, as_json: bool) -> None:
     rows = [SFT, *ADAPTERS, *([] if only_adapters else BESIDE)]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        base = _prepare(place, shape)
+        base = prepare(place, shape)
         found = compared({row: _measured(row, place / "w", base) for row in rows}) | {"shape": shape}
     click.echo(json.dumps(found, indent=1) if as_json else _text(found))
     sys.exit(0 if found["ok"] else 1)
@@ -69,7 +69,7 @@ def compared(stages: dict[str, dict[str, float]]) -> dict[str, Any]:
     return {"stages": each, "highest": highest, "same_tokens": same, "ok": highest <= RATIO and same}
 
 
-def _prepare(folder: Path, shape: str) -> str:
+def prepare(folder: Path, shape: str) -> str:
     """A base, rows of exactly as many tokens, and two reward models on it: an adapter, and one of whole weights."""
     import trueup
 
@@ -118,8 +118,8 @@ def _measured(row: str, workspace: Path, base: str) -> dict[str, float]:
     return found
 
 
-def measure(row: str, workspace: str, base: str) -> None:
-    """One stage in this process; prints a line of JSON."""
+def measure(row: str, workspace: str, base: str) -> dict[str, float]:
+    """One stage in this process."""
     import peft  # noqa: F401  what importing costs is not what a stage costs
     import transformers.models.llama.modeling_llama  # noqa: F401
 
@@ -140,7 +140,7 @@ def measure(row: str, workspace: str, base: str) -> None:
         metrics = trueup.Run.load(ws, ws.run_rows()[-1].id).metrics()
     counted = [step["length"] * BATCH if reward else step["tokens"] for step in metrics]
     tokens = sum(counted) / len(counted) + BATCH * PROMPT
-    print(json.dumps({"mib": peak_mib() - before, "raw_mib": peak_mib(), "tokens": tokens}))
+    return {"mib": peak_mib() - before, "raw_mib": peak_mib(), "tokens": tokens}
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -153,4 +153,4 @@ def _text(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    measure(*sys.argv[1:])
+    print(json.dumps(measure(*sys.argv[1:])))

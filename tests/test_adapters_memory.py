@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from benchmarks.adapters_memory import ADAPTERS, BATCH, COMPLETION, PROMPT, ROWS, SFT, _measured, _prepare, compared
+from benchmarks.adapters_memory import ADAPTERS, BATCH, COMPLETION, PROMPT, ROWS, SFT, _measured, compared, prepare
 
 ROOT = Path(__file__).parents[1]
 OWN, REWARD = "RL, adapters, value its own", "RL, adapters, value from the reward model"
@@ -22,7 +22,7 @@ def stage(mib: float, tokens: float = 2048.0) -> dict[str, float]:
 
 def test_a_stage_is_measured_on_as_many_tokens_as_every_other(tmp_path):
     """At a size that says nothing about memory: a stage that learnt less would look cheap."""
-    base = _prepare(tmp_path, "tiny")
+    base = prepare(tmp_path, "tiny")
     tokenizer = Tokenizer.from_file(f"{base}/tokenizer.json")
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     lengths = {tuple(len(tokenizer.encode(row[side]).ids) for side in ("prompt", "completion")) for row in rows}
