@@ -53,7 +53,11 @@ def _range(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int,
 @click.option("--completion-lengths", default="5:128", show_default=True, callback=_range, help="What they are cut to.")
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
 @click.option(
-    "--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", help="trueup's in ppo-27m."
+    "--dtype",
+    type=click.Choice(["fastest", "float32", "bfloat16"]),
+    default="fastest",
+    show_default=True,
+    help="trueup's in ppo-27m.",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for speed.json.")
 @click.option("--work", type=click.Path(path_type=Path, file_okay=False), default=ROOT / ".bench", help="Work folder.")

@@ -95,7 +95,7 @@ def _stage(**settings: Any) -> dict[str, Any]:
     return {"stage": {"estimator": "ppo", "kl_coefficient": 0.05} | settings}
 
 
-def rows(size: Size, natural: Natural, ours_dtype: str = "auto") -> list[Row]:
+def rows(size: Size, natural: Natural, ours_dtype: str = "fastest") -> list[Row]:
     """Every row, in the order of the table. `ours_dtype` is trueup's in the large row."""
     return [*_ppo(size, natural, ours_dtype), *_without_critic(size), *_offline(size), *_others(size, natural)]
 

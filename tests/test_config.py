@@ -243,6 +243,11 @@ BROKEN = {
         ("rl", ["sampling.top_k=5"], ["sampling.top_k=0"]),
         ("winrate", ["sampling.temperature=0", "sampling.top_k=5"], ["sampling.top_k=5"]),
     ],
+    "sampling.min_new_tokens": [
+        ("rl", ["sampling.min_new_tokens=5"], ["sampling.min_new_tokens=0"]),
+        ("dpo", ["online=true", "sampling.min_new_tokens=5"], ["online=true", "sampling.min_new_tokens=0"]),
+        ("sample", ["sampling.min_new_tokens=65"], ["sampling.min_new_tokens=64"]),
+    ],
     "value.clip": [
         ("rl", ["value.coefficient=0", "value.clip=0.1"], ["value.clip=0.1"]),
         ("rl", ["estimator=rloo", "value.clip=0.1"], ["value.clip=0.1"]),

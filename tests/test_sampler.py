@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from trueup.config import Sampling
-from trueup.engines import sampler as sampler_module
+from trueup.engines import plain
 from trueup.engines.sampler import Sampler, choose
 from trueup.errors import ModelError
 from trueup.models.adapters import add_lora
@@ -98,6 +98,20 @@ def test_the_same_seed_gives_the_same_text_whatever_the_batch(any_model, monkeyp
         again = Sampler(any_model).sample(PROMPTS, FREE.model_copy(update={"batch_size": size}), seed=4, n=5)
         assert [c.tokens for c in again] == [c.tokens for c in whole]
     assert texts(Sampler(any_model).sample(PROMPTS, FREE, seed=5, n=5)) != texts(whole)
+
+
+def test_the_plain_way_writes_the_same(any_model, monkeypatch):
+    """Padded on the left, with transformers' own masks, and rows that leave: no other text, no other number."""
+    force_stop_token(any_model, monkeypatch, any_model.encoder.eos_id, below=0.5)
+    sampler = Sampler(any_model)
+    expected = sampler.sample(PROMPTS, FREE, seed=4, n=5)
+    assert sampler._goes_by_pages
+    sampler._goes_by_pages = False
+    for size in (7, 64):
+        found = sampler.sample(PROMPTS, FREE.model_copy(update={"batch_size": size}), seed=4, n=5)
+        assert [c.tokens for c in found] == [c.tokens for c in expected]
+        for mine, other in zip(found, expected, strict=True):
+            assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-5)
 
 
 def test_completions_of_one_prompt_differ_and_stand_side_by_side(model):
@@ -235,18 +249,158 @@ def test_the_length_limit_is_exact(model):
             assert len(completion.tokens) == limit or completion.finished
 
 
-def test_finished_rows_leave_the_batch(model, monkeypatch):
+class Watched(Sampler):
+    """Notes which rows each token was chosen for."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__(model)
+        self.seen: list[list[int]] = []
+
+    def pick(self, logits_nv, rows, draw_n, sampling):
+        assert len(logits_nv) == len(rows) == len(draw_n)
+        self.seen.append([row.index for row in rows])
+        return super().pick(logits_nv, rows, draw_n, sampling)
+
+
+def test_the_place_of_a_finished_row_is_taken_at_once(model, monkeypatch):
+    """No token is computed for a row that has ended, and none of the places stays empty while somebody waits."""
+    force_stop_token(model, monkeypatch, model.encoder.eos_id)
+    sampler = Watched(model)
+    completions = sampler.sample(PROMPTS, FREE.model_copy(update={"batch_size": 5}), seed=11, n=8)
+    assert [sum(i in rows for rows in sampler.seen) for i in range(32)] == [len(c.tokens) for c in completions]
+    alone = next(t for t, rows in enumerate(sampler.seen) if len(rows) < 5)
+    begun = {i for rows in sampler.seen[: alone + 1] for i in rows}
+    assert begun == set(range(32)), "a place stayed empty while rows were waiting"
+
+
+def test_the_plain_way_drops_finished_rows_too(model, monkeypatch):
     """Not one by one, since leaving copies the cache, but before many of them are computed for nothing."""
     force_stop_token(model, monkeypatch, model.encoder.eos_id)
-    widths = []
-    monkeypatch.setattr(
-        sampler_module, "choose", lambda logits, draws, s: widths.append(len(logits)) or choose(logits, draws, s)
-    )
-    lengths = [len(c.tokens) for c in Sampler(model).sample(PROMPTS, FREE, seed=11, n=8)]
+    monkeypatch.setattr(Sampler, "_goes_by_pages", False)
+    sampler = Watched(model)
+    lengths = [len(c.tokens) for c in sampler.sample(PROMPTS, FREE, seed=11, n=8)]
     writing = [sum(length > t for length in lengths) for t in range(max(lengths))]
-    assert writing[-1] < writing[0] == widths[0] and len(widths) == len(writing)
-    for wide, busy in zip(widths, writing, strict=True):
-        assert busy <= wide <= busy / sampler_module.DROP_AT
+    assert writing[-1] < writing[0] == len(sampler.seen[0]) and len(sampler.seen) == len(writing)
+    for rows, busy in zip(sampler.seen, writing, strict=True):
+        assert busy <= len(rows) <= busy / plain.DROP_AT
+
+
+@pytest.mark.parametrize("by_pages", (True, False))
+def test_no_more_rows_at_once_than_the_batch_holds(model, monkeypatch, by_pages):
+    """Not even for one prompt with many completions; and each prompt is read once all the same, where that can be."""
+    monkeypatch.setattr(Sampler, "_goes_by_pages", by_pages)
+    sampler = Watched(model)
+    completions = sampler.sample(PROMPTS[:2], FREE.model_copy(update={"batch_size": 3}), seed=6, n=8)
+    assert max(map(len, sampler.seen)) == 3
+    assert [c.tokens for c in completions] == [c.tokens for c in Sampler(model).sample(PROMPTS[:2], FREE, seed=6, n=8)]
+
+
+def test_a_prompt_is_read_once_for_all_its_completions(model, monkeypatch):
+    read = []
+    forward = model.network.get_decoder().forward
+
+    def count(**given):
+        read.append(given["input_ids"].shape)
+        return forward(**given)
+
+    sampler = Sampler(model)
+    assert sampler._goes_by_pages
+    monkeypatch.setattr(model.network.get_decoder(), "forward", count)
+    sampler.sample([*PROMPTS, *PROMPTS], FREE, seed=6, n=8)
+    assert sum(rows for rows, width in read if width > 1) == len(PROMPTS)
+
+
+# What one may set
+
+
+@pytest.mark.parametrize("by_pages", (True, False))
+def test_no_completion_ends_before_min_new_tokens(model, monkeypatch, by_pages):
+    monkeypatch.setattr(Sampler, "_goes_by_pages", by_pages)
+    force_stop_token(model, monkeypatch, model.encoder.eos_id)
+    free = Sampler(model).sample(PROMPTS, FREE, seed=11, n=8)
+    held = Sampler(model).sample(PROMPTS, FREE.model_copy(update={"min_new_tokens": 5}), seed=11, n=8)
+    assert min(len(c.tokens) for c in free) < 5 < min(len(c.tokens) for c in held) < 12
+    assert not any(model.encoder.eos_id in c.tokens[:5] for c in held)
+    assert [c.tokens[0] for c in held] != [c.tokens[0] for c in free], "what was in the way is shared out"
+
+
+def test_the_log_prob_is_that_of_the_distribution_without_stop_tokens(model):
+    eos, sampling = model.encoder.eos_id, Sampling(max_new_tokens=3, min_new_tokens=3)
+    for completion in Sampler(model).sample(PROMPTS, sampling, seed=2):
+        row = list(model.encoder.prompt(completion.prompt))
+        for token, logprob in zip(completion.tokens, completion.logprobs, strict=True):
+            weights = distribution(model, row)
+            weights[eos] = 0
+            assert logprob == pytest.approx(float(np.log(weights[token] / weights.sum())), abs=1e-4)
+            row.append(token)
+
+
+def test_who_overrides_pick_decides_what_is_written(model):
+    """Lengths forced from outside: what a benchmark needs."""
+    eos, lengths = model.encoder.eos_id, [3, 9, 1, 6, 12, 2, 4, 5]
+
+    class Forced(Sampler):
+        def pick(self, logits_nv, rows, draw_n, sampling):
+            ends = torch.tensor([len(row.tokens) + 1 == lengths[row.index] for row in rows])
+            logits_nv[ends] = -torch.inf
+            logits_nv[:, eos] = torch.where(ends, 0.0, -torch.inf)
+            return super().pick(logits_nv, rows, draw_n, sampling)
+
+    for size in (3, 64):
+        found = Forced(model).sample(PROMPTS, FREE.model_copy(update={"batch_size": size}), seed=1, n=2)
+        assert [len(c.tokens) for c in found] == lengths and all(c.finished for c in found)
+        assert all(c.logprobs[-1] == 0 for c in found)
+
+
+# Memory
+
+
+@pytest.mark.parametrize("by_pages", (True, False))
+def test_when_memory_runs_out_fewer_rows_are_written_at_once(model, monkeypatch, by_pages, capsys):
+    """Rows that were done stay; the others begin again and say the same; and it is remembered."""
+    monkeypatch.setattr(Sampler, "_goes_by_pages", by_pages)
+    monkeypatch.delenv("TRUEUP_QUIET")
+    force_stop_token(model, monkeypatch, model.encoder.eos_id)
+    expected = Sampler(model).sample(PROMPTS, FREE, seed=11, n=8)
+    capsys.readouterr()
+
+    class Tight(Watched):
+        calls = 0
+
+        def pick(self, logits_nv, rows, draw_n, sampling):
+            self.calls += 1
+            if len(rows) > 7 and self.calls % 4 == 0:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            return super().pick(logits_nv, rows, draw_n, sampling)
+
+    sampler = Tight(model)
+    assert [c.tokens for c in sampler.sample(PROMPTS, FREE, seed=11, n=8)] == [c.tokens for c in expected]
+    said = capsys.readouterr().err
+    assert said.count("memory ran out with") == 3 and "16 completions at once; sampling goes on with 8" in said
+    sampler.seen.clear()
+    sampler.sample(PROMPTS, FREE, seed=11, n=8)
+    assert max(map(len, sampler.seen)) == 4 and not capsys.readouterr().err
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(model, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Sampler, "_goes_by_pages", True)
+    monkeypatch.setattr(Sampler, "pick", fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        Sampler(model).sample(PROMPTS, FREE, seed=0)
+
+
+def test_one_row_that_does_not_fit_is_an_error_with_a_hint(model, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore")
+
+    monkeypatch.setattr(Sampler, "_goes_by_pages", True)
+    monkeypatch.setattr(Sampler, "pick", fail)
+    with pytest.raises(ModelError, match="single completion was sampled: CUDA out of memory. Tried") as caught:
+        Sampler(model).sample(PROMPTS, FREE, seed=0)
+    assert "max_new_tokens" in caught.value.hint and "more" not in caught.value.message
 
 
 def test_a_prompt_that_leaves_no_room_is_an_error(model):
@@ -280,4 +434,4 @@ def _lora():
 def test_progress_counts_prompts(model):
     seen = []
     Sampler(model, progress=seen.append).sample(PROMPTS, Sampling(max_new_tokens=2, batch_size=4), seed=0, n=2)
-    assert sum(seen) == len(PROMPTS) and len(seen) == 2
+    assert sum(seen) == len(PROMPTS) and len(seen) >= 2

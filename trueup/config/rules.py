@@ -203,6 +203,19 @@ RULES: tuple[Rule, ...] = (
         ("rl",),
     ),
     Rule(
+        ("sampling.min_new_tokens",),
+        lambda c: c.sampling.min_new_tokens > 0,
+        "must be 0 in RL: rollouts have to come from the very distribution that is trained",
+        ("rl",),
+    ),
+    Rule(
+        ("sampling.min_new_tokens", "sampling.max_new_tokens"),
+        lambda c: c.sampling.min_new_tokens > c.sampling.max_new_tokens,
+        "does not fit: min_new_tokens is above max_new_tokens",
+        ("sample", "winrate"),
+        together=True,
+    ),
+    Rule(
         ("sampling.top_k",),
         lambda c: c.sampling.top_k != 0,
         "must be 0 in RL: rollouts have to come from the very distribution that is trained",
@@ -445,8 +458,8 @@ RULES: tuple[Rule, ...] = (
         ("dpo",),
     ),
     Rule(
-        ("sampling.top_p", "sampling.top_k"),
-        lambda c: c.online and (c.sampling.top_p != 1 or c.sampling.top_k != 0),
+        ("sampling.top_p", "sampling.top_k", "sampling.min_new_tokens"),
+        lambda c: c.online and (c.sampling.top_p != 1 or c.sampling.top_k != 0 or c.sampling.min_new_tokens > 0),
         "must be off in online rounds: completions have to come from the very distribution that is trained",
         ("dpo",),
     ),

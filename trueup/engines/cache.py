@@ -1,4 +1,4 @@
-"""A key-value cache that is written in place.
+"""A key-value cache that is written in place, for rows that start together (`plain`).
 
 transformers' dynamic cache grows by concatenation, which copies every key and value once a token: three quarters of
 the time of sampling from a small model on a CPU. Here each layer is given its room once.
@@ -33,9 +33,6 @@ class RoomyLayer(DynamicLayer):
         self._all_values[..., start:end, :] = value_states
         self._show(end)
         return self.keys, self.values
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        self._rebuild(torch.arange(self.keys.shape[0], device=self.device).repeat_interleave(repeats))
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         self._rebuild(indices)

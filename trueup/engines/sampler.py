@@ -1,27 +1,32 @@
 """The built-in engine: batched sampling with a key-value cache over transformers modules.
 
-A prompt is prefilled once for all its completions, finished rows leave the batch, and the log-probability of each
-token is that of the distribution it was drawn from. Randomness belongs to the completion, not to the batch: the
-i-th completion of a call draws its j-th token with the uniform number u[i, j], so the same seed gives the same text
-whatever the batch size.
+A prompt is read once for all its completions, and the place of a finished row goes to the next one (`continuous`;
+`plain` for models that need it). The log-probability of each token is that of the distribution it was drawn from.
+Randomness belongs to the completion, not to the batch: the i-th completion of a call draws its j-th token with the
+uniform number u[i, j], so the same seed gives the same text whatever the batch size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
 
-import numpy as np
 import torch
 
 from ..config import Sampling
 from ..errors import ModelError
 from ..models.adapters import merged
+from ..models.device import out_of_memory
 from ..models.language_model import LanguageModel
 from ..records import Completion, Prompt
-from .cache import roomy_cache
+from ..runs.progress import note
+from . import continuous, plain
+from .row import Row
 
-DROP_AT = 0.85  # finished rows leave when this share or less is still writing: leaving copies the whole cache
+WINDOWS = ("sliding_window", "attention_chunk_size")  # how far back some layers look, by the names in a config
+CHUNK = 64  # tokens whose probabilities are added up first when one of a vocabulary is chosen
 
 
 class Sampler:
@@ -30,27 +35,25 @@ class Sampler:
     def __init__(self, model: LanguageModel, progress: Callable[[int], None] | None = None) -> None:
         self.model = model
         self.progress = progress or (lambda count: None)
+        self._rows_that_fit: int | None = None  # known once memory has run out
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seed: int, n: int = 1) -> list[Completion]:
-        encoded = [self.model.encoder.prompt(prompt) for prompt in prompts]
+        encoded = [tuple(self.model.encoder.prompt(prompt)) for prompt in prompts]
         self._check_lengths(encoded, sampling.max_new_tokens)
-        done: list[_Row | None] = [None] * (len(prompts) * n)
+        limit = sampling.max_new_tokens
+        rows = [Row(i * n + k, tokens, limit, seed) for i, tokens in enumerate(encoded) for k in range(n)]
+        missing = Counter(row.index // n for row in rows)
+
+        def done(row: Row) -> None:
+            missing[row.index // n] -= 1
+            if not missing[row.index // n]:
+                self.progress(1)
+
         # Prompts of like length go together: less padding. The order of the answer is the order of the question.
-        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-        size = max(1, sampling.batch_size // n)
-        training = self.model.training
-        self.model.eval()
-        with merged(self.model):
-            for start in range(0, len(order), size):
-                chosen = order[start : start + size]
-                rows = [_Row(i * n + k) for i in chosen for k in range(n)]
-                self._decode([encoded[i] for i in chosen], rows, sampling, seed, n)
-                for row in rows:
-                    done[row.index] = row
-                self.progress(len(chosen))
-        self.model.train(training)
-        return [self._completion(prompts[i // n], row) for i, row in enumerate(done) if row is not None]
+        with self._at_rest():
+            self._write(sorted(rows, key=lambda row: (len(row.prompt), row.prompt)), sampling, done)
+        return [self._completion(prompts[row.index // n], row) for row in rows]
 
     @torch.no_grad()
     def logprobs(self, completions: Sequence[Completion], temperature: float = 1.0) -> list[list[float]]:
@@ -64,42 +67,81 @@ class Sampler:
         self.model.train(training)
         return found
 
-    def _decode(self, prompts: list[tuple[int, ...]], rows: list[_Row], sampling: Sampling, seed: int, n: int) -> None:
-        """Fill `rows` (n for each prompt, in order) token by token until all have stopped."""
-        device, stops = self.model.device, self.model.encoder.stop_ids
-        tokens, seen, positions = _left_pad(prompts, self.model.encoder.pad_id, device)
-        trunk = self.model.network.get_decoder()
-        cache = roomy_cache(self.model.network.config, sampling.max_new_tokens)
-        draws = _uniform(seed, [row.index for row in rows], sampling.max_new_tokens).to(device)
-        hidden = trunk(
-            input_ids=tokens, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state[:, -1]
-        if n > 1:
-            cache.batch_repeat_interleave(n)
-            hidden, seen = hidden.repeat_interleave(n, 0), seen.repeat_interleave(n, 0)
-        alive = list(rows)
-        for t in range(sampling.max_new_tokens):
-            chosen, logprob = choose(self.model.logits(hidden), draws[:, t], sampling)
-            for row, token, value in zip(alive, chosen.tolist(), logprob.tolist(), strict=True):
-                row.take(token, value, stops)
-            going = [i for i, row in enumerate(alive) if not row.finished]
-            if not going or t + 1 == sampling.max_new_tokens:
-                return
-            if len(going) <= DROP_AT * len(alive):
-                keep = torch.tensor(going, device=device)
-                alive, draws, chosen, seen = [alive[i] for i in going], draws[keep], chosen[keep], seen[keep]
-                cache.batch_select_indices(keep)
-            position = seen.sum(1, keepdim=True)
-            seen = torch.cat([seen, seen.new_ones(len(alive), 1)], 1)
-            hidden = trunk(
-                input_ids=chosen[:, None],
-                attention_mask=seen,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
+    def pick(
+        self, logits_nv: torch.Tensor, rows: Sequence[Row], draw_n: torch.Tensor, sampling: Sampling
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next token of each row and its log-probability: the one place where tokens are chosen.
 
-    def _completion(self, prompt: Prompt, row: _Row) -> Completion:
+        `rows[i].index` is the completion's place in the answer, `rows[i].tokens` what it has so far. The logits may be
+        changed on the way: the log-probability is of the distribution that is drawn from.
+        """
+        if sampling.min_new_tokens:
+            early = torch.tensor([len(row.tokens) < sampling.min_new_tokens for row in rows], device=logits_nv.device)
+            stops = torch.zeros_like(logits_nv[0], dtype=torch.bool)
+            stops[[*self.model.encoder.stop_ids]] = True
+            logits_nv = logits_nv.masked_fill(early[:, None] & stops, -torch.inf)
+        return choose(logits_nv, draw_n, sampling)
+
+    def _write(self, rows: Sequence[Row], sampling: Sampling, done: Callable[[Row], None]) -> None:
+        """All rows to their end, with fewer at once whenever memory runs out: who was not done then starts again."""
+        way = self._continuous(sampling) if self._fits_pages(rows) else plain.write
+        while left := [row for row in rows if not row.done]:
+            at_once = min(sampling.batch_size, self._rows_that_fit or len(left), len(left))
+            try:
+                with torch.inference_mode():  # quicker than without gradients: there are many small operations
+                    way(self.model, left, sampling, self.pick, at_once, done)
+                return
+            except RuntimeError as error:  # torch.OutOfMemoryError is one; on a CPU only the message tells
+                self._halve(error, at_once)
+            # Only here: until its handler ends, the error keeps every tensor of the failed attempt alive.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            for row in left:
+                if not row.done:
+                    row.restart()
+
+    def _continuous(self, sampling: Sampling) -> Callable[..., None]:
+        """On a GPU the host looks at what was written only now and then, unless `pick` needs to know it at once."""
+        gpu = self.model.device.type == "cuda"
+        blind = gpu and type(self).pick is Sampler.pick and not sampling.min_new_tokens
+        return partial(continuous.write, static=gpu, stride=continuous.GPU_STRIDE if blind else 1)
+
+    def _fits_pages(self, rows: Sequence[Row]) -> bool:
+        """Can the rows go by pages? Attention there looks at all that was written: a window must not be outgrown."""
+        config = self.model.network.config.get_text_config()
+        windows = [size for name in WINDOWS if (size := getattr(config, name, None))]
+        if not windows and {*(getattr(config, "layer_types", None) or ())} - {"full_attention"}:
+            return False
+        longest = max((len(row.prompt) + row.limit for row in rows), default=0)
+        return all(longest <= size for size in windows) and self._goes_by_pages
+
+    @cached_property
+    def _goes_by_pages(self) -> bool:
+        return continuous.same_as_plain(self.model)
+
+    def _halve(self, error: RuntimeError, at_once: int) -> None:
+        if not out_of_memory(error):
+            raise error
+        if at_once == 1:
+            raise ModelError(
+                f"memory ran out while a single completion was sampled: {str(error).splitlines()[0]}",
+                "lower sampling.max_new_tokens, shorten the prompts, or take fewer bits: model.quantise",
+            ) from error
+        self._rows_that_fit = at_once // 2
+        note(f"memory ran out with {at_once} completions at once; sampling goes on with {self._rows_that_fit}")
+
+    @contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """Without dropout, and with LoRA folded in; then as before."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with merged(self.model):
+                yield
+        finally:
+            self.model.train(training)
+
+    def _completion(self, prompt: Prompt, row: Row) -> Completion:
         text = self.model.encoder.decode(row.tokens)
         return Completion(prompt, text, tuple(row.tokens), tuple(row.logprobs), row.finished, self.model.source)
 
@@ -112,38 +154,38 @@ class Sampler:
             )
 
 
-@dataclass
-class _Row:
-    """One completion being written: `index` is its place in the answer and in the table of random draws."""
-
-    index: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finished: bool = False
-
-    def take(self, token: int, logprob: float, stops: Collection[int]) -> None:
-        """The next token; a row that has stopped but not yet left the batch takes no more."""
-        if not self.finished:
-            self.tokens.append(token)
-            self.logprobs.append(logprob)
-            self.finished = token in stops
-
-
 def choose(logits_nv: torch.Tensor, draw_n: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
     """One token a row by inverting the cumulative distribution at `draw_n`, and its log-probability.
 
     Greedy at temperature 0 (log-probabilities are then those of temperature 1: a point mass has none worth storing).
-    The sum runs in double precision: over 100,000 tokens a float's rounding would move the tail.
     """
-    if sampling.temperature == 0:
-        logprobs = torch.log_softmax(logits_nv.float(), -1)
-        chosen = logprobs.argmax(-1)
-    else:
-        logprobs = torch.log_softmax(_restrict(logits_nv.float() / sampling.temperature, sampling), -1)
-        total = logprobs.double().exp().cumsum(-1)
-        chosen = torch.searchsorted(total, (draw_n * total[:, -1])[:, None], right=True).squeeze(1)
-        chosen = chosen.clamp(max=logits_nv.shape[-1] - 1)
-    return chosen, logprobs.gather(-1, chosen[:, None]).squeeze(1)
+    logits = logits_nv.float() if logits_nv.dtype.itemsize < 4 else logits_nv
+    if sampling.temperature > 0:
+        logits = _restrict(logits / sampling.temperature, sampling)
+    rows, size = logits.shape
+    logits = logits - logits.amax(-1, keepdim=True)
+    weights = logits.new_zeros(rows, -(-size // CHUNK), CHUNK)
+    torch.exp(logits, out=weights.view(rows, -1)[:, :size])
+    sums = weights.sum(-1, dtype=torch.float64).cumsum(-1)
+    chosen = logits.argmax(-1) if sampling.temperature == 0 else _invert(weights, sums, draw_n)
+    return chosen, logits.gather(-1, chosen[:, None]).squeeze(1) - sums[:, -1].log().to(logits.dtype)
+
+
+def _invert(weights_nkc: torch.Tensor, sums_nk: torch.Tensor, draw_n: torch.Tensor) -> torch.Tensor:
+    """Where the running sum of the weights passes the draw's share of the total: first the chunk, then the token in it.
+
+    The sums are in double precision: over 100,000 tokens a float's rounding would move the tail.
+    """
+    target = _below(draw_n[:, None] * sums_nk[:, -1:], sums_nk[:, -1:])
+    chunk = torch.searchsorted(sums_nk, target, right=True)
+    inside = weights_nkc.gather(1, chunk[..., None].expand(-1, -1, CHUNK))[:, 0].double().cumsum(-1)
+    before = sums_nk.gather(1, (chunk - 1).clamp(min=0)) * (chunk > 0)
+    return (chunk * CHUNK + torch.searchsorted(inside, _below(target - before, inside[:, -1:]), right=True)).squeeze(1)
+
+
+def _below(target: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+    """At least 0 and less than `end`, whatever rounding says: what is found is then possible."""
+    return torch.minimum(target.clamp(min=0), end * (1 - 2**-52))
 
 
 def _restrict(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -157,19 +199,3 @@ def _restrict(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         outside = mass - ordered.softmax(-1) >= sampling.top_p  # the token that crosses the line stays
         logits = logits.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
     return logits
-
-
-def _uniform(seed: int, indices: Sequence[int], count: int) -> torch.Tensor:
-    """`count` uniform numbers for each completion, from a stream of its own: (seed, index) decides, nothing else."""
-    streams = (np.random.Generator(np.random.Philox(key=[seed, index])) for index in indices)
-    return torch.from_numpy(np.stack([stream.random(count) for stream in streams]))
-
-
-def _left_pad(
-    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens, mask and positions; padding on the left so that all rows are written at the same column."""
-    width = max(map(len, prompts))
-    tokens = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts], device=device)
-    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    return tokens, seen, (seen.cumsum(1) - 1).clamp(min=0)

@@ -27,7 +27,7 @@ from torch import nn
 
 from ..config import StageConfig
 from ..errors import Interrupted, RunError, TrueupError
-from ..models.device import release_freed_memory, use_threads
+from ..models.device import out_of_memory, release_freed_memory, use_threads
 from ..runs.progress import note, track
 from ..runs.run import Run
 from ..runs.signals import graceful
@@ -244,7 +244,7 @@ class Loop:
 
     def _halve_micro_batch(self, error: Exception, size: int, longest: int) -> None:
         message = str(error)
-        if not (isinstance(error, torch.OutOfMemoryError) or "not enough memory" in message):
+        if not out_of_memory(error):
             raise error
         if size == 1:
             raise RunError(
