@@ -21,6 +21,7 @@ from torch import nn
 from ..config import ModelSettings
 from ..errors import ModelError
 from .language_model import LanguageModel
+from .lean_lora import make_lean
 from .quantised import FewBits, hush_bitsandbytes
 
 AUTO_ABOVE = 100_000_000  # parameters above which `adapter = "auto"` means LoRA
@@ -60,7 +61,9 @@ def add_lora(network: Any, settings: ModelSettings, seed: int, task: str | None 
     )
     with torch.random.fork_rng(devices=[]), _hushed():
         torch.manual_seed(seed)
-        return peft.get_peft_model(network, config)
+        made = peft.get_peft_model(network, config)
+    make_lean(_layers(network))
+    return made
 
 
 def add_fresh(adapter: Any, name: str, seed: int) -> list[nn.Parameter]:
