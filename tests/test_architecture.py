@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "joining",
             "contrasting",
         ),
-        *("auditing", "planning", "memory", "model_card", "demonstrate", "process"),
+        *("auditing", "planning", "memory", "sizing", "model_card", "demonstrate", "process"),
         *("web", "cli", "__init__", "__main__"),
     ),
 )
@@ -55,7 +55,7 @@ TOP = len(LAYERS) - 1
 NEIGHBOURS = {("config", "errors"), ("ports", "config"), ("ports", "records")}
 
 HEAVY = {"torch", "transformers", "peft", "safetensors"}
-MAY_USE_TORCH = {"algo", "models", "engines", "train", "memory"}
+MAY_USE_TORCH = {"algo", "models", "engines", "train", "memory", "sizing"}
 
 LONGEST_FILE, LONGEST_FUNCTION = 600, 120
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}

@@ -28,7 +28,7 @@ from trueup.engines.sampler import Sampler
 from trueup.errors import RunError, TrueupError
 from trueup.models.adapters import add_lora
 from trueup.models.language_model import LanguageModel
-from trueup.runs import Run, loss_checks, rl_checks, scorer_checks
+from trueup.runs import Run, loss_checks, rl_checks, scorer_checks, value_checks
 from trueup.runs.doctor import Diagnosis, diagnose, doctor
 from trueup.store import Workspace
 from trueup.train import experience, improve, rl, scores, sft
@@ -201,7 +201,8 @@ PLANTED: dict[str, tuple[str, Plan]] = {
     "constant scorer": ("score-constant", Plan({"steps": 6}, score=lambda c: 0.3)),
     "unfrozen reference": ("kl-stays-zero", Plan({"steps": 5}, bug=unfrozen_reference)),
     "unfrozen reference, one update a rollout": (
-        "kl-stays-zero", Plan({"steps": 12, "epochs": 1, "minibatches": 1}, bug=unfrozen_reference)
+        "kl-stays-zero",
+        Plan({"epochs": 1, "minibatches": 1, "optimizer": {"lr": 4e-3}}, bug=unfrozen_reference),
     ),
     "scorer reads the prompt alone": ("score-by-prompt", Plan({"steps": 4}, of_the_prompt)),
     "scorer draws at random": ("score-random", Plan({"steps": 10}, scorer=lambda: FakeScorer(by_chance()))),
@@ -264,7 +265,7 @@ SOUND: dict[str, Plan] = {
         {"scoring": {"objectives": [{"name": "short", "at_least": 0.3}], "floor": "multiplier"}},
         scorer=lambda: with_a_floor(0.3),
     ),
-    "lora": Plan({"optimizer": {"lr": 1e-2}}, lambda c: -abs(len(c.text.split()) - 2), lora=True),
+    "lora": Plan({"optimizer": {"lr": 5e-3}}, lambda c: -abs(len(c.text.split()) - 2), lora=True),
     "unseen prompts": Plan(
         {"estimator": "ppo", "prompt_baseline": True, "kl_in": "loss", "kl_estimator": "k2"},
         prompts=nouns_asked()[4:], heldout=nouns_asked()[:4],
@@ -348,12 +349,12 @@ def test_on_a_sound_run_nothing_is_named(play, name):
 
 def test_planted_faults_cover_the_checks():
     """Every fault of reinforcement learning is planted above; a loss that is no number is, in sft, below."""
-    sources = [Path(module.__file__).read_text() for module in (rl_checks, scorer_checks)]
+    sources = [Path(module.__file__).read_text() for module in (rl_checks, scorer_checks, value_checks)]
     faults = {code for text in sources for code in re.findall(r'return fault\(\s*"([\w-]+)"', text)}
     assert faults == {code for code, _ in PLANTED.values()} and len(faults) >= 25
 
 
-SOURCES = [Path(module.__file__).read_text() for module in (rl_checks, scorer_checks, loss_checks)]
+SOURCES = [Path(module.__file__).read_text() for module in (rl_checks, scorer_checks, value_checks, loss_checks)]
 CODES = {code for text in SOURCES for code in re.findall(r'return (?:fault|note)\(\s*"([\w-]+)"', text)}
 
 
@@ -420,8 +421,11 @@ def test_a_run_without_heldout_rows_is_told_so(taught):
     assert "evaluation-missing" in codes
 
 
-def metrics_of(workspace, stage: str, rows: list[dict[str, float]]) -> Diagnosis:
+def metrics_of(workspace, stage: str, rows: list[dict[str, float]], **events: list[dict[str, Any]]) -> Diagnosis:
     with started(workspace, settings(stage)) as run:
+        for kind, told in events.items():
+            for data in told:
+                run.event(kind, "as it was told", **data)
         for step, row in enumerate(rows, 1):
             run.log(step, row)
         run.finish({})
@@ -450,6 +454,47 @@ def test_a_value_that_explains_nothing_is_a_note_and_only_after_long(workspace):
     assert "value-idle" not in [each.code for each in metrics_of(workspace, "rl", [row] * 60).findings]
     found = metrics_of(workspace, "rl", [row] * 120)
     assert found.sound and "value-idle" in [each.code for each in found.findings]
+
+
+def evaluated(workspace, *scores: float, back: tuple[int, ...] = (), kl: float = 2.0) -> Diagnosis:
+    """A run whose training score shows nothing, with an evaluation every fourth step, some of them taken back."""
+    rows = [{"score": 0.1 * (step % 2), "kl": 0.0} for step in range(4 * len(scores))]
+    for i, score in enumerate(scores):
+        rows[4 * i + 3] |= {"kl": kl, "heldout_score": score}
+    taken = [{"step": 4 * i + 4, "heldout_score": scores[i]} for i in back]
+    return metrics_of(workspace, "rl", rows, start=[{"heldout_score": 0.0, "prompts": 32}], rollback=taken)
+
+
+@pytest.mark.parametrize("scores, back, kl, code", [
+    ((-0.9, -0.7, 0.1, -0.1), (0, 1), 2.0, "score-falls"),
+    ((-0.4, -0.3, 0.1, -0.1), (0, 1), 2.0, "moves-without-gain"),
+    ((-0.4, -0.3, 0.0, -0.1), (0, 1), 0.5, "moves-without-gain"),  # twice, however near
+    ((-0.4, 0.1, 0.0, -0.1), (0,), 2.0, "moves-without-gain"),  # once, from far away
+    ((-0.4, 0.1, 0.0, -0.1), (0,), 0.5, None),  # once, from near: that is what a guard is there for
+    ((-0.9, -0.7, 0.5, 1.0), (0, 1), 2.0, None),  # with shorter steps it did learn
+    ((1.0, 1.5, 0.2, 1.4), (2,), 2.0, None),
+    ((-0.4, float("nan"), 0.1, -0.1), (1,), 0.5, None),  # what cannot be measured is not known to be worse
+])  # fmt: skip
+def test_a_guard_that_took_back_what_was_learnt(workspace, scores, back, kl, code):
+    found = evaluated(workspace, *scores, back=back, kl=kl)
+    assert [each.code for each in found.faults] == ([code] if code else []), told(found)
+
+
+def test_a_guard_that_had_nothing_to_compare_with_says_nothing(workspace):
+    rows = [{"score": 0.0, "kl": 2.0 * (step % 4 == 3), "heldout_score": -0.9} for step in range(12)]
+    again = [{"step": 4, "heldout_score": -0.9}] * 2
+    assert metrics_of(workspace, "rl", rows, rollback=again).sound
+    unmeasured = [{"heldout_score": float("nan"), "prompts": 32}]
+    assert metrics_of(workspace, "rl", rows, start=unmeasured, rollback=again).sound
+
+
+def test_one_unlikely_token_is_no_long_step(workspace):
+    """`kl_k3` of a token is exponential in how unlikely it is under the policy; the KL itself is not."""
+    rows = [{"score": 0.2 * i, "kl": 0.2 * i, "kl_k3": 0.02 * i, "length": 10.0} for i in range(12)]
+    rows[5] |= {"kl_k3": 4.0}
+    assert metrics_of(workspace, "rl", rows).sound
+    rows[5] |= {"kl": 14.0}
+    assert metrics_of(workspace, "rl", rows).faults[0].code == "steps-too-long"
 
 
 def test_a_run_that_has_not_begun_is_no_crash(workspace):

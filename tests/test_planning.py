@@ -92,8 +92,14 @@ def test_a_plan_has_the_config_the_inputs_what_is_made_and_its_memory(ws, base, 
         "data": {"kind": "demonstrations", "id": demos.id, "rows": 2},
     }
     assert plan["makes"] == [{"kind": "model", "parents": {"base": base.id, "data": demos.id}, "adapter": False}]
-    assert list(memory(plan)) == ["weights", "gradients", "optimizer", "activations", "logits"]
-    assert plan["memory_total"]["bytes"] == sum(memory(plan).values())
+    assert list(memory(plan)) == [
+        *("weights", "gradients", "optimizer", "activations", "workspace", "logits", "allocator", "checkpoint"),
+        "process",
+    ]
+    always = sum(part["bytes"] for part in plan["memory"] if "when" not in part)
+    update = sum(part["bytes"] for part in plan["memory"] if part.get("when") == "update")
+    step = memory(plan)["gradients"]
+    assert plan["memory_total"]["bytes"] == always + max(update, step), "what is not there at once is not added up"
     assert plan["memory_available"]["bytes"] > 2**30
     assert all(part["how"] for part in plan["memory"]) and plan["memory"][0]["size"].endswith(" KiB")
     json.dumps(plan)
@@ -205,21 +211,21 @@ def test_the_cache_is_what_a_real_one_holds(ws, base, posts):
         longest = len(model.encoder.prompt(Prompt.user("x" * 60)))
         model.network(input_ids=torch.zeros(3, longest + 5, dtype=torch.long), past_key_values=cache, use_cache=True)
     real = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
-    assert memory(plan) == {"weights": real_bytes(model), "sampling cache": real}
+    assert memory(plan).items() >= {"weights": real_bytes(model), "sampling cache": real}.items()
+    assert list(memory(plan)) == ["weights", "sampling cache", "process"]
     assert plan["makes"][0]["kind"] == "completions" and "adapter" not in plan["makes"][0]
 
 
-def test_what_a_forward_pass_keeps_is_about_what_is_estimated(ws, base, demos):
-    """Measured on real rows of the size that the plan assumes: within a third, and logits and states not below."""
-    config = load("sft", sets=["batch_size=6", "model.adapter=none"])
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_what_a_forward_pass_keeps_is_what_is_counted_without_weights(adapter, ws, base, demos):
+    """Measured on real rows, of a real model, by what autograd puts aside."""
+    config = load("sft", sets=["batch_size=6", f"model.adapter={adapter}"])
     plan = plan_stage(ws, "sft", {"base": base.id, "data": demos.id}, config)
-    encoder, prompt = load_model([str(base.path)], FULL).encoder, Prompt.user("x" * 31)
-    answer = len(encoder.completion(prompt, "y" * 14))
-    rows, tokens = 6 * 2, len(encoder.prompt(prompt)) + answer
-    assert plan["memory"][3]["how"].startswith(f"{rows} rows x {tokens} tokens x 2 layers")
-    model = load_model([str(base.path)], FULL, trainable=True)
-    batch = model.rows([([5] * (tokens - answer), [[6] * answer])] * rows)
-    own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+    model = load_model([str(base.path)], config.model, trainable=True)
+    prompt = Prompt.user("x" * 31)
+    group = (model.encoder.prompt(prompt), [model.encoder.completion(prompt, text) for text in ("y" * 14, "z")])
+    batch, kept = model.rows([group] * 6), {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def keep(tensor):
         kept[tensor.untyped_storage().data_ptr()] = (tensor.untyped_storage().nbytes(), tensor)
@@ -230,7 +236,7 @@ def test_what_a_forward_pass_keeps_is_about_what_is_estimated(ws, base, demos):
         states = sum(size for place, (size, _) in kept.items() if place not in own)
         model.logprobs(batch, hidden=hidden)
     both = sum(size for place, (size, _) in kept.items() if place not in own)
-    assert 0.67 < memory(plan)["activations"] / states < 1.5
+    assert memory(plan)["activations"] == pytest.approx(states, rel=0.1)
     assert both - states <= memory(plan)["logits"]
 
 
@@ -245,7 +251,9 @@ def test_a_config_alone_is_enough_and_nothing_is_written(ws, base, demos, tmp_pa
     whole = plan_stage(ws, "sft", {"base": base.id, "data": demos.id}, load("sft"))
     assert plan["memory"][:3] == whole["memory"][:3], "only what rows need is another guess"
     how = "bytes of the longest: there is no tokenizer at hand"
-    assert plan["lengths"] == {"prompt": 31, "completion": 14, "completions": 2, "how": how}
+    assert plan["lengths"] == {
+        "prompt": 31, "completion": 14, "completions": 2, "row": 31 + 14 + 1, "spread": 0.0, "how": how,
+    }  # fmt: skip
     assert plan["inputs"]["base"] == {"kind": "external", "source": str(tmp_path / "alone")}
     assert [a.id for a in ws.artifacts()] == before, "a run would note the model from elsewhere; a plan only looks"
 
@@ -273,10 +281,12 @@ def test_lengths_are_those_of_the_models_own_tokenizer(ws, base):
     plan = plan_stage(ws, "sft", {"base": base.id, "data": data.id}, load("sft"))
     longest = max(len(encoder.prompt(p)) for p in prompts)
     assert longest == len(encoder.prompt(prompts[1])) > 2 * len(encoder.prompt(prompts[0]))
-    assert plan["lengths"] == {
-        "prompt": longest, "completion": len(encoder.completion(prompts[0], "z" * 7)), "completions": 1,
-        "how": "tokens of the longest, among the 64 prompts of the most bytes",
-    }  # fmt: skip
+    whole = [len(encoder.prompt(p)) + i % 7 + 2 for i, p in enumerate(prompts)]
+    found = plan["lengths"]
+    assert (found["prompt"], found["completions"]) == (longest, 1)
+    assert found["completion"] == len(encoder.completion(prompts[0], "z" * 7))
+    assert found["how"].startswith("tokens of the longest, among the 64 prompts of the most bytes; the mean row of")
+    assert found["row"] == pytest.approx(sum(whole) / len(whole), rel=0.15) and found["spread"] > 0
     made = plan_stage(ws, "pretrain", {"data": data.id}, load("pretrain", sets=["architecture.vocabulary=300"]))
     assert 1 < made["lengths"]["prompt"] < longest, "of a tokenizer like the one that pretraining would make"
 
@@ -296,7 +306,7 @@ def test_only_the_trunk_of_a_reward_model_counts(ws, votes, tmp_path):
     config = load("reward", sets=["model.adapter=none"])
     plan = plan_stage(ws, "reward", {"base": big(tmp_path), "data": votes.id}, config)
     assert memory(plan)["weights"] == (8_030_261_248 - 128256 * 4096 + 4096) * 4
-    assert "8 rows" not in plan["memory"][3]["how"] and "24 rows" in plan["memory"][3]["how"], "3 completions a prompt"
+    assert plan["memory"][3]["how"].startswith("8 rows"), "a prompt with all its completions is one row"
 
 
 def test_pretraining_is_counted_from_its_architecture(ws, demos):
@@ -438,17 +448,22 @@ def test_winrate_counts_the_larger_writer_and_the_judges(ws, base, posts, tmp_pa
     reward = rewarding(ws, base, "sequence")
     inputs = {"a": base.id, "b": base.id, "prompts": posts.id, "judge": reward.id, "reward": reward.id}
     plan = plan_stage(ws, "winrate", inputs, load("winrate", sets=["best_of=2"]))
-    assert list(memory(plan)) == ["weights", "sampling cache", "judge", "reward model"]
+    assert list(memory(plan)) == ["weights", "sampling cache", "judge", "reward model", "process"]
     rows = loading.completion_rows([Completion(Prompt.user("x"), "y")])
     written = loading.put_records(ws, "completions", rows)
     inputs = {"a": written.id, "b": written.id, "prompts": posts.id, "judge": reward.id}
-    assert list(memory(plan_stage(ws, "winrate", inputs, load("winrate")))) == ["judge"]
+    assert list(memory(plan_stage(ws, "winrate", inputs, load("winrate")))) == ["judge", "process"]
 
 
 def test_large_logits_are_counted_in_chunks():
-    shape = Shape(10**6, 0, 10**6, 0, 64, 2, 128, 128, 128_000, 4096)
+    import transformers
+
+    made = transformers.LlamaConfig(
+        vocab_size=128_000, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128,
+        max_position_embeddings=4096,
+    )  # fmt: skip
     config, placement = load("sft"), Placement(torch.device("cpu"), torch.float32, "")
-    parts = estimate("sft", config, placement, {"base": shape}, {}, Lengths(100, 2000))
+    parts = estimate("sft", config, placement, {"base": measure(made, FULL)}, {}, Lengths(100, 2000))
     logits = next(part.bytes for part in parts if part.name == "logits")
     assert logits == 1024 * 128_000 * 12 < 16 * 2000 * 128_000 * 12
 

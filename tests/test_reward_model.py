@@ -19,7 +19,7 @@ from trueup.errors import ConfigError, ModelError
 from trueup.evals.reward import evaluate_reward
 from trueup.models.load import load_reward, new_reward, save_reward
 from trueup.models.reward_model import SURPRISES, RewardModel
-from trueup.models.rows import PLAIN, Group, Layout, lay_out
+from trueup.models.rows import Group, Layout, lay_out
 from trueup.records import Completion, Judgement, Prompt
 from trueup.train.judged import Pair, judged, packed
 from trueup.train.optimizers import Optimizer

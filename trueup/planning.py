@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from . import loading
@@ -24,7 +25,7 @@ from .store import Workspace, human_size
 if TYPE_CHECKING:  # torch loads when something is counted, not when this module is imported
     import torch
 
-    from .memory import Lengths, RewardShape, Shape
+    from .memory import Lengths, Part, RewardShape, Shape
     from .text.chat import Encoder
 
 MAKES = {"sample": "completions", "reward": "reward", "winrate": "evaluation"}  # every other stage makes a model
@@ -52,31 +53,64 @@ def plan_stage(ws: Workspace, stage: str, inputs: Mapping[str, Ref], config: Tab
     }
 
 
-def _needs(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[str, Shape]) -> dict[str, Any]:
-    """What would be made and the memory for it: the part that imports torch."""
-    from .memory import estimate, learns_lora, trained_model
+def stage_seconds(
+    ws: Workspace, stage: str, inputs: Mapping[str, Ref], config: Table, again: bool = False
+) -> dict[str, float]:
+    """Seconds of a step by phase, on this machine: it is measured for that, once or `again`, which takes seconds."""
+    from .memory import trained_model
     from .models.device import place
+    from .sizing.calibrate import this_machine
+    from .sizing.durations import measured_on, step_seconds
 
-    placement = place(config.model)
+    found = find_inputs(ws, stage, inputs, config)
+    models = _models(stage, found, config)
+    settings, trained = config.model, trained_model(models)  # type: ignore[attr-defined]
+    lengths, _ = _lengths(stage, found, config, models)
+    threads = config.run.threads  # type: ignore[attr-defined]
+    machine = this_machine(measured_on(trained, lengths), settings, threads=threads, again=again)
+    scorers = _scorers(stage, found, config, models)
+    return step_seconds(stage, config, place(settings), trained, scorers, replace(lengths, spread=0.0), machine)
+
+
+def _scorers(
+    stage: str, found: Mapping[str, Input], config: Any, models: Mapping[str, Shape]
+) -> dict[str, RewardShape]:
+    from .memory import learns_lora, trained_model
+
     policy = found["policy"].folders if stage in ("rl", "dpo") else ()
     lora = bool(policy) and learns_lora(stage, config, trained_model(models))
-    scorers = {
+    return {
         role: _scorer(item.folders, config.model, policy, lora)
         for role, item in found.items()
         if scores(stage, role) and item.kind != FUNCTION
     }
+
+
+def _needs(stage: str, found: Mapping[str, Input], config: Any, models: Mapping[str, Shape]) -> dict[str, Any]:
+    """What would be made and the memory for it: the part that imports torch."""
+    from .memory import estimate, learns_lora, peak, trained_model
+    from .models.device import place
+
+    placement, scorers = place(config.model), _scorers(stage, found, config, models)
     made: dict[str, Any] = {"kind": MAKES.get(stage, "model"), "parents": _parents(found)}
     if isinstance(config, StageConfig) and stage != "pretrain":
         made["adapter"] = learns_lora(stage, config, trained_model(models))
     lengths, how = _lengths(stage, found, config, models)
     parts = estimate(stage, config, placement, models, scorers, lengths)
+    most, phase = peak(parts)
     return {
         "makes": [made],
         "lengths": {**asdict(lengths), "how": how},
-        "memory": [{"part": part.name, **_size(part.bytes), "how": part.how} for part in parts],
-        "memory_total": _size(sum(part.bytes for part in parts)),
+        "memory": [described_part(part) for part in parts],
+        "memory_total": {**_size(most), "when": phase or "always"},
         "memory_available": {"device": str(placement.device), **_size(_memory_of(placement.device))},
     }
+
+
+def described_part(part: Part) -> dict[str, Any]:
+    """A part of the memory as a plan shows it; `when` is left out where it is always there."""
+    when = {"when": " and ".join(part.phases)} if part.phases else {}
+    return {"part": part.name, **_size(part.bytes), **when, "how": part.how}
 
 
 def _note_few_prompts(stage: str, found: Mapping[str, Input], config: Any) -> None:
@@ -168,12 +202,20 @@ def _lengths(stage: str, found: Mapping[str, Input], config: Any, models: Mappin
     if encoder is None:
         longest = [sum(len(m.content.encode()) for m in prompt.messages) for prompt, _ in answers]
         replies = [len(text.encode()) for _, texts in answers for text in texts]
+        rows = [count + sum(len(t.encode()) for t in texts) for count, (_, texts) in zip(longest, answers, strict=True)]
         how = "bytes of the longest: there is no tokenizer at hand"
     else:
         longest = [len(encoder.prompt(prompt)) for prompt, _ in answers[:SAMPLED]]
         replies = [len(encoder.completion(prompt, text)) for prompt, texts in answers[:SAMPLED] for text in texts]
-        how = f"tokens of the longest, among the {len(longest)} prompts of the most bytes"
-    return Lengths(max(longest, default=0), max(replies, default=0), completions), how
+        rows = [_row_tokens(encoder, answer) for answer in answers[:: max(1, len(answers) // SAMPLED)]]
+        how = f"tokens of the longest, among the {len(longest)} prompts of the most bytes; the mean row of {len(rows)}"
+    row, spread = (fmean(rows), pstdev(rows)) if rows else (0.0, 0.0)
+    return Lengths(max(longest, default=0), max(replies, default=0), completions, row, spread), how
+
+
+def _row_tokens(encoder: Encoder, answer: tuple[Prompt, set[str]]) -> int:
+    prompt, texts = answer
+    return len(encoder.prompt(prompt)) + sum(len(encoder.completion(prompt, text)) for text in sorted(texts))
 
 
 def _encoder(

@@ -24,6 +24,7 @@ from .demo import demo
 from .judging import evaluate, feedback
 from .label import label
 from .models import ensemble, env, export, sample
+from .plan import plan
 from .rewards import reward as audit
 from .rewards import rewards, score
 from .runs import runs
@@ -59,7 +60,7 @@ evaluate.add_command(audit)
 evaluate.add_command(rewards)
 evaluate.add_command(tradeoff)
 _WORK = (init, data, train, sample, score, label, feedback, evaluate)
-_LOOK = (runs, artifacts, lineage, ensemble, export, gc, env, upgrade, demo)
+_LOOK = (runs, artifacts, lineage, ensemble, export, gc, plan, env, upgrade, demo)
 for command in (*_WORK, *_LOOK):
     root.add_command(command)
 

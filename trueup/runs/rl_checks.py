@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..stats.within import within_pearson
 from .loss_checks import HIGHER, RATE, SURE, Check, ended_badly, evaluation_was_due, loss_not_finite, too_short
-from .reading import ENOUGH, Finding, Reading, fault, note
+from .reading import Finding, Reading, fault, note
 from .scorer_checks import (
     SAME,
     floor_unreachable,
@@ -25,6 +26,7 @@ from .scorer_checks import (
     score_random,
     score_scale,
 )
+from .value_checks import value_harmful, value_idle, value_runs_away
 
 # Arithmetic. Rounding in float32 is 1e-6; in 16 bits, kernels of sampler and trainer differ by about 0.01 on average.
 DRIFT = 0.02  # mean gap of a token's log-probability: a sampler with top_p = 0.95 would be off by more
@@ -39,15 +41,10 @@ BIG_STEPS = 10  # the first steps, when the rate is highest
 STOPPED = 0.5  # share of them that ended early
 JUMP = 1.0  # nats a token in one step: the policy writes another language after it
 STILL_KL, STILL_STEP = 1e-5, 1e-6  # nats a token from the reference, and from one update to the next: no movement
-HARMFUL_VALUE = -0.5  # explained variance: returns are clearly better guessed by one constant
-AWAY = 2.0  # times the loss of a value that says nothing
-IDLE_VALUE, PATIENT = (
-    0.01,
-    100,
-)  # explained variance and steps after which a value that explains nothing is worth a word
 GRADIENT = 10.0  # times optimizer.grad_clip: the norm is nearly all clipped away
 # What is learnt, in units of the standard deviation of scores at the start
 FALLEN = 0.25
+FELL_BACK = 0.5  # each time the guard went back, on average: a policy that only wanders loses less
 LITTLE = 0.3
 LONG, MOVED, GAINED = 10, 1.0, 0.1  # steps, nats a completion, part of what so much KL can buy
 TURNED = 0.5  # by how much a judge's score may fall from its best: 64 prompts measure it to within 0.13
@@ -144,8 +141,9 @@ def _moves_at_no_kl(reading: Reading) -> bool:
     moved = next((i for i, row in enumerate(rows) if (row.get("approx_kl") or 0.0) > STILL_STEP), None)
     if moved is None:
         score, kl = reading.change("score"), reading.values("kl")
-        risen = score is not None and abs(score.sure) > SURE and abs(score.by) > LITTLE * reading.unit
-        return risen and float(abs(kl).max()) < STILL_KL
+        if score is None or reading.steps < LONG or float(abs(kl).max()) >= STILL_KL:
+            return False
+        return abs(score.sure) > SURE and abs(score.by) > LITTLE * reading.unit
     later = [abs(row["kl"] or 0.0) for row in rows[moved + 1 :]]
     return len(later) >= 3 and max(later) < ZERO_KL * rows[moved]["approx_kl"]
 
@@ -168,7 +166,7 @@ def cut_texts(reading: Reading) -> Finding | None:
 def steps_too_long(reading: Reading) -> Finding | None:
     first = min(BIG_STEPS, reading.steps)
     stopped = {event["step"] for event in reading.told("early stop") if event["step"] <= first}
-    jumps = np.diff(reading.values("kl_k3")[: first + 1])
+    jumps = np.diff(_nats_a_token(reading.rows[: first + 1]))
     largest = float(jumps.max()) if len(jumps) else 0.0
     if first < 2 or (len(stopped) <= STOPPED * first and largest <= JUMP):
         return None
@@ -181,8 +179,14 @@ def steps_too_long(reading: Reading) -> Finding | None:
         "Steps are too long: " + "; ".join(said) + ".",
         RATE.format(reading.setting("optimizer.lr") / 10),
         "fewer passes over a rollout: --set epochs=1",
-        see=("approx_kl", "clip_fraction", "kl_k3", "score"),
+        see=("approx_kl", "clip_fraction", "kl", "score"),
     )
+
+
+def _nats_a_token(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """Not by `kl_k3`: one token that the policy would hardly write can be most of its mean."""
+    known = [row for row in rows if None not in (row.get("kl"), row.get("length"))]
+    return [row["kl"] / max(row["length"], 1.0) for row in known]
 
 
 def nothing_moves(reading: Reading) -> Finding | None:
@@ -198,52 +202,9 @@ def nothing_moves(reading: Reading) -> Finding | None:
     )
 
 
-def value_harmful(reading: Reading) -> Finding | None:
-    explained = reading.values("value_explained")[1:]  # before the first update it knows nothing, and does no harm
-    if reading.setting("estimator") != "ppo" or len(explained) < 3 or np.median(explained) > HARMFUL_VALUE:
-        return None
-    return fault(
-        "value-harmful",
-        f"The value is worse than none: its explained variance is {np.median(explained):.3g} (0 is knowing nothing, "
-        "1 everything), and advantages carry its mistakes.",
-        "a lower rate for it: --set value.lr=1e-4",
-        "no value at all: --estimator rloo",
-        see=("value_explained", "value_loss", "score"),
-    )
-
-
-def value_runs_away(reading: Reading) -> Finding | None:
-    """A value that is always 0 has half the mean square of the returns as its loss: twice that is no guess."""
-    loss, price = reading.change("value_loss"), _price(reading)
-    paid = [row["score"] - price * row["kl"] for row in reading.late if None not in (row["score"], row["kl"])]
-    if loss is None or reading.steps < ENOUGH or not paid:
-        return None
-    silent = float(np.square(paid).mean()) / 2
-    if reading.values("value_loss").min() >= 0 and loss.last < AWAY * max(silent, loss.first):
-        return None
-    return fault(
-        "value-runs-away",
-        f"The value moves away from the returns: its loss went from {loss.first:.3g} to {loss.last:.3g}, where a value "
-        f"that is always 0 would have {silent:.2g}.",
-        "the sign of the value loss, if it is your own: it is a squared distance, and has to fall",
-        "a lower rate for it: --set value.lr=1e-4; or no value at all: --estimator rloo",
-        see=("value_loss", "value_explained"),
-    )
-
-
 def score_falls(reading: Reading) -> Finding | None:
-    score = reading.change("score")
-    if score is None:
-        return None
-    least, began = FALLEN * reading.unit, reading.values("score")[0]
-    held, start = reading.values("heldout_score"), reading.start.get("heldout_score")
-    # Where the guard went back each time, the training score starts anew each time and shows no trend.
-    lower = start is not None and len(held) > 0 and held.max() <= start and held.mean() < start - least
-    if lower and reading.told("rollback"):
-        says = f"The held-out score was {start:.3g} before the first step and {held.mean():.3g} on average after it"
-    elif score.sure < -SURE and score.last < began - least:
-        says = f"The score it is trained on fell from {began:.3g} to {score.last:.3g}"
-    else:
+    says = _falls(reading) or _falls_each_time(reading)
+    if not says:
         return None
     return fault(
         "score-falls",
@@ -251,6 +212,31 @@ def score_falls(reading: Reading) -> Finding | None:
         "the sign of the score: does a better text get the higher number? `trueup score`",
         "the sign of the advantage, in an estimator of your own",
         see=("score", "heldout_score", "kl", "unfinished"),
+    )
+
+
+def _falls(reading: Reading) -> str:
+    score = reading.change("score")
+    if score is None or score.sure > -SURE:
+        return ""
+    began = reading.values("score")[0]
+    if score.last > began - FALLEN * reading.unit:
+        return ""
+    return f"The score it is trained on fell from {began:.3g} to {score.last:.3g}"
+
+
+def _falls_each_time(reading: Reading) -> str:
+    """Where the guard goes back, the score begins anew each time and shows no trend: what was taken back does."""
+    back = reading.of_samples(_taken_back(reading), "heldout_score")
+    start, gained = _start(reading), _gained(reading)
+    if len(back) < 2 or start is None or gained is None or gained > FALLEN * reading.unit:
+        return ""
+    fell = start - float(back.mean())
+    if fell < FELL_BACK * reading.unit:
+        return ""
+    return (
+        f"The guard took back {_times(len(back))} what was learnt: there the held-out score was {back.mean():.3g} on "
+        f"average, after {start:.3g} before the first step"
     )
 
 
@@ -272,21 +258,65 @@ def kl_too_tight(reading: Reading) -> Finding | None:
 
 
 def moves_without_gain(reading: Reading) -> Finding | None:
-    """A mean score may rise by sqrt(2 KL) standard deviations; a tenth of it is what noise gains."""
-    score, kl = reading.change("score"), reading.change("kl")
-    if score is None or kl is None or reading.steps < LONG or kl.last < MOVED or kl.sure < SURE:
-        return None
-    if score.by > GAINED * math.sqrt(2 * kl.last) * reading.unit or score_falls(reading):
+    says = "" if reading.steps < LONG or score_falls(reading) else _away_for_nothing(reading) or _back_again(reading)
+    if not says:
         return None
     return fault(
         "moves-without-gain",
-        f"The policy went {kl.last:.2g} nats a completion away and gained nothing: the score was {score.first:.2g} and "
-        f"is {score.last:.2g}. What it learns from is not what was scored.",
-        "do advantages stand beside the completions they belong to, in an estimator of your own?",
+        f"{says}. What it learns from is not what was scored.",
+        "do advantages stand beside the completions they belong to, and with their sign, in an estimator of your own?",
         "does the scorer say the same of the same text twice? `trueup score`",
         RATE.format(reading.setting("optimizer.lr") / 3) + ", or more completions a step, if scores are noisy",
         see=("score", "kl", "heldout_score"),
     )
+
+
+def _away_for_nothing(reading: Reading) -> str:
+    score, kl = reading.change("score"), reading.change("kl")
+    if score is None or kl is None or kl.last < MOVED or kl.sure < SURE or score.by > _bought(reading, kl.last):
+        return ""
+    return (
+        f"The policy went {kl.last:.2g} nats a completion away and gained nothing: the score was {score.first:.2g} and "
+        f"is {score.last:.2g}"
+    )
+
+
+def _back_again(reading: Reading) -> str:
+    """Where the guard goes back, score and KL begin anew each time and show no trend: evaluations do."""
+    back, start, gained = len(_taken_back(reading)), _start(reading), _gained(reading)
+    score, farthest = reading.change("score"), float(max(reading.values("kl"), default=0.0))
+    if not back or start is None or gained is None or score is None or (back == 1 and farthest < MOVED):
+        return ""
+    bought = _bought(reading, farthest)
+    if gained > bought or (score.sure > SURE and score.by > bought):
+        return ""
+    return (
+        f"The guard took back {_times(back)} what was learnt: at most {farthest:.2g} nats a completion away, the best "
+        f"of {len(reading.values('heldout_score'))} evaluations has a score of {start + gained:.3g}, after {start:.3g} "
+        "before the first step"
+    )
+
+
+def _bought(reading: Reading, kl: float) -> float:
+    """At the least: a mean score may rise by sqrt(2 KL) standard deviations, and a tenth of it is what noise gains."""
+    return GAINED * math.sqrt(2 * max(kl, 0.0)) * reading.unit
+
+
+def _taken_back(reading: Reading) -> list[dict[str, Any]]:
+    """Evaluations that were worse: the run went back and on, or back and to its end."""
+    return [*reading.told("rollback"), *reading.told("worse")]
+
+
+def _start(reading: Reading) -> float | None:
+    """The held-out score before the first step."""
+    found = reading.start.get("heldout_score")
+    return found if found is not None and math.isfinite(found) else None
+
+
+def _gained(reading: Reading) -> float | None:
+    """By the best evaluation, over the one before the first step."""
+    start, held = _start(reading), reading.values("heldout_score")
+    return None if start is None or not len(held) else float(held.max()) - start
 
 
 def gamed(reading: Reading) -> Finding | None:
@@ -456,22 +486,6 @@ def score_flat(reading: Reading) -> Finding | None:
     )
 
 
-def value_idle(reading: Reading) -> Finding | None:
-    """Little to explain is common: with a baseline a prompt, or where one token at the end decides the score."""
-    if reading.setting("estimator") != "ppo" or reading.setting("prompt_baseline") or reading.steps < PATIENT:
-        return None
-    explained = reading.end("value_explained")
-    if not explained < IDLE_VALUE:
-        return None
-    return note(
-        "value-idle",
-        f"After {reading.steps} steps the value explains {explained:.2g} of the returns.",
-        "a rate of its own: --set value.lr=1e-3",
-        "or do without: --estimator rloo",
-        see=("value_explained", "value_loss"),
-    )
-
-
 def gradient_clipped(reading: Reading) -> Finding | None:
     norms, limit = reading.values("gradient_norm"), reading.setting("optimizer.grad_clip") or 1.0
     if not len(norms) or np.median(norms) <= GRADIENT * limit:
@@ -521,7 +535,7 @@ RL_CHECKS: tuple[Check, ...] = (
     score_not_finite, loss_not_finite, ratio, drift, kl_at_start, kl_negative,
     kl_stays_zero, cut_texts,
     score_constant, score_by_prompt, score_drifts, score_random, score_scale, floor_unreachable,
-    steps_too_long, nothing_moves, value_harmful, value_runs_away, score_falls, kl_too_tight, moves_without_gain,
+    steps_too_long, nothing_moves, value_runs_away, value_harmful, score_falls, kl_too_tight, moves_without_gain,
     gamed, overfits_prompts, length_hacked, kl_too_loose, collapsed, endless, kl_off_target,
     went_back, score_flat, value_idle, gradient_clipped, evaluation_missing, too_short, ended_badly,
 )  # fmt: skip
