@@ -210,7 +210,7 @@ def score_falls(reading: Reading) -> Finding | None:
         "score-falls",
         f"{says}: it learns the opposite of what it is paid for.",
         "the sign of the score: does a better text get the higher number? `trueup score`",
-        "the sign of the advantage, in an estimator of your own",
+        "in an estimator of your own: the sign of the advantage, and does each stand beside its completion?",
         see=("score", "heldout_score", "kl", "unfinished"),
     )
 
@@ -258,7 +258,7 @@ def kl_too_tight(reading: Reading) -> Finding | None:
 
 
 def moves_without_gain(reading: Reading) -> Finding | None:
-    says = "" if reading.steps < LONG or score_falls(reading) else _away_for_nothing(reading) or _back_again(reading)
+    says = "" if reading.steps < LONG or score_falls(reading) else _away_for_nothing(reading) or _never_better(reading)
     if not says:
         return None
     return fault(
@@ -281,25 +281,25 @@ def _away_for_nothing(reading: Reading) -> str:
     )
 
 
-def _back_again(reading: Reading) -> str:
+def _never_better(reading: Reading) -> str:
     """Where the guard goes back, score and KL begin anew each time and show no trend: evaluations do."""
     back, start, gained = len(_taken_back(reading)), _start(reading), _gained(reading)
     score, farthest = reading.change("score"), float(max(reading.values("kl"), default=0.0))
-    if not back or start is None or gained is None or score is None or (back == 1 and farthest < MOVED):
+    if start is None or gained is None or score is None or (back < 2 and farthest < MOVED):
         return ""
     bought = _bought(reading, farthest)
     if gained > bought or (score.sure > SURE and score.by > bought):
         return ""
+    said = f"The guard took back {_times(back)} what was learnt. " if back else ""
     return (
-        f"The guard took back {_times(back)} what was learnt: at most {farthest:.2g} nats a completion away, the best "
-        f"of {len(reading.values('heldout_score'))} evaluations has a score of {start + gained:.3g}, after {start:.3g} "
-        "before the first step"
+        f"{said}At most {farthest:.2g} nats a completion away, the best of {len(reading.values('heldout_score'))} "
+        f"evaluations has a score of {start + gained:.3g}, after {start:.3g} before the first step"
     )
 
 
 def _bought(reading: Reading, kl: float) -> float:
     """At the least: a mean score may rise by sqrt(2 KL) standard deviations, and a tenth of it is what noise gains."""
-    return GAINED * math.sqrt(2 * max(kl, 0.0)) * reading.unit
+    return min(GAINED * math.sqrt(2 * max(kl, 0.0)), LITTLE) * reading.unit
 
 
 def _taken_back(reading: Reading) -> list[dict[str, Any]]:
