@@ -29,7 +29,7 @@ from ..models.packed import row_by_row
 from ..models.quantised import FewBits
 from ..models.rows import PackedRow
 
-PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm"}
 PLAIN = "trueup_on_paper"  # attention that asks for no mask
 FEW_LAYERS = 2  # that are run; the others are like the second
 
