@@ -25,6 +25,7 @@ from .device import ON_CPU, Placement, place
 from .ensemble import KIND as ENSEMBLE
 from .ensemble import AdapterMember, EnsembleReward, members_of
 from .language_model import LanguageModel, alike, trunk_layout
+from .lean_layers import make_lean
 from .quantised import quantise
 from .reward_model import (
     PARTS,
@@ -52,7 +53,8 @@ def new_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = AutoModelForCausalLM.from_config(config, dtype=placement.dtype)
-    return LanguageModel(network.to(placement.device), encoder)
+    make_lean(network.to(placement.device))
+    return LanguageModel(network, encoder)
 
 
 def new_config(architecture: Architecture, vocabulary: int, **tokens: int) -> Any:
@@ -479,6 +481,7 @@ def _network(kind: str, folder: str, settings: ModelSettings, dtype: torch.dtype
             f"'{folder}' lacks weights of a {type(network).__name__}: {', '.join(missing[:3])}",
             "a reward model is a sequence-classification checkpoint, every other model a causal language model",
         )
+    make_lean(network)
     return network
 
 
