@@ -24,6 +24,7 @@ from transformers import AttentionInterface
 from ..config import ModelSettings
 from ..errors import ModelError, brief
 from ..models.adapters import add_lora, linear_layers
+from ..models.lean_layers import make_lean
 from ..models.load import skeleton
 from ..models.packed import row_by_row
 from ..models.quantised import FewBits
@@ -119,6 +120,8 @@ def _counted(network: Any, settings: ModelSettings, rows: int, length: int, pack
         add_lora(network, settings, 0)
     else:
         network.requires_grad_(trains == "all")
+    if packed:  # on a CPU
+        make_lean(network)
     counter = _Counter(network)
     with torch.set_grad_enabled(trains != "nothing"), _CountedAttention(counter), counter:
         try:
