@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,16 +48,22 @@ def growth(sizes: str, iterations: int, as_json: bool) -> None:
         base = str(prepare(place, max(counts)))
         found = judged(
             {stage: _a_token(stage, place, base, counts) for stage in STAGES},
-            _child("memory", str(place), base, str(iterations))["mib"],
+            _child("rl", str(place), base, str(iterations)),
             [_start(place, base) for _ in range(3)],
         )
     click.echo(json.dumps(found, indent=1) if as_json else _text(found))
     sys.exit(0 if found["ok"] else 1)
 
 
-def judged(times: dict[str, dict[int, float]], mib: Sequence[float], starts: Sequence[float]) -> dict[str, Any]:
-    """What has to hold: the last tokens cost no more than the first, memory is flat, a start is soon."""
+def judged(times: dict[str, dict[int, float]], rl: dict[str, list[float]], starts: Sequence[float]) -> dict[str, Any]:
+    """What has to hold: the last tokens cost no more than the first, memory is flat, a start is soon.
+
+    `rl`: of each iteration what the process held after it, and the CPU seconds until then.
+    """
     rise = {stage: list(each.values())[-1] / next(iter(each.values())) for stage, each in times.items()}
+    mib, spent = rl["mib"], [after - before for before, after in pairwise(rl["cpu"])]
+    few = max(1, len(spent) // 5)
+    rise["rl"] = statistics.median(spent[-few:]) / statistics.median(spent[few:][:few])
     settled = statistics.median(mib[len(mib) // 5 :][:20])
     leak = statistics.median(mib[-20:]) / settled - 1
     start = statistics.median(starts)
@@ -159,17 +166,18 @@ def _written(made: Any) -> int:
     return sum(len(completion.tokens) or len(completion.text.split()) for completion in read_completions(made))
 
 
-def memory(place: str, base: str, iterations: int) -> list[float]:
-    """What the process holds after each iteration of reinforcement learning."""
+def iterations_of_rl(place: str, base: str, iterations: int) -> dict[str, list[float]]:
+    """What the process holds after each iteration of reinforcement learning, and the CPU seconds so far."""
     import trueup
     from trueup.runs import Run
 
-    seen: list[float] = []
+    seen: dict[str, list[float]] = {"mib": [], "cpu": []}
     log = Run.log
 
     def counted(run: Run, step: int, values: Any) -> None:
         log(run, step, values)
-        seen.append(resident_mib())
+        seen["mib"].append(resident_mib())
+        seen["cpu"].append(time.process_time())
 
     Run.log = counted  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder, trueup.Workspace.create(Path(folder) / "w") as ws:
@@ -192,6 +200,7 @@ def _text(found: dict[str, Any]) -> str:
             f"{found['rise'][stage]:.2f} times (at most {FLAT})"
         )
     mib, start = found["mib"], found["start_seconds"]
+    lines.append(f"rl: an iteration at the end takes {found['rise']['rl']:.2f} times one at the start (at most {FLAT})")
     lines.append(
         f"memory over {mib['iterations']} iterations: {mib['settled']:.0f} MiB, at the end {mib['end']:.0f}: "
         f"{mib['rise']:+.1%} (at most {LEAK:.0%})"
@@ -203,8 +212,5 @@ def _text(found: dict[str, Any]) -> str:
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     place, base, count = rest
-    print(
-        json.dumps(
-            {"mib": memory(place, base, int(count))} if what == "memory" else _measure(what, place, base, int(count))
-        )
-    )
+    how = iterations_of_rl if what == "rl" else partial(_measure, what)
+    print(json.dumps(how(place, base, int(count))))

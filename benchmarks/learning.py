@@ -43,6 +43,7 @@ def methods(recipe: Recipe) -> dict[str, tuple[str, dict[str, Any]]]:
     offline = {"optimizer": {"lr": 1e-3}, "beta": 0.3}
     return {
         "ppo": ("rl", ppo),
+        "ppo-bf16": ("rl", ppo | {"model": {"dtype": "bfloat16"}}),  # does it learn the same?
         "rloo": ("rl", others | {"estimator": "rloo"}),
         "reinforce++": ("rl", others | {"estimator": "reinforce++"}),
         "grpo": ("rl", others | {"estimator": "grpo"}),

@@ -20,7 +20,7 @@ import click
 from .lengths import Natural
 from .material import sizes_of
 from .speed_rows import NOT_MEASURED, Row, Side, Size, rows
-from .speed_run import ROOT, Plan, measured, run_side
+from .speed_run import ROOT, Failed, Plan, measured, run_side
 from .speed_table import judged, text, write_into
 
 RESULTS, PAGE = ROOT / "docs" / "results", ROOT / "docs" / "benchmarks.md"
@@ -92,7 +92,10 @@ def speed(
 
 def compared(chosen: list[Row], plan: Plan) -> dict[str, Any]:
     rates = run_side(MACHINE, {"job": MACHINE.job, "threads": plan.threads})
-    lines = measured(chosen, plan, lambda what: click.echo(what, err=True))
+    try:
+        lines = measured(chosen, plan, lambda what: click.echo(what, err=True))
+    except Failed as error:
+        raise click.ClickException(str(error)) from None
     shapes = {row.name: sizes_of(row.shape or plan.shape) for row in chosen}
     each = {row.name: judged(row, lines[row.name], shapes[row.name], rates) for row in chosen}
     return {
@@ -103,6 +106,8 @@ def compared(chosen: list[Row], plan: Plan) -> dict[str, Any]:
         "completion_mean": plan.completion_mean,
         "machine": rates,
         "at": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "minutes": sum(side.get("took", 0) for each in lines.values() for sides in each for side in sides.values())
+        / 60,
         "rows": each,
         "ok": all(row["ok"] for row in each.values()),
     }

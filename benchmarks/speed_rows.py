@@ -62,7 +62,10 @@ class NotMeasured:
 NOT_MEASURED = (
     NotMeasured("gold", "time to a gold win rate that both reach", 3, 5, "a program of its own"),
     NotMeasured("gpu-sampler", "sampling on a GPU, beside transformers", 5, 0, "needs a GPU"),
+    NotMeasured("gpu-bandwidth", "the same, share of the memory bandwidth", 0.4, 0, "needs a GPU"),
     NotMeasured("gpu-ppo", "PPO on a GPU, beside TRL 1.12", 4, 0, "needs a GPU"),
+    NotMeasured("gpu-7b-few-bits", "PPO with adapters, 7B in 4 or 8 bits, at most GiB", 24, 0, "needs a GPU"),
+    NotMeasured("gpu-7b", "the same in bf16", 40, 0, "needs a GPU"),
 )
 
 

@@ -52,6 +52,7 @@ class Plan:
 def measured(rows: Sequence[Row], plan: Plan, say: Callable[[str], None]) -> dict[str, list[dict[str, Line]]]:
     """Of each row, of each round, what each side said. The sides take turns in who begins."""
     found: dict[str, list[dict[str, Line]]] = {row.name: [{} for _ in range(plan.rounds)] for row in rows}
+    source = source_digest()
     turns = [
         (number, row, side)
         for number in range(plan.rounds)
@@ -61,8 +62,10 @@ def measured(rows: Sequence[Row], plan: Plan, say: Callable[[str], None]) -> dic
     for done, (number, row, side) in enumerate(turns, 1):
         where = f"[{done}/{len(turns)}] round {number + 1}, {row.name}: {side.name}"
         found[row.name][number][side.name] = _kept_or_run(
-            row, side, number, plan, lambda what, at=where: say(at + what)
+            row, side, number, plan, source, lambda what, at=where: say(at + what)
         )
+        if source_digest() != source:
+            raise Failed("the code was changed while it was measured: start again")
     return found
 
 
@@ -81,8 +84,8 @@ def source_digest() -> str:
     return sha.hexdigest()
 
 
-def _kept_or_run(row: Row, side: Side, number: int, plan: Plan, say: Callable[[str], None]) -> Line:
-    file = plan.folder / "lines" / f"{key(row, side, number, plan, source_digest())}.json"
+def _kept_or_run(row: Row, side: Side, number: int, plan: Plan, source: str, say: Callable[[str], None]) -> Line:
+    file = plan.folder / "lines" / f"{key(row, side, number, plan, source)}.json"
     if file.is_file():
         say(", as kept")
         kept: Line = json.loads(file.read_text())
@@ -94,7 +97,8 @@ def _kept_or_run(row: Row, side: Side, number: int, plan: Plan, say: Callable[[s
     except Failed as error:  # the others are measured all the same; next time this one is tried again
         say(" FAILED")
         return {"problem": str(error)}
-    say(f" took {time.monotonic() - began:.0f} s")
+    line["took"] = round(time.monotonic() - began, 1)
+    say(f" took {line['took']:.0f} s")
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     part.write_text(json.dumps(line))

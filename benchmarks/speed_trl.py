@@ -113,7 +113,7 @@ def _offline(job: Job, kind: Any, config: Any, model: Any, table: list[Any], **m
     from datasets import Dataset
 
     tokenizer = _prepared(job, writes=False)[0]
-    clock = Clock()
+    clock, table = Clock(), table[: job["batch"] * job["steps"]]  # both sides see each of these once
     with tempfile.TemporaryDirectory() as folder:
         trainer = kind(
             model=model(job), processing_class=tokenizer, train_dataset=Dataset.from_list(table),

@@ -89,19 +89,19 @@ def rl(job: Job) -> dict[str, Any]:
             epochs=job["epochs"], minibatches=job["minibatches"], missing_eos_score=None, score_scale="none",
             sampling={"max_new_tokens": job["new_tokens"], "batch_size": job["sampling_batch"]},
             guard={"max_approx_kl": 1e9, "evaluation_prompts": 1}, optimizer=ADAM, model=_model(job),
-            run={"threads": job["threads"], "evaluate_every": end + 1, **QUIETLY}, **job["stage"],
+            run={"threads": job["threads"], "seed": job["seed"], "evaluate_every": end + 1, **QUIETLY}, **job["stage"],
         )  # fmt: skip
         made = runs(ws)[-1]
         updates = sum(row["updates"] for row in made.metrics() if WARM_UP < row["step"] <= end)
         found = _timed(made, WARM_UP, end) | clock.memory()
     (sampler,) = samplers
     counts = sampler.counts(WARM_UP, end)
-    return found | counts | {"work": len(counts["lengths"]), "updates": updates}
+    return found | counts | {"work": len(counts["lengths"]), "updates": updates, "dtype": _dtype(made)}
 
 
 def reward(job: Job) -> dict[str, Any]:
     with _workspace(job) as (ws, clock), _seen_rows() as rows:
-        data = trueup.add_data(ws, job["pairs"], "preferences", heldout=0.0).artifact
+        data = trueup.add_data(ws, _first_rows(job, "pairs", ws.path), "preferences", heldout=0.0).artifact
         trueup.reward(ws, base=job["language_model"], data=data, **_steps(job))
         found = _timed(runs(ws)[-1], job["skip"], job["steps"]) | clock.memory()
         model = load_reward([job["reward_model"]], CPU)
@@ -128,8 +128,7 @@ def dpo(job: Job) -> dict[str, Any]:
 
     known_first = patch.object(dpo_stage, "reference_logprobs", timed)
     with _workspace(job) as (ws, clock), _seen_rows() as rows, known_first:
-        rows_needed = _first_rows(job["pairs"], job["batch"] * job["steps"], ws.path)
-        data = trueup.add_data(ws, rows_needed, "preferences", heldout=0.0).artifact
+        data = trueup.add_data(ws, _first_rows(job, "pairs", ws.path), "preferences", heldout=0.0).artifact
         trueup.dpo(ws, policy=job["language_model"], data=data, beta=job["beta"], **_steps(job))
         found = _timed(runs(ws)[-1], job["skip"], job["steps"]) | clock.memory()
         model = load_model([job["language_model"]], CPU)
@@ -156,7 +155,7 @@ def _known(model: Any, item: Any) -> Any:
 
 def sft(job: Job) -> dict[str, Any]:
     with _workspace(job) as (ws, clock), _seen_rows() as rows:
-        data = trueup.add_data(ws, job["demonstrations"], "demonstrations").artifact
+        data = trueup.add_data(ws, _first_rows(job, "demonstrations", ws.path), "demonstrations").artifact
         trueup.sft(ws, base=job["language_model"], data=data, heldout=0.0, **_steps(job))
         found = _timed(runs(ws)[-1], job["skip"], job["steps"]) | clock.memory()
         model, checked = load_model([job["language_model"]], CPU), read_demonstrations(data)[: job["batch"]]
@@ -212,10 +211,10 @@ def _workspace(job: Job) -> Iterator[tuple[Any, Clock]]:
             yield ws, Clock()
 
 
-def _first_rows(path: str, count: int, folder: Path) -> str:
-    """A file of these rows alone: what is computed of every row beforehand need not be computed of a thousand."""
-    kept = folder / Path(path).name
-    kept.write_text("".join(Path(path).read_text().splitlines(keepends=True)[:count]))
+def _first_rows(job: Job, name: str, folder: Path) -> str:
+    """A file of as many rows as are learnt from: both sides see each of them once, in an order of their own."""
+    kept = folder / f"{name}.jsonl"
+    kept.write_text("".join(Path(job[name]).read_text().splitlines(keepends=True)[: job["batch"] * job["steps"]]))
     return str(kept)
 
 
@@ -255,13 +254,13 @@ def _steps(job: Job) -> dict[str, Any]:
         "batch_size": job["batch"],
         "optimizer": ADAM,
         "model": _model(job),
-        "run": {"threads": job["threads"], **QUIETLY},
+        "run": {"threads": job["threads"], "seed": job["seed"], **QUIETLY},
     }
 
 
-def _dtype(job: Job) -> str:
-    settings = ModelSettings(device="cpu", dtype=job.get("dtype", "auto"))
-    return str(place(settings).dtype).removeprefix("torch.")
+def _dtype(made: Any) -> str:
+    """What `fastest` came to is in the run's record."""
+    return str(place(ModelSettings.model_validate(made.config["model"])).dtype).removeprefix("torch.")
 
 
 def _model(job: Job) -> dict[str, Any]:
@@ -270,5 +269,5 @@ def _model(job: Job) -> dict[str, Any]:
 
 if __name__ == "__main__":
     jobs = {"rl": rl, "reward": reward, "dpo": dpo, "sft": sft, "sampler": sampler, "memory": memory}
-    about = {"version": f"trueup {trueup.__version__}"}
-    run({name: lambda job, do=do: do(job) | about | {"dtype": _dtype(job)} for name, do in jobs.items()})
+    about = {"version": f"trueup {trueup.__version__}", "dtype": "float32"}  # unless a job says otherwise
+    run({name: lambda job, do=do: about | do(job) for name, do in jobs.items()})

@@ -203,12 +203,8 @@ def judge_learning(found: Mapping[str, Any], command: str, seed: int) -> Outcome
 
 def judge_steady(found: Mapping[str, Any]) -> list[Figure]:
     passes, target = found["passes"], found["target"]
-    moved, limit, gold, off = (
-        passes["approx_kl"]["largest"],
-        passes["approx_kl"]["limit"],
-        passes["gold"],
-        target["off"],
-    )
+    moved, limit = passes["approx_kl"]["largest"], passes["approx_kl"]["limit"]
+    gold, off = passes["gold"], target["off"]
     return [
         Figure("rollbacks in a long run", passes["rollbacks"], "0", passes["rollbacks"] == 0, n=passes["steps"]),
         Figure("largest approximate KL in it", moved, f"below {limit}", moved < limit),
@@ -231,17 +227,8 @@ def learning_pooled(settings: Settings) -> Outcome:
         n = sum(rates[name]["n"] for rates in each)
         points = sum(rates[name]["value"] * rates[name]["n"] for rates in each)
         rate, spread = points / n, stdev(rates[name]["value"] for rates in each)
-        figures.append(
-            Figure(
-                f"{name} over SFT sampled, pooled",
-                rate,
-                f"at least {least:g}",
-                rate >= least,
-                wilson(points, n),
-                n,
-                spread,
-            )
-        )
+        said, goal = f"{name} over SFT sampled, pooled", f"at least {least:g}"
+        figures.append(Figure(said, rate, goal, rate >= least, wilson(points, n), n, spread))
     return Outcome(figures, f"the results of {', '.join(seeds)}")
 
 
@@ -368,6 +355,25 @@ def adapters_memory(settings: Settings) -> Outcome:
     return Outcome(figures, command, more=found)
 
 
+def growth(settings: Settings) -> Outcome:
+    """What thirty thousand prompts cost more than a hundred, a token; and what 500 iterations leave behind."""
+    size = ["--sizes", "16,32,48", "--iterations", "10"] if settings.quick else []
+    found, command, problem = benchmark("growth", *size)
+    if problem:
+        return Outcome(command=command, problem=problem)
+    mib, start = found["mib"], found["start_seconds"]["median"]
+    figures = [
+        *(
+            Figure(f"{stage}: time a token, the last over the first", rise, "at most 1.25", rise <= 1.25)
+            for stage, rise in found["rise"].items()
+        ),
+        Figure("memory after the iterations over that after a fifth", mib["rise"], "at most 0.02", mib["rise"] <= 0.02,
+               n=mib["iterations"]),
+        Figure("seconds from a command to the end of its first step", start, "below 6", start < 6),
+    ]  # fmt: skip
+    return Outcome(figures, command, more=found)
+
+
 # What the demo's figures come from: neither the labelling app nor how commands are worded can change one.
 LOOP = tuple(f"trueup/{name}" for name in (
     "algo", "config", "engines", "evals", "models", "runs", "stats", "text", "train", "world",
@@ -416,27 +422,20 @@ CHECKS = (
     ),
     Check("resume", "killed and resumed equals undisturbed; other tests that take minutes", 40, resume, WITH_TESTS),
     Check(
-        "labelling",
-        "the labelling app with a million judgements and 32 judges",
-        10,
-        labelling,
-        WITH_BENCHMARKS,
+        "labelling", "the labelling app with a million judgements and 32 judges", 10, labelling, WITH_BENCHMARKS,
         alone=True,
     ),
     Check(
-        "labelling-postgresql",
-        "the same on PostgreSQL, in a cluster of its own",
-        10,
-        lambda settings: labelling(settings, "--postgres"),
-        WITH_BENCHMARKS,
-        alone=True,
+        "labelling-postgresql", "the same on PostgreSQL, in a cluster of its own", 10,
+        lambda settings: labelling(settings, "--postgres"), WITH_BENCHMARKS, alone=True,
     ),
     Check(
         "reward-size", "time and memory of a reward model, 1,000 to 30,000 pairs", 5, reward_size, TRAINING, alone=True
     ),
     Check("adapters-memory", "RL with adapters beside LoRA SFT on one base", 5, adapters_memory, TRAINING, alone=True),
+    Check("growth", "time a token and memory, from 100 to 30,000 prompts", 4, growth, TRAINING, alone=True),
     Check("mutants-caught", "the tests notice when the code is broken", 15, mutants, WITH_TESTS),
-)
+)  # fmt: skip
 
 
 # --- running one

@@ -29,6 +29,17 @@ def test_ties_count_half_and_a_constant_judge_cannot_tell() -> None:
     assert found.rate.ci[0] < 0.5 < found.rate.ci[1]
 
 
+def test_a_judge_of_length_is_found_out() -> None:
+    """It prefers whatever is longer. One side is longer more often and wins so; at equal length it would not."""
+    a = [Completion(p, " ".join(["word"] * (8 if i % 4 else 2))) for i, p in enumerate(PROMPTS)]
+    b = [Completion(p, " ".join(["word"] * 4)) for p in PROMPTS]
+    found = compare(a, b, LENGTH).to_json()
+    assert found["value"] == 0.75 and (found["words_a"], found["words_b"]) == (6.5, 4.0)
+    controlled = found["length_controlled"]
+    assert controlled["slope_ci"][0] > 0 and abs(controlled["value"] - 0.5) < abs(found["value"] - 0.5)
+    assert controlled["ci"][0] < 0.5 < controlled["ci"][1] and found["pairs_to_settle"] >= 0
+
+
 def test_each_row_keeps_both_texts_and_their_scores() -> None:
     row = compare(answers("long"), answers("s"), LENGTH).rows[3]
     assert (row["a"], row["b"], row["score_a"], row["score_b"]) == ("long", "s", 4.0, 1.0)

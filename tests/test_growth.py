@@ -16,14 +16,19 @@ ROOT = Path(__file__).parents[1]
 
 def test_what_has_to_hold():
     flat, starts = {"sft": {1000: 1e-5, 30_000: 1.1e-5}}, [4.0, 5.0, 20.0]
-    found = growth.judged(flat, [400.0] * 100, starts)
-    assert found["ok"] and found["rise"] == {"sft": pytest.approx(1.1)} and found["start_seconds"]["median"] == 5.0
-    assert not growth.judged({"sft": {1000: 1e-5, 30_000: 1.5e-5}}, [400.0] * 100, starts)["ok"]
-    leaking = [400.0 + 0.2 * i for i in range(100)]
-    assert not growth.judged(flat, leaking, starts)["ok"]
-    settling = [300.0] * 5 + [400.0] * 95
-    assert growth.judged(flat, settling, starts)["mib"]["rise"] == 0, "what is taken in the first iterations is no leak"
-    assert not growth.judged(flat, [400.0] * 100, [7.0, 5.0, 9.0])["ok"]
+
+    def rl(mib=(400.0,) * 100, cpu=range(100)):
+        return {"mib": [*mib], "cpu": [*map(float, cpu)]}
+
+    found = growth.judged(flat, rl(), starts)
+    assert found["ok"] and found["rise"] == {"sft": pytest.approx(1.1), "rl": 1}
+    assert found["start_seconds"]["median"] == 5.0
+    assert not growth.judged({"sft": {1000: 1e-5, 30_000: 1.5e-5}}, rl(), starts)["ok"]
+    assert not growth.judged(flat, rl(400.0 + 0.2 * i for i in range(100)), starts)["ok"], "it leaks"
+    assert not growth.judged(flat, rl(cpu=[i * i for i in range(100)]), starts)["ok"], "each takes longer than the last"
+    settling = growth.judged(flat, rl([300.0] * 5 + [400.0] * 95), starts)
+    assert settling["mib"]["rise"] == 0, "what is taken in the first iterations is no leak"
+    assert not growth.judged(flat, rl(), [7.0, 5.0, 9.0])["ok"]
 
 
 def test_a_token_costs_what_a_larger_size_costs_more(monkeypatch, tmp_path):
@@ -35,10 +40,12 @@ def test_a_token_costs_what_a_larger_size_costs_more(monkeypatch, tmp_path):
 def test_rl_takes_no_more_memory_with_every_iteration(tmp_path):
     """In a process of its own; 500 iterations are what `python -m benchmarks growth` runs."""
     base = growth.prepare(tmp_path, 64)
-    command = [sys.executable, "-m", "benchmarks.growth", "memory", str(tmp_path), str(base), "40"]
+    command = [sys.executable, "-m", "benchmarks.growth", "rl", str(tmp_path), str(base), "40"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=growth._quiet(), check=True)
-    mib = json.loads(done.stdout.splitlines()[-1])["mib"]
+    found = json.loads(done.stdout.splitlines()[-1])
+    mib, cpu = found["mib"], found["cpu"]
     assert len(mib) == 40 and mib[-1] <= 1.02 * mib[9]
+    assert len(cpu) == 40 and cpu == sorted(cpu) and cpu[0] < cpu[-1]
 
 
 @pytest.mark.parametrize("stage", growth.STAGES)

@@ -80,6 +80,7 @@ def _stage(stage: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _fits(stage: Mapping[str, Any]) -> str:
-    if not stage["fits"]:
-        return "which does not fit"
-    return f"which fits; {stage['rows_at_once']:,} rows at once, at most {stage['largest_batch']:,}"
+    if not stage["largest_batch"]:
+        return "which does not fit, with one row at once neither"
+    verdict = "which fits" if stage["fits"] else "which does not fit"
+    return f"{verdict}; {stage['rows_at_once']:,} rows at once, at most {stage['largest_batch']:,}"

@@ -138,17 +138,18 @@ class _Batch:
         self._move_together()
         positions, where, draws = self._plan()
         rows, drawn = [place.row for place in self.places], []
+        blocks = self._blocks() if self.stride > 1 else ()  # they are the same until somebody leaves
         for t in range(self.stride):
             tokens, logprobs = self.pick(self.model.logits(self.hidden), rows, draws[t], self.sampling)
             drawn.append((tokens, logprobs))
             if t + 1 < self.stride:
-                self.hidden = self._step(tokens, positions[t], where[t])
+                self.hidden = self._step(tokens, positions[t], where[t], blocks)
         self._look(rows, drawn)
         going = [i for i, row in enumerate(rows) if not row.done]
         self._leave(going)
         if going:
             kept = torch.tensor(going, device=tokens.device)
-            self.hidden = self._step(tokens[kept], positions[-1][kept], where[-1][kept])
+            self.hidden = self._step(tokens[kept], positions[-1][kept], where[-1][kept], self._blocks())
         return [row for row in rows if row.done]
 
     def _read_prompts(self, count: int) -> None:
@@ -222,17 +223,23 @@ class _Batch:
             for place in self.places:
                 place.blocks = [moved.get(block, block) for block in place.blocks]
 
-    def _step(self, token_r: torch.Tensor, position_r: torch.Tensor, where_r: torch.Tensor) -> torch.Tensor:
+    def _step(
+        self, token_r: torch.Tensor, position_r: torch.Tensor, where_r: torch.Tensor, blocks: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
         """What stands before the token after `token_r`."""
-        assert self.pages is not None
         count, rows = len(token_r), (token_r, position_r, where_r)
-        least = 0
         if self.static:
             rows = tuple(torch.cat([each, each.new_zeros(self.at_once - count)]) for each in rows)
+        return self.forward(*rows, *blocks)[:count]
+
+    def _blocks(self) -> tuple[torch.Tensor, ...]:
+        """Owner and beginning of each block that is read."""
+        assert self.pages is not None
+        least = 0
+        if self.static:
             step = -(-self.room // STEPS_OF_BLOCKS)
             least = -(-len(self.pages.in_use()[0]) // step) * step
-        blocks = (torch.from_numpy(each).to(token_r.device) for each in self.pages.in_use(least))
-        return self.forward(*rows, *blocks)[:count]
+        return tuple(torch.from_numpy(each.copy()).to(self.model.device) for each in self.pages.in_use(least))
 
     def _forward(
         self,

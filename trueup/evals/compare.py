@@ -8,21 +8,28 @@ from typing import Any
 
 from ..ports import Scorer
 from ..records import Completion
-from ..stats.winrate import WinRate, winrate
+from ..stats.length_control import LengthControlled, length_controlled, longer
+from ..stats.winrate import WinRate, pairs_to_settle, winrate
 from .scored import score_all
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`a` over `b`, ties half; with both texts of each prompt and their scores."""
+    """`a` over `b`, ties half, and between answers of equal length; with both texts of each prompt and their scores."""
 
     rate: WinRate
+    controlled: LengthControlled
     rows: list[dict[str, Any]]
     mean_a: float
     mean_b: float
+    words_a: float
+    words_b: float
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.rate.to_json(), "mean_a": self.mean_a, "mean_b": self.mean_b}
+        """`pairs_to_settle`: how many more would decide it at this rate; None at exactly a half, where none would."""
+        means = {"mean_a": self.mean_a, "mean_b": self.mean_b, "words_a": self.words_a, "words_b": self.words_b}
+        settled = {"pairs_to_settle": pairs_to_settle(self.rate)}
+        return self.rate.to_json() | settled | means | {"length_controlled": self.controlled.to_json()}
 
 
 def compare(a: Sequence[Completion], b: Sequence[Completion], scorer: Scorer) -> Comparison:
@@ -35,8 +42,14 @@ def compare(a: Sequence[Completion], b: Sequence[Completion], scorer: Scorer) ->
     ]
     prompts = [c.prompt.id for c in a]
     # Where each prompt occurs once, Wilson's interval has the right width, even at 0 or 1; redrawing prompts has not.
-    rate = winrate(score_a, score_b, prompts if len(set(prompts)) < len(prompts) else None)
-    return Comparison(rate, rows, sum(score_a) / len(a), sum(score_b) / len(b))
+    clusters = prompts if len(set(prompts)) < len(prompts) else None
+    rate = winrate(score_a, score_b, clusters)
+    words_a, words_b = ([len(c.text.split()) for c in side] for side in (a, b))
+    points = [(s > t) + (s == t) / 2 for s, t in zip(score_a, score_b, strict=True)]
+    controlled = length_controlled(points, longer(words_a, words_b), clusters)
+    n = len(a)
+    means = (sum(score_a) / n, sum(score_b) / n, sum(words_a) / n, sum(words_b) / n)
+    return Comparison(rate, controlled, rows, *means)
 
 
 def best_of(completions: Sequence[Completion], scorer: Scorer, n: int) -> list[Completion]:

@@ -80,7 +80,7 @@ class LanguageModel(nn.Module):
         (c, l), zero where `mask_cl` is False. At least fp32.
         """
         hidden = self.hidden(rows) if hidden is None else hidden
-        found = self.read(hidden[rows.before_cl[rows.mask_cl]], rows.target_cl[rows.mask_cl], temperature)
+        found = self.read(hidden[rows.before_n], rows.target_n, temperature)
         return found.new_zeros(rows.mask_cl.shape).masked_scatter(rows.mask_cl, found)
 
     def read(self, hidden_nd: torch.Tensor, target_n: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:

@@ -21,9 +21,7 @@ TURN = "apply_rotary_pos_emb"  # transformers' name for it, in every family that
 
 
 def make_lean(trunk: nn.Module) -> None:
-    """Layers that compute what is written here do it so from now on; all others stay as they are."""
-    if next(trunk.parameters()).device.type not in ("cpu", "meta"):  # without weights: to count what it would keep
-        return
+    """Layers that compute what is written here do it so on a CPU from now on; all others stay as they are."""
     for module in trunk.modules():
         if type(module).__name__.endswith("RMSNorm") and _is_norm(module):
             module.forward = MethodType(_norm, module)
@@ -32,7 +30,7 @@ def make_lean(trunk: nn.Module) -> None:
 
 
 def _norm(module: Any, x: Tensor) -> Tensor:
-    if x.dtype != module.weight.dtype:  # what comes out would be of another type
+    if x.is_cuda or x.dtype != module.weight.dtype:  # of two types what comes out would be the wider one
         found: Tensor = type(module).forward(module, x)
         return found
     made: Tensor = _RmsNorm.apply(x, module.weight, _epsilon(module))  # type: ignore[no-untyped-call]
@@ -137,7 +135,7 @@ def _turning_lean(module: nn.Module) -> MethodType:
 
     def turn_whole(query: Tensor, key: Tensor, cos: Tensor, *more: Any, **named: Any) -> tuple[Tensor, Tensor]:
         """Some families turn the beginning of a head only."""
-        how = turn if cos.shape[-1] == query.shape[-1] else theirs
+        how = theirs if query.is_cuda or cos.shape[-1] != query.shape[-1] else turn
         made: tuple[Tensor, Tensor] = how(query, key, cos, *more, **named)
         return made
 

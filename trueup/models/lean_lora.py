@@ -40,7 +40,8 @@ def _only_plain(layer: Any, x: Tensor) -> str | None:
     if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
         return None
     (name,) = layer.active_adapters
-    if name not in layer.lora_A or name in layer.lora_variant or layer.get_base_layer().weight.requires_grad:
+    learns = any(p.requires_grad for p in layer.get_base_layer().parameters())
+    if name not in layer.lora_A or name in layer.lora_variant or learns:
         return None
     a, b = layer.lora_A[name], layer.lora_B[name]
     plain = isinstance(layer.lora_dropout[name], nn.Identity) and a.bias is None and b.bias is None

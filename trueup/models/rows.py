@@ -51,6 +51,10 @@ class Rows:
     target_cl: torch.Tensor
     mask_cl: torch.Tensor
     before_cl: torch.Tensor  # flat index into b*t
+    before_n: (
+        torch.Tensor
+    )  # the same and `target_n` where `mask_cl` is True, in its order: a GPU need not be asked where
+    target_n: torch.Tensor
     last_c: torch.Tensor
     prompt_target_bp: torch.Tensor  # prompt tokens after the first, for losses on prompts (pretraining)
     prompt_mask_bp: torch.Tensor
@@ -125,7 +129,8 @@ def lay_out(groups: Sequence[Group], pad_id: int, layout: Layout = PLAIN) -> Row
     return Rows(
         *map(torch.from_numpy, (tokens.reshape(height, width), positions.reshape(height, width), branch_bt >= 0)),
         torch.from_numpy(allow) if allow is not None else None,
-        *map(torch.from_numpy, (target, mask, before, last, prompt_target, prompt_mask, prompt_before)),
+        *map(torch.from_numpy, (target, mask, before, before[mask], target[mask], last)),
+        *map(torch.from_numpy, (prompt_target, prompt_mask, prompt_before)),
         read_n=torch.from_numpy(read) if layout.trimmed and len(read) <= WORTH_TRIMMING * sum(lengths) else None,
         packed=tuple(_packed_rows(branch, rows, lengths)) if packed else (),
     )

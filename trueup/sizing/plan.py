@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..config import ModelSettings, load
+from ..errors import ConfigError
 from ..memory import SAMPLING, Lengths, Part, RewardShape, Shape, estimate, measure, peak
 from ..models.device import Placement, place
 from ..planning import described_part
@@ -58,6 +59,11 @@ class Wish:
 
 def plan(wish: Wish) -> dict[str, Any]:
     """Each stage's memory, time and cost, and what to change where it does not fit."""
+    if wish.count > 1 and wish.gpu in ("cpu", "this"):
+        raise ConfigError(
+            f"--count {wish.count} of '{wish.gpu}' is not known: how fast this machine's devices reach each other",
+            "name a known GPU with --gpu, or plan for one device",
+        )
     methods = LOOP if wish.method == "all" else (wish.method,)
     stages = [_planned(Stage(wish, method)) for method in methods]
     hours = sum(stage["hours"] for stage in stages)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
+from math import ceil, comb
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,24 @@ def winrate(
         low, high = bootstrap_mean(points, clusters, level=level, seed=seed)
         ci, p_value = (max(low, 0.0), min(high, 1.0)), _clustered_sign_test(signs, clusters)
     return WinRate(float(points.mean()), ci, len(a), wins, len(a) - wins - losses, losses, p_value)
+
+
+def pairs_to_settle(rate: WinRate, level: float = 0.95) -> int | None:
+    """How many pairs more would put a half outside the interval, if the rate stayed what it is; 0 if it is outside.
+
+    None where no number would: at exactly a half. Pairs that hang together, by prompt, count for as much as they do in
+    the rate's own interval.
+    """
+    if not rate.ci[0] <= 0.5 <= rate.ci[1]:
+        return 0
+    if rate.value == 0.5:
+        return None
+    low, high = wilson(rate.value * rate.n, rate.n, level)
+    worth = min(1.0, (high - low) / (rate.ci[1] - rate.ci[0])) ** 2  # of a pair, beside an independent one
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    off = abs(rate.value - 0.5)
+    independent = z * z / 4 / (off * off)  # where Wilson's interval ends at a half
+    return max(1, ceil(independent / worth) - rate.n)
 
 
 def sign_test(wins: int, losses: int) -> float:

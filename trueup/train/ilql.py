@@ -94,7 +94,7 @@ def critic_loss(
     config: IlqlConfig, critic: Critic, rows: Rows, hidden: torch.Tensor, reward_c: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     """The sum over tokens, the advantage of each of them (no gradient), and the parts of the loss."""
-    before, token = hidden[rows.before_cl[rows.mask_cl]], rows.target_cl[rows.mask_cl]
+    before, token = hidden[rows.before_n], rows.target_n
     value, lower = critic.value(before), critic.lower(before, token)
     value_cl = value.new_zeros(rows.mask_cl.shape).masked_scatter(rows.mask_cl, value.detach())
     wanted = td_targets(reward_c, value_cl, rows.mask_cl, config.gamma, config.lam)[rows.mask_cl]

@@ -48,7 +48,7 @@ def improve(
             mixed = _some(demonstrations, config, (loop.step - 1) * config.epochs * config.minibatches + len(updates))
             tokens = objective.begin(chosen, mixed)
             found = loop.update([*chosen, *mixed], objective.sums, tokens, objective.row_tokens)
-            updates.append(found | objective.widest)
+            updates.append(found | {key: float(widest) for key, widest in objective.widest.items()})
             if len(updates) == 1:
                 _check_first_ratio(loop, updates[0]["ratio_gap"], policy)
             if updates[-1]["approx_kl"] > config.guard.max_approx_kl:
@@ -71,13 +71,13 @@ class _Objective:
     ) -> None:
         self.config, self.experience, self.policy, self.value = config, experience, policy, value
         self.kl_coefficient, self.policy_learns = kl_coefficient, policy_learns
-        self.widest: dict[str, float] = {}
+        self.widest: dict[str, torch.Tensor] = {}
         apart = value is not None and value.apart and policy_learns
         self.sums: list[LossSum] = [self.loss_sum, self.value_sum] if apart else [self.loss_sum]
 
     def begin(self, chosen: Sequence[int], mixed: Sequence[Group]) -> float:
         """What is to be one update; returns how many tokens of the rollout it counts."""
-        self.widest = {"ratio_gap": 0.0, "ratio_max": 0.0}
+        self.widest = {key: torch.zeros((), device=self.policy.device) for key in ("ratio_gap", "ratio_max")}
         self.tokens = sum(len(self.experience.tokens[i][1]) for i in chosen)
         self.mixed_tokens = sum(len(c) for _, completions in mixed for c in completions)
         return float(self.tokens)
@@ -131,7 +131,7 @@ class _Objective:
         clips = config.clip, config.clip_high or config.clip
         loss, found = policy_loss(logp, seen.logp_cl[at, :width], seen.advantage_cl[at, :width], mask, *clips)
         sums = {"policy_loss": loss} | {key: found[key] * mask.sum() for key in ("approx_kl", "clip_fraction")}
-        self.widest = {key: max(self.widest[key], float(found[key])) for key in self.widest}
+        self.widest = {key: torch.maximum(widest, found[key].detach()) for key, widest in self.widest.items()}
         if config.kl_in == "loss" and self.kl_coefficient:
             sums["kl_loss"] = kl_loss(logp, seen.reference_cl[at, :width], mask, config.kl_estimator)
             loss = loss + self.kl_coefficient * sums["kl_loss"]
@@ -143,7 +143,7 @@ class _Objective:
 
 def _entropy(policy: LanguageModel, rows: Rows, hidden: torch.Tensor, temperature: float) -> torch.Tensor:
     """Summed over the tokens: of the whole distribution, not only of what was sampled."""
-    return policy.entropy(hidden[rows.before_cl[rows.mask_cl]], temperature).sum()
+    return policy.entropy(hidden[rows.before_n], temperature).sum()
 
 
 def _some(demonstrations: Sequence[Group], config: RlConfig, update: int) -> list[Group]:

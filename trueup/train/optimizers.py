@@ -108,7 +108,7 @@ class Optimizer:
             for name, parameter in self.learnt.items():
                 if id(parameter) in own:
                     slots = {k.split("::")[1]: v for k, v in tensors.items() if k.split("::")[0] == name}
-                    part.state[parameter] = {k: v.clone() for k, v in slots.items()}
+                    part.state[parameter] = {k: v.to(parameter.device, copy=True) for k, v in slots.items()}
 
 
 def _exact(parameter: nn.Parameter) -> nn.Parameter:
