@@ -112,7 +112,9 @@ def rl(
         seen = watch(completions, score_c)  # 3 log-probs, values, KL
         kl_coefficient = loop.memory.get("kl_coefficient", config.kl_coefficient)
         experience = with_advantages(seen, config, kl_coefficient)  # 4
+        loop.between_phases()
         stats = improve(loop, config, experience, policy, value, kl_coefficient, demonstrations)  # 5
+        loop.between_phases()
         if moving is not None:
             follow(moving, policy, config.reference_rate)
         loop.log(**describe(experience, completions), **stats, **scores.parts, kl_coefficient=kl_coefficient)

@@ -159,6 +159,11 @@ class Loop:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
+    def between_phases(self) -> None:
+        """What a rollout left has nothing in common with an update: where memory matters most, it is given back."""
+        if self._adapters:
+            release_freed_memory()
+
     def log(self, **values: float | torch.Tensor | None) -> None:
         self._values |= {k: float(v) for k, v in values.items() if v is not None}
 
