@@ -74,8 +74,11 @@ def test_losses_and_scores_are_float32(checkpoint):
     model = model_of(checkpoint, "bfloat16")
     rows = model.rows(GROUPS)
     assert model.hidden(rows).dtype == torch.bfloat16 and model.logprobs(rows).dtype == torch.float32
-    reward = new_reward("sequence", [str(checkpoint("Llama"))], ModelSettings(device="cpu", dtype="bfloat16"))
-    assert reward(rows).dtype == reward.head.weight.dtype == torch.float32
+    for kind in ("sequence", "features"):
+        reward = new_reward(kind, [str(checkpoint("Llama"))], ModelSettings(device="cpu", dtype="bfloat16"))
+        assert {p.dtype for head in reward.heads() for p in head.parameters()} == {torch.float32}
+        score = reward(rows)
+        assert score.dtype == torch.float32 and score.isfinite().all()
 
 
 def test_logprobs_are_near_those_of_float32(checkpoint):

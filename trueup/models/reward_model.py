@@ -221,7 +221,7 @@ class FeatureReward(RewardModel):
     def forward(self, rows: Rows) -> torch.Tensor:
         hidden = self.trunk.hidden(rows, whole=True)
         at_cl = (rows.before_cl + 0).masked_scatter(rows.mask_cl, _token_positions(rows))
-        tokens_ocl = self.token_head(hidden[at_cl]).movedim(-1, 0)
+        tokens_ocl = self.token_head(at_least_float32(hidden[at_cl])).movedim(-1, 0)
         summed = zero_outside(tokens_ocl, rows.mask_cl.expand_as(tokens_ocl)).sum(-1).T
         return summed / 10 + self.readout(self.features(rows))
 
