@@ -305,7 +305,10 @@ def evaluate() -> None:
 @reward_option("By what B picks its best of --best-of")
 @stage_settings("winrate")
 def winrate(a: str, b: str, prompts: str, judge: str, reward: tuple[str, ...], config: WinrateConfig) -> Result:
-    """How often model A's answer is better than B's; ties count half, with a 95% interval."""
+    """How often model A's answer is better than B's; ties count half, with a 95% interval.
+
+    Also between answers of equal length, and how many more pairs would settle it.
+    """
     from .. import api
     from ..inputs import named_scorers
 
