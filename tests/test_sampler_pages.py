@@ -5,7 +5,9 @@ Oracles: one pass over the whole row, torch's own attention, and the plain way.
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -126,14 +128,14 @@ def test_static_shapes_and_seldom_looks_write_the_same(make_model, stride, stati
         return rows
 
     expected = write()
-    forward = continuous._Batch._forward
+    forward = continuous._forward
 
-    def noted(self, *given):
+    def noted(trunk, pages, *given):
         shapes.add(tuple(each.shape for each in given))
-        return forward(self, *given)
+        return forward(trunk, pages, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(continuous._Batch, "_forward", noted)
+        patch.setattr(continuous, "_forward", noted)
         found = write(stride=stride, static=static)
     assert [row.tokens for row in found] == [row.tokens for row in expected]
     assert {row.finished for row in found} == {True, False}
@@ -141,6 +143,21 @@ def test_static_shapes_and_seldom_looks_write_the_same(make_model, stride, stati
         assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-5)
     if static:
         assert {rows[0] for rows, *_ in shapes} == {4} and len(shapes) <= continuous.STEPS_OF_BLOCKS
+
+
+def test_what_sampling_took_is_free_at_its_end_without_the_garbage_collector(make_model, monkeypatch):
+    """A cycle would keep the pool until a collection, and each rollout's would lie beside the last one's."""
+    made = []
+    init = Pages.__init__
+    monkeypatch.setattr(Pages, "__init__", lambda self, *given: made.append(weakref.ref(self)) or init(self, *given))
+    sampler = Sampler(make_model("Llama"))
+    gc.collect()
+    gc.disable()
+    try:
+        sampler.sample(PROMPTS, Sampling(max_new_tokens=8, batch_size=2), seed=0)
+        assert made and all(pages() is None for pages in made)
+    finally:
+        gc.enable()
 
 
 # The pool

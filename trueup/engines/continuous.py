@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -122,7 +123,7 @@ class _Batch:
         self.hidden: torch.Tensor | None = None
         self.pages: Pages | None = None
         self.room = at_once * blocks_of(max(len(row.prompt) + row.limit for row in rows))
-        self.forward = Replayed(self._forward) if static and model.device.type == "cuda" else self._forward
+        self.forward: Callable[..., torch.Tensor] | None = None
 
     def fill(self) -> bool:
         """Free places go to who waits. Is there anything left to write?"""
@@ -163,6 +164,9 @@ class _Batch:
         read = read_prompts(self.trunk, prompts, self.model.encoder.pad_id)
         if self.pages is None:
             self.pages = Pages(read, self.room)
+            # Of the trunk and the pages alone: with this batch in it, its memory would wait for the garbage collector.
+            forward = partial(_forward, self.trunk, self.pages)
+            self.forward = Replayed(forward) if self.static and self.model.device.type == "cuda" else forward
         number = {prompt: i for i, prompt in enumerate(prompts)}
         self.read.extend(_Read(row, read, number[row.prompt]) for row in rows)
 
@@ -227,6 +231,7 @@ class _Batch:
         self, token_r: torch.Tensor, position_r: torch.Tensor, where_r: torch.Tensor, blocks: Sequence[torch.Tensor]
     ) -> torch.Tensor:
         """What stands before the token after `token_r`."""
+        assert self.forward is not None
         count, rows = len(token_r), (token_r, position_r, where_r)
         if self.static:
             rows = tuple(torch.cat([each, each.new_zeros(self.at_once - count)]) for each in rows)
@@ -241,20 +246,21 @@ class _Batch:
             least = -(-len(self.pages.in_use()[0]) // step) * step
         return tuple(torch.from_numpy(each.copy()).to(self.model.device) for each in self.pages.in_use(least))
 
-    def _forward(
-        self,
-        token_r: torch.Tensor,
-        position_r: torch.Tensor,
-        where_r: torch.Tensor,
-        owner_n: torch.Tensor,
-        begins_n: torch.Tensor,
-    ) -> torch.Tensor:
-        assert self.pages is not None
-        with self.pages.reading(self.trunk, position_r, where_r, owner_n, begins_n):
-            states: Any = self.trunk(
-                input_ids=token_r[:, None],
-                position_ids=position_r[:, None],
-                past_key_values=self.pages,
-                use_cache=True,
-            ).last_hidden_state
-        return states[:, -1]
+
+def _forward(
+    trunk: Any,
+    pages: Pages,
+    token_r: torch.Tensor,
+    position_r: torch.Tensor,
+    where_r: torch.Tensor,
+    owner_n: torch.Tensor,
+    begins_n: torch.Tensor,
+) -> torch.Tensor:
+    with pages.reading(trunk, position_r, where_r, owner_n, begins_n):
+        states: torch.Tensor = trunk(
+            input_ids=token_r[:, None],
+            position_ids=position_r[:, None],
+            past_key_values=pages,
+            use_cache=True,
+        ).last_hidden_state
+    return states[:, -1]

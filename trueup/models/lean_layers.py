@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..algo.masked import at_least_float32
+from .rounded import rounded
 
 TURN = "apply_rotary_pos_emb"  # transformers' name for it, in every family that has it
 
@@ -25,6 +26,8 @@ def make_lean(trunk: nn.Module) -> None:
     for module in trunk.modules():
         if type(module).__name__.endswith("RMSNorm") and _is_norm(module):
             module.forward = MethodType(_norm, module)
+        elif type(module) is nn.Linear:
+            module.forward = MethodType(rounded, module)  # type: ignore[assignment]
         elif "forward" not in vars(module) and _turns(module):
             module.forward = _turning_lean(module)
 
