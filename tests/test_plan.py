@@ -258,8 +258,8 @@ def test_a_real_run_takes_the_memory_that_was_planned(prepared, tmp_path, monkey
 
 
 def test_what_decides_is_the_furthest_row():
-    row = {"row": "SFT", "measured": {"mib": 100.0, "cpu_seconds": 1.0}}
-    near, far = ({**row, "predicted": {"mib": m, "cpu_seconds": s}} for m, s in ((110.0, 0.8), (116.0, 1.0)))
+    row = {"row": "SFT", "measured": {"mib": 100.0, "seconds": 1.0}}
+    near, far = ({**row, "predicted": {"mib": m, "seconds": s}} for m, s in ((110.0, 0.8), (116.0, 1.0)))
     assert beside([near])["ok"] and not beside([near, far])["ok"]
     assert beside([near, far])["furthest"]["mib"] == pytest.approx(0.16)
 

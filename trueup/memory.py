@@ -26,9 +26,12 @@ from .models.quantised import bytes_of
 from .sizing.passes import Pass, Rows, count_pass
 
 SAMPLING, SCORING, UPDATE, STEP = "sampling", "scoring", "update", "step"
-# Measured beside what is alive, as a share of the activations. On a CPU glibc keeps freed blocks, and a block seldom
-# fits where another was: the less with LoRA, which puts small ones between the large. torch's own on a GPU keeps less.
-KEPT_BY_ALLOCATOR = {("cpu", False): 0.3, ("cpu", True): 1.2, ("cuda", False): 0.06, ("cuda", True): 0.06}
+FOLDED = "kept while sampling"  # weights without LoRA folded in
+# Measured beside what is alive, as a share of the activations. On a CPU glibc keeps freed blocks, and a block does not
+# always fit where another was: the less with LoRA, which puts small ones between the large. On a GPU torch keeps less.
+KEPT_BY_ALLOCATOR = {("cpu", False): 0.13, ("cpu", True): 0.24, ("cuda", False): 0.06, ("cuda", True): 0.06}
+SECOND_PASS = 3  # times as much, where a value model's pass finds the blocks of the policy's
+LEFT_BEHIND = 0.6  # of what sampling and scoring took, on a CPU: what does not fit the update and counts beside it
 PROCESS = {"cpu": 28 * 2**20, "cuda": 600 * 2**20}  # libraries loaded late, tokenizer, database; CUDA's own context
 
 
@@ -166,7 +169,7 @@ def estimate(
     if stage == "ilql":
         parts += _critic(need, trained, scorers)
     parts += _forward(need, stage, trained, lora)
-    return [*parts, *_read_back(need, parts), *process]
+    return [*parts, *_left_behind(need, parts), *_read_back(need, parts), *process]
 
 
 def rows_of_step(
@@ -242,7 +245,7 @@ def _in_rounds(need: _Need, trained: Shape, lora: bool, scorers: Mapping[str, Re
     if lora:
         yield Part("reference", 0, "the policy with its adapter off")
         if need.config.model.quantise == "none":  # in few bits nothing is folded in, so nothing is kept aside
-            yield need.weights("kept while sampling", trained.matrices, (SAMPLING,))
+            yield need.weights(FOLDED, trained.matrices, (SAMPLING,))
     else:
         yield need.weights("reference", trained.parameters)
     for role, scorer in scorers.items():
@@ -287,7 +290,7 @@ def _forward(need: _Need, stage: str, trained: Shape, lora: bool) -> Iterator[Pa
         yield from _seen(need, trained, rows)
     share = KEPT_BY_ALLOCATOR[need.placement.device.type, lora]
     if need.two_passes(stage) and not lora:  # with adapters, what the first left is given back before the second
-        share *= 2
+        share *= SECOND_PASS
     how = f"{share:g} x activations: what the allocator keeps of freed blocks, as measured"
     yield Part("allocator", round(share * found.kept), how, (UPDATE,))
 
@@ -298,9 +301,17 @@ def _seen(need: _Need, trained: Shape, rows: Rows) -> Iterator[Part]:
     prompts = config.prompts_per_step if need.config.stage == "rl" else config.batch_size
     at_once = Rows(min(config.run.micro_batch or prompts, prompts), rows.tokens, rows.packed)
     found, _ = need.count(trained, at_once, "nothing")
-    yield Part("scoring pass", round(found.working), f"{at_once.count:g} rows without a gradient", need.only(SCORING))
+    yield Part("scoring pass", round(found.working), f"{at_once.count:g} rows without a gradient", (SCORING,))
     tokens = at_once.count * config.samples_per_prompt * config.sampling.max_new_tokens
     yield replace(need.logits(tokens, trained, SCORING), name="scoring logits")
+
+
+def _left_behind(need: _Need, parts: Sequence[Part]) -> Iterator[Part]:
+    """On a CPU freed blocks are kept, and those of sampling and scoring are of other sizes than an update's."""
+    before = sum(part.bytes for part in parts if part.phases in ((SAMPLING,), (SCORING,)) and part.name != FOLDED)
+    if before and need.placement.device.type == "cpu" and any(UPDATE in part.phases for part in parts):
+        how = f"{LEFT_BEHIND:g} x what sampling and scoring took, freed but of no use: as measured"
+        yield Part("left behind", round(LEFT_BEHIND * before), how, (UPDATE, STEP))
 
 
 def _read_back(need: _Need, parts: Sequence[Part]) -> Iterator[Part]:
@@ -326,11 +337,6 @@ class _Need:
         how = "libraries, tokenizer and database, as measured"
         return Part("process", PROCESS[self.placement.device.type], how)
 
-    def only(self, phase: str) -> tuple[str, ...]:
-        """Of what comes before an update: on a CPU its freed blocks are kept, and seldom fit those of the update."""
-        kept = self.placement.device.type == "cpu" and phase != UPDATE
-        return () if kept else (phase,)
-
     def weights(self, name: str, parameters: int, phases: tuple[str, ...] = ()) -> Part:
         return Part(name, parameters * self.dtype.itemsize, f"{parameters:,} parameters x {_each(self.dtype)}", phases)
 
@@ -348,9 +354,7 @@ class _Need:
     def logits(self, tokens: float, shape: Shape, phase: str) -> Part:
         count = round(min(tokens * shape.vocabulary, max(WHOLE_LOGITS, 1024 * shape.vocabulary)))
         copies = 3 if phase == UPDATE else 2
-        return Part(
-            "logits", count * 4 * copies, f"{count:,} logits at once x {copies} copies x 4 bytes", self.only(phase)
-        )
+        return Part("logits", count * 4 * copies, f"{count:,} logits at once x {copies} copies x 4 bytes", (phase,))
 
     def few_bits(self, kind: str, parameters: int, shape: Shape) -> Part:
         """Matrices between hidden states in few bits; embeddings, norms and heads as they are."""
@@ -372,8 +376,9 @@ class _Need:
         sampling = self.config.sampling
         tokens = min(shape.context, self.lengths.prompt + sampling.max_new_tokens)
         numbers = sampling.batch_size * tokens * shape.cache
-        how = f"{sampling.batch_size} rows x {tokens} tokens x {shape.cache} keys and values x {_each(self.dtype)}"
-        return Part("sampling cache", numbers * self.dtype.itemsize, how, self.only(SAMPLING))
+        dtype = torch.float32 if self.placement.device.type == "cpu" and self.dtype.itemsize < 4 else self.dtype
+        how = f"{sampling.batch_size} rows x {tokens} tokens x {shape.cache} keys and values x {_each(dtype)}"
+        return Part("sampling cache", numbers * dtype.itemsize, how, (SAMPLING,))
 
     def two_passes(self, stage: str) -> bool:
         """Whether a value model with a pass of its own learns after the policy."""
