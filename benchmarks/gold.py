@@ -1,7 +1,7 @@
 """How soon is the policy as good, by gold, beside TRL's PPO? In seconds of the processor, on the built-in world.
 
     python -m benchmarks gold --seed 0 [--rounds 3] [--json]
-    python -m benchmarks gold --seed 7 --search
+    python -m benchmarks gold --seed 7 --search [--only "1 x 32"]
 
 Both sides tune the same SFT policy on the same prompts against the same plain-head reward model, each in a process of
 its own, in turns, one thread, float32. Weights are kept after every iteration and judged outside: one completion to
@@ -44,12 +44,17 @@ SIDES = {OURS: Side(OURS, "gold_trueup", "ppo"), TRL: Side(TRL, "gold_trl", "ppo
 ITERATIONS = 40
 # Of TRL's PPO; what is not named has TRL's own default.
 SETTINGS: Mapping[str, Any] = {
-    "batch": 128, "minibatches": 16, "epochs": 1, "lr": 5e-4, "schedule": "constant", "kl": 0.05, "missing_eos": 1.0,
+    "batch": 128, "minibatches": 32, "epochs": 1, "lr": 2e-4, "schedule": "constant", "kl": 0.05, "missing_eos": 1.0,
     "value_coefficient": 0.1, "value_clip": 10.0, "whiten": False, "beta2": 0.999, "epsilon": 1e-8,
 }  # fmt: skip
 TWICE = {"epochs": 2, "minibatches": 2}
 SEARCHED: Mapping[str, Mapping[str, Any]] = {
-    "lr 5e-4, 1 x 16 updates": {},
+    "lr 2e-4, 1 x 32": {},
+    "lr 2e-4, 1 x 64": {"minibatches": 64},
+    "lr 3e-4, 1 x 32": {"lr": 3e-4},
+    "lr 3e-4, 1 x 16": {"lr": 3e-4, "minibatches": 16},
+    "lr 5e-4, 1 x 32": {"lr": 5e-4},
+    "lr 5e-4, 1 x 16": {"lr": 5e-4, "minibatches": 16},
     "lr 7e-4, 1 x 8": {"lr": 7e-4, "minibatches": 8},
     "lr 1e-3, 1 x 4": {"lr": 1e-3, "minibatches": 4},
     "lr 2e-3, 1 x 4": {"lr": 2e-3, "minibatches": 4},
@@ -81,12 +86,13 @@ class Plan:
 @click.option("--posts", default=POSTS, show_default=True, type=click.IntRange(2), help="Held-out posts that judge.")
 @click.option("--workspace", type=click.Path(file_okay=False), help="Keep the world here, or go on with it.")
 @click.option("--search", is_flag=True, help="TRL alone, with each of the settings that were tried.")
+@click.option("--only", default="", metavar="WORDS", help="Of --search, the settings with these words in their name.")
 @click.option("--chart", type=click.Path(dir_okay=False, path_type=Path), help="Write the curves here, as SVG.")
 @click.option("--quick", is_flag=True, help="Small sizes, to see that it works: figures mean nothing.")
 @click.option("--json", "as_json", is_flag=True)
 def gold(
-    seed: int, rounds: int, iterations: int, posts: int, workspace: str | None, search: bool, chart: Path | None,
-    quick: bool, as_json: bool,
+    seed: int, rounds: int, iterations: int, posts: int, workspace: str | None, search: bool, only: str,
+    chart: Path | None, quick: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Seconds to a gold win rate over SFT that both reach, beside TRL's PPO."""
     if quick and search:
@@ -94,7 +100,7 @@ def gold(
     recipe = QUICK if quick else Recipe(heldout=HELDOUT)
     plan = Plan(seed, rounds, 3, posts, batch=16) if quick else Plan(seed, rounds, iterations, posts)
     with prepared(workspace, recipe, seed) as ws:
-        found = (searched if search else compared)(ws, recipe, plan)
+        found = searched(ws, recipe, plan, only) if search else compared(ws, recipe, plan)
     if chart:
         chart.write_text(drawn(found), encoding="utf-8")
     click.echo(json.dumps(found, indent=1) if as_json else text(found))
@@ -112,12 +118,14 @@ def compared(ws: Workspace, recipe: Recipe, plan: Plan) -> dict[str, Any]:
     return {"seed": plan.seed, "posts": plan.posts, "rounds": done, **pooled([each["thresholds"] for each in done])}
 
 
-def searched(ws: Workspace, recipe: Recipe, plan: Plan) -> dict[str, Any]:
+def searched(ws: Workspace, recipe: Recipe, plan: Plan, only: str) -> dict[str, Any]:
     """TRL's curve with each of the settings that were tried."""
     job = _job(TRL, recipe, plan, plan.seed)
     with _judging(ws, recipe, plan) as curve_of:
         curves = {
-            name: curve_of(SIDES[TRL], job | {"trl": {**job["trl"], **changed}}) for name, changed in SEARCHED.items()
+            name: curve_of(SIDES[TRL], job | {"trl": {**job["trl"], **changed}})
+            for name, changed in SEARCHED.items()
+            if only in name
         }
     return {"seed": plan.seed, "posts": plan.posts, "rounds": [{"seed": plan.seed, "sides": curves}]}
 

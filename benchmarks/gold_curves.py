@@ -36,6 +36,14 @@ def decided(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     return next((row for row in reversed(rows) if "ratio" in row), None)
 
 
+def over_worlds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of several worlds, each decided at its own threshold: the middle ratio, the smallest, the largest."""
+    each = [row for world in found for done in world["rounds"] if (row := done["decided"])]
+    ratios = sorted(row["ratio"] for row in each)
+    seconds = {name: median(row[name]["seconds"] for row in each) for name in ("trueup", "TRL")} if each else {}
+    return {"n": len(each), "ratios": ratios, "ratio": median(ratios) if each else None, "seconds": seconds}
+
+
 def pooled(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """The highest threshold that both reached in every round, and the middle one of the rounds' ratios there."""
     for rows in reversed(list(zip(*rounds, strict=True))):

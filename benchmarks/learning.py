@@ -54,7 +54,9 @@ def methods(recipe: Recipe) -> dict[str, tuple[str, dict[str, Any]]]:
 
 @click.command()
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
-@click.option("--methods", "names", default="ppo,rloo,dpo", show_default=True, help="Which, with commas between.")
+@click.option(
+    "--methods", "names", default="ppo,ppo-bf16,rloo,dpo", show_default=True, help="Which, with commas between."
+)
 @click.option("--heldout", default=HELDOUT, show_default=True, type=click.IntRange(2), help="Posts that judge.")
 @click.option("--workspace", type=click.Path(file_okay=False), help="Keep the world here, or go on with it.")
 @click.option("--quick", is_flag=True, help="Small sizes, to see that it works: figures mean nothing.")

@@ -21,7 +21,7 @@ from .lengths import Natural
 from .material import sizes_of
 from .speed_rows import NOT_MEASURED, Row, Side, Size, rows
 from .speed_run import ROOT, Failed, Plan, measured, run_side
-from .speed_table import judged, text, write_into
+from .speed_table import gold_results, judged, text, write_into
 
 RESULTS, PAGE = ROOT / "docs" / "results", ROOT / "docs" / "benchmarks.md"
 MACHINE = Side("this machine", "speed_machine", "rates")
@@ -83,6 +83,7 @@ def speed(
         return
     plan = Plan(size.shape, rounds or (1 if quick else 3), threads, prompt_lengths, completion_mean, work.resolve())
     found = compared(chosen, plan) | {"quick": quick, "only": list(only)}
+    found |= {"gold": [] if quick or only else gold_results(RESULTS)}
     _keep(found, out or (None if quick or only else RESULTS))
     if write_docs:
         write_into(PAGE, found)

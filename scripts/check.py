@@ -218,7 +218,7 @@ def learning_pooled(settings: Settings) -> Outcome:
     seeds, missing = results_of("learning-seed-", settings)
     if missing:
         return Outcome(problem=missing)
-    targets = {"ppo": 0.88, "rloo": 0.80, "dpo": 0.80}
+    targets = {"ppo": 0.88, "ppo-bf16": 0.88, "rloo": 0.80, "dpo": 0.80}
     each = [
         {row["method"]: row["over_sampled"] for row in found["more"]["learning"]["rows"]} for found in seeds.values()
     ]

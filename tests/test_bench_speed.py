@@ -16,7 +16,7 @@ from benchmarks.material import sizes_of
 from benchmarks.speed import speed
 from benchmarks.speed_rows import NOT_MEASURED, Row, Side, Size, rows
 from benchmarks.speed_run import Failed, Plan, key, measured
-from benchmarks.speed_table import BEGIN, END, cells, checks, judged, markdown, text, write_into
+from benchmarks.speed_table import BEGIN, END, cells, checks, gold_results, judged, markdown, text, write_into
 
 OURS, PEER = Side("trueup", "speed_trueup", "sft"), Side("TRL 1.16", "speed_trl", "sft", "1.16.0")
 ROW = Row("sft", "SFT", "real tokens", 1.4, 2, (OURS, PEER), {"steps": 4})
@@ -179,6 +179,21 @@ def test_the_table_has_every_comparison_and_what_was_not_measured():
     assert [each[0] for each in lines[1:]] == [each.said for each in NOT_MEASURED]
     assert all(each[2] == "not measured" for each in lines[1:])
     assert "mean 7.0; 1-16: 2" in text(result())
+
+
+def test_time_to_gold_stands_in_the_table_once_it_was_measured(tmp_path):
+    def world(ratio):
+        row = {"threshold": 0.7, "ratio": ratio, "trueup": {"seconds": 10.0}, "TRL": {"seconds": 10 * ratio}}
+        return {"rounds": [{"decided": row}]}
+
+    for seed, ratio in enumerate((7.5, 5.4, 6.3)):
+        (tmp_path / f"gold-seed-{seed}.json").write_text(json.dumps(world(ratio)))
+    lines = cells(result() | {"gold": gold_results(tmp_path)})
+    (gold,) = [line for line in lines if line[0].startswith("time to a gold win rate")]
+    assert gold[0].endswith("3 worlds") and gold[2:4] == ("6.30", "5.40 to 7.50")
+    assert gold[5:10] == ("3", "5", "aim met", "10.0", "63.0")
+    never = cells(result() | {"gold": [{"rounds": [{"decided": None}]}]})
+    assert any(line[2] == "never both" and line[7] == "missed" for line in never)
 
 
 def test_a_row_that_failed_stands_in_the_table():

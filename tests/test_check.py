@@ -203,7 +203,7 @@ def test_what_promises_a_time_runs_by_itself_and_the_rest_in_pairs(monkeypatch, 
 
 def learning_result(ppo: float = 0.9, kept: float | None = 0.9, rollbacks: int = 0, off: float = 0.1) -> dict:
     rows = [{"method": m, "over_sampled": {"value": v, "ci": [0.8, 0.95], "n": 1000}} for m, v in
-            (("ppo", ppo), ("rloo", 0.85), ("dpo", 0.81))]  # fmt: skip
+            (("ppo", ppo), ("ppo-bf16", 0.9), ("rloo", 0.85), ("dpo", 0.81))]  # fmt: skip
     return {
         "learning": {"rows": rows},
         "guard": {"kept": kept, "n": 160, "unguarded_end": 1.0, "sft": 2.0},
