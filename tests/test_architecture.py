@@ -20,7 +20,7 @@ PACKAGE = ROOT / "trueup"
 # From the lowest to the highest. A module imports only from layers below its own.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "records", "ports", "config"),
-    ("algo", "stats"),
+    ("algo", "stats", "process"),
     ("text", "store", "world"),
     ("runs", "models"),
     ("engines",),
@@ -45,7 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "joining",
             "contrasting",
         ),
-        *("auditing", "planning", "memory", "sizing", "model_card", "demonstrate", "process"),
+        *("auditing", "climbing", "reporting", "planning", "memory", "sizing", "model_card", "demonstrate"),
         *("web", "cli", "__init__", "__main__"),
     ),
 )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import io
 import json
 import math
 import re
-import shutil
 import subprocess
 import sys
 import unicodedata
@@ -16,24 +14,11 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from browsing import CHROMIUM, CROWDED, FLAGS, PAYLOADS, needs_browser
 from rich.console import Console
 
 from trueup.reports import axes, demo_page, print_summary
 from trueup.reports.visible import clipped, visible
-
-PAYLOADS = (
-    "<script>window.pwned=1</script>",
-    "<img src=x onerror=window.pwned=1>",
-    "</style></title></svg><svg onload=window.pwned=1>",
-    "{{ 7*7 }}{% raw %}",
-    '" onmouseover="window.pwned=1" x="',
-    "<a href=javascript:window.pwned=1>x</a><meta http-equiv=refresh content='0;url=http://evil.example/'>",
-    "<link rel=stylesheet href=http://evil.example/x.css><style>@import 'http://evil.example'</style>",
-    "safe\u202egnp.exe\u2066 zero\u200bwidth \x1b[31mred\x07 nul\x00 "
-    "tag\U000e0041 half\ud800 line\u2028end\x85 soft\u00ad",
-    "[red]not markup[/red] [link=http://evil.example]here[/link]",
-    "w" * 3000,
-)
 
 
 def rising(steps: int, start: float, end: float) -> list[float]:
@@ -425,39 +410,13 @@ def test_reports_start_without_torch() -> None:
 
 # --- in a browser ----------------------------------------------------------------------------------------------------
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None or importlib.util.find_spec("playwright") is None,
-    reason="needs a browser: `pip install playwright` and `apt-get install chromium` (or Google Chrome on the PATH)",
-)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-sync",
-]
-# Of each chart that is shown: texts that touch each other, and texts that stick out of it.
-CROWDED = """() => [...document.querySelectorAll('svg.chart')].flatMap(chart => {
-  const frame = chart.getBoundingClientRect();
-  const texts = frame.width ? [...chart.querySelectorAll('text')] : [];
-  const boxes = texts.map(text => [text.textContent, text.getBoundingClientRect()]);
-  const outside = ([_, r]) => r.left < frame.left - 2 || r.right > frame.right + 2 || r.bottom > frame.bottom + 2;
-  const beside = (p, q) => p.left >= q.right - 1 || q.left >= p.right - 1;
-  const above = (p, q) => p.top >= q.bottom - 3 || q.top >= p.bottom - 3;
-  const touching = ([a, p], i) => boxes.slice(i + 1).filter(([_, q]) => !beside(p, q) && !above(p, q))
-    .map(([b]) => a + ' touches ' + b);
-  return [...boxes.filter(outside).map(([text]) => text + ' sticks out'), ...boxes.flatMap(touching)];
-})"""
-
 
 @needs_browser
 def test_in_a_browser_nothing_overflows_overlaps_loads_or_runs(tmp_path: Any) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, "--disable-component-update"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for name, result in (("friendly", a_result()), ("hostile", hostile_result())):
             path = tmp_path / f"{name}.html"
             path.write_text(demo_page(result), encoding="utf-8")

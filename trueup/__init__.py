@@ -32,6 +32,8 @@ _EXPORTS = {
     **dict.fromkeys(("Artifact", "Workspace"), "store"),
     "reject": "rejecting",
     "doctor": "runs.doctor",
+    "report": "reporting",
+    "overopt": "climbing",
     "Run": "runs",
     "TrueupError": "errors",
 }  # fmt: skip
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
         winrate,
     )
     from .auditing import audit, compare_rewards, score, tradeoff
+    from .climbing import overopt
     from .config import (
         Architecture,
         AuditConfig,
@@ -91,6 +94,7 @@ if TYPE_CHECKING:
     from .ports import Engine, Judge, Scorer
     from .records import Completion, Demonstration, Judgement, Message, Prompt, Score
     from .rejecting import reject
+    from .reporting import report
     from .runs import Run
     from .runs.doctor import doctor
     from .store import Artifact, Workspace

@@ -31,6 +31,16 @@ def read_prompts(artifact: Artifact) -> list[Prompt]:
     return list({prompt.id: prompt for prompt in prompts}.values())
 
 
+def prompts_of(run: Run) -> dict[str, Prompt]:
+    """The prompts of a run by their id; none where they are gone from the disk, for samples are worth showing still."""
+    if "prompts" not in run.row.inputs:
+        return {}
+    try:
+        return {prompt.id: prompt for prompt in read_prompts(run.inputs["prompts"])}
+    except TrueupError:
+        return {}
+
+
 def read_demonstrations(artifact: Artifact) -> list[Demonstration]:
     expect_kind(artifact, "demonstrations")
     return [Demonstration.from_json(row) for row in rows_of(artifact)]

@@ -24,7 +24,9 @@ from .demo import demo
 from .judging import evaluate, feedback
 from .label import label
 from .models import ensemble, env, export, sample
+from .overopt import overopt
 from .plan import plan
+from .report import report
 from .rewards import reward as audit
 from .rewards import rewards, score
 from .runs import runs
@@ -59,8 +61,9 @@ def root(workspace: str | None) -> None:
 evaluate.add_command(audit)
 evaluate.add_command(rewards)
 evaluate.add_command(tradeoff)
+evaluate.add_command(overopt)
 _WORK = (init, data, train, sample, score, label, feedback, evaluate)
-_LOOK = (runs, artifacts, lineage, ensemble, export, gc, plan, env, upgrade, demo)
+_LOOK = (runs, report, artifacts, lineage, ensemble, export, gc, plan, env, upgrade, demo)
 for command in (*_WORK, *_LOOK):
     root.add_command(command)
 

@@ -14,6 +14,7 @@ from .command import Group, Result, workspace
 from .text import artifact_data, artifact_line, cell, counted, jsonable, named, printable, table
 
 if TYPE_CHECKING:
+    from ..records import Prompt
     from ..runs import Run
     from ..runs.doctor import Diagnosis
 
@@ -135,6 +136,7 @@ def samples(run_id: str, step: int | None, rows: int, heldout: bool) -> Result:
 
     With the setting run.keep_logprobs, its tokens and their log-probabilities too.
     """
+    from ..loading import prompts_of
     from ..runs import Run
 
     with workspace() as ws:
@@ -144,26 +146,16 @@ def samples(run_id: str, step: int | None, rows: int, heldout: bool) -> Result:
         if chosen is None or chosen not in steps:
             kept = f"it has them at steps {cell(steps)}" if steps else "only RL runs keep samples"
             raise NotFoundError(f"run {run.id} has no samples" + ("" if step is None else f" of step {step}"), kept)
-        asked = _prompt_texts(run)
+        asked = prompts_of(run)
         shown = [_with_prompt({"step": chosen, **row}, asked) for row in run.samples(chosen, heldout=heldout)[:rows]]
     return Result({"run": run.id, "steps": steps, "samples": shown}, _listed(chosen, shown))
 
 
-def _prompt_texts(run: Run) -> dict[str, str]:
-    """Its prompts in words, by their id; samples are worth showing also where those are gone from the disk."""
-    from ..loading import read_prompts
-
-    if "prompts" not in run.row.inputs:
-        return {}
-    try:
-        return {prompt.id: prompt.text for prompt in read_prompts(run.inputs["prompts"])}
-    except TrueupError:
-        return {}
-
-
-def _with_prompt(row: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, Any]:
-    text = texts.get(row.get("prompt", ""))
-    return {**row} if text is None else {"step": row["step"], "prompt": row["prompt"], "prompt_text": text, **row}
+def _with_prompt(row: Mapping[str, Any], asked: Mapping[str, Prompt]) -> dict[str, Any]:
+    prompt = asked.get(row.get("prompt", ""))
+    if prompt is None:
+        return {**row}
+    return {"step": row["step"], "prompt": row["prompt"], "prompt_text": prompt.text, **row}
 
 
 @runs.command(

@@ -12,7 +12,7 @@ from . import wording
 from .assistance import assistance_lines
 from .axes import MINUS
 from .charts import Row, Series, interval_chart, line_chart
-from .page import HERE, both, environment
+from .page import both, environment, styles
 from .visible import clipped
 
 SHOWN = 1200  # characters of a prompt or a completion
@@ -46,7 +46,7 @@ def reward_card(found: Mapping[str, Any], model: str, data: str) -> str:
     page = environment().overlay()
     page.filters = {**page.filters, "signed": signed}
     return page.get_template("card.html").render(
-        css=Markup((HERE / "page.css").read_text("utf-8")),
+        css=styles("page.css"),
         model=model,
         data=data,
         headline=found["headline"],

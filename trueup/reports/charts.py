@@ -37,6 +37,7 @@ class Series:
     y: Sequence[float | None]
     low: Sequence[float | None] | None = None
     high: Sequence[float | None] | None = None
+    dots: bool = False  # places that no line should join
 
     def __post_init__(self) -> None:
         assert len(self.x) == len(self.y)
@@ -67,8 +68,14 @@ def line_chart(
     width: int = 340,
     height: int = 190,
     percent: bool = False,
+    moments: Sequence[float] = (),
+    key: str = "",
 ) -> str:
-    """Lines with bands over one x axis. `height` is that of the plot; the words around it take what they need."""
+    """Lines with bands over one x axis. `height` is that of the plot; the words around it take what they need.
+
+    `moments` are places on the x axis at which something happened: a vertical line each. Where two charts of a page may
+    be the same in every line, their `key` tells them apart.
+    """
     drawn = [one for one in series if any(map(_is_number, one.y))]
     y_ticks = ticks_around(*extent([v for one in drawn for v in one.values()] + [y for y, _ in reference_lines]))
     y_names = tick_labels(y_ticks, percent=percent)
@@ -87,6 +94,7 @@ def line_chart(
 
     body = [head, _y_grid(y, y_ticks, y_names, left, right), _x_axis(x, x_values, x_label, bottom, right)]
     body += [_reference(y(value), left, right) for value, _ in reference_lines]
+    body += [_stroke(x(at), top, x(at), bottom, MUTED, 1, "2 2") for at in moments if x.low <= at <= x.high]
     body += [_band(one, x, y, index) for index, one in enumerate(drawn)]
     body += [_line(one, x, y, index) for index, one in enumerate(drawn)]
     ends = [_end(one, x, y) for one in drawn] + [(right, y(value)) for value, _ in reference_lines]
@@ -95,7 +103,7 @@ def line_chart(
         body.append(_end_label(end, right, box, lines, index if index < len(drawn) else None) if any(lines) else "")
     if not drawn:
         body.append(_text((left + right) / 2, (top + bottom) / 2, "nothing was measured", MUTED, "middle"))
-    return _svg(width, bottom + 40, title, _describe_lines(drawn, x_label, y_label, reference_lines), body)
+    return _svg(width, bottom + 40, title, _describe_lines(drawn, x_label, y_label, reference_lines), body, key)
 
 
 def interval_chart(
@@ -185,13 +193,24 @@ def histogram(
     return _svg(width, bottom + 40, title, described, body)
 
 
+def drawing(width: float, height: float, title: str, description: str, body: Sequence[str]) -> str:
+    """A picture of another module's, with a name and a description for those who do not see it."""
+    return _svg(width, height, title, description, body)
+
+
+def label_of(first: str, second: str, x: float, y: float, width: float) -> str:
+    """Two lines around a point, the second one quieter, as long as there is room."""
+    above = _text(x, y - LINE / 2, shortened(first, width), INK, "middle")
+    return above + _text(x, y + LINE / 2 + 1, shortened(second, width), MUTED, "middle")
+
+
 # --- the parts -------------------------------------------------------------------------------------------------------
 
 
-def _svg(width: float, height: float, title: str, description: str, body: Sequence[str]) -> str:
+def _svg(width: float, height: float, title: str, description: str, body: Sequence[str], key: str = "") -> str:
     inner = "".join(body)
     name = (
-        "c" + hashlib.sha256(f"{width}{visible(title)}{inner}".encode()).hexdigest()[:10]
+        "c" + hashlib.sha256(f"{width}{key}{visible(title)}{inner}".encode()).hexdigest()[:10]
     )  # ids must differ within a page
     return (
         f'<svg class="chart" role="img" aria-labelledby="{name}t {name}d" viewBox="0 0 {_n(width)} {_n(height)}" '
@@ -254,8 +273,8 @@ def _line(one: Series, x: Scale, y: Scale, index: int) -> str:
     dash = f' stroke-dasharray="{DASHES[index % len(DASHES)]}"' if index % len(DASHES) else ""
     drawn = []
     for run in _runs(one):
-        if len(run) == 1:
-            drawn.append(_dot(x(run[0][0]), y(run[0][1]), 2.5, _color(index)))
+        if len(run) == 1 or one.dots:
+            drawn += [_dot(x(at), y(value), 2.5, _color(index)) for at, value in _thinned(run)]
             continue
         places = " ".join(f"{_n(x(at))},{_n(y(value))}" for at, value in _thinned(run))
         drawn.append(

@@ -41,7 +41,10 @@ SECTIONS = {  # in the order of the page, by the key of the context that fills t
     "settings": ("settings", "Settings"),
     "commands": ("next", "How to go on"),
 }
-STAGES = {"pretrain": "Pretraining", "sft": "SFT", "reward": "Reward model", "rl": "RL"}
+STAGES = {
+    "pretrain": "Pretraining", "sft": "SFT", "reward": "Reward model", "rl": "RL", "dpo": "DPO", "kto": "KTO",
+    "ilql": "ILQL", "sample": "Sampling", "winrate": "Win rate", "audit": "Audit",
+}  # fmt: skip
 METRICS = {  # name, unit, and whether the axis is in percent
     "loss": ("loss", "nats a token", False),
     "accuracy": ("accuracy", "pairs ordered as judged", True),
@@ -52,6 +55,16 @@ METRICS = {  # name, unit, and whether the axis is in percent
     "length": ("length", "tokens a completion", False),
     "entropy": ("entropy", "nats a token", False),
     "finished": ("ended by themselves", "share of completions", True),
+    "completion_loss": ("loss of completions", "nats a token", False),
+    "score_std": ("spread of scores", "standard deviation", False),
+    "kl_k3": ("KL from SFT, by k3", "nats a token", False),
+    "unfinished": ("without an end", "share of completions", True),
+    "duplicates": ("said before in the same step", "share of completions", True),
+    "clip_fraction": ("clipped", "share of tokens", True),
+    "gradient_norm": ("gradient norm", "before clipping", False),
+    "approx_kl": ("KL from the policy that wrote", "nats a token", False),
+    "heldout_repetition": ("repetition, held out", "share of words said before", True),
+    "heldout_distinct": ("distinct words, held out", "share of all words", True),
 }
 
 
@@ -73,8 +86,8 @@ def demo_page(result: Mapping[str, Any]) -> str:
         "curves": _curves(result.get("curves") or {}),
         "stages": [{"data": "", "result": "", **stage} for stage in result.get("stages") or []],
         "lineage": _lines(result.get("lineage")),
-        "settings": _flat(result.get("settings") or {}),
-        "versions": _flat(result.get("versions") or {}),
+        "settings": flat_rows(result.get("settings") or {}),
+        "versions": flat_rows(result.get("versions") or {}),
         "notes": result.get("notes") or [],
         "commands": _lines(result.get("commands")),
     }
@@ -82,7 +95,12 @@ def demo_page(result: Mapping[str, Any]) -> str:
     if filled & {"versions", "notes"}:
         filled.add("settings")  # they share a section
     context["sections"] = [SECTIONS[key] for key in SECTIONS if key in filled]
-    return environment().get_template("demo.html").render(css=Markup((HERE / "page.css").read_text("utf-8")), **context)
+    return environment().get_template("demo.html").render(css=styles("page.css"), **context)
+
+
+def styles(*names: str) -> Markup:
+    """Style sheets of this folder, to stand in a page."""
+    return Markup("\n".join((HERE / name).read_text("utf-8") for name in names))
 
 
 @cache
@@ -238,19 +256,19 @@ def _stage_charts(stage: str, curve: Mapping[str, Any]) -> list[Markup]:
 def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
     entries = sample["entries"]
     texts = [clipped(str(entry["text"]), TEXT_LIMIT) for entry in entries]
-    marked: list[object] = list(texts)
+    shown: list[object] = list(texts)
     if len(texts) > 1:
-        marked = [_marked(texts[0], texts[1], "del"), *(_marked(text, texts[0], "ins") for text in texts[1:])]
+        shown = [marked(texts[0], texts[1], "del"), *(marked(text, texts[0], "ins") for text in texts[1:])]
     return {
         "post": clipped(str(sample["post"]), POST_LIMIT),
         "entries": [
             {"who": entry["who"], "text": text, "gold": wording.points(entry.get("gold"))}
-            for entry, text in zip(entries, marked, strict=True)
+            for entry, text in zip(entries, shown, strict=True)
         ],
     }
 
 
-def _marked(text: str, other: str, tag: str) -> object:
+def marked(text: str, other: str, tag: str) -> object:
     """`text` with the runs of words that `other` has not in `tag`; case and punctuation make no other word."""
     words, others = BLANKS.split(text), BLANKS.split(other)
     if max(len(words), len(others)) > MARKED_WORDS:
@@ -287,12 +305,12 @@ def _lines(lines: Sequence[str] | str | None) -> str:
     return lines if isinstance(lines, str) else "\n".join(lines or ())
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat_rows(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as `optimizer.lr` rows."""
     rows: list[tuple[str, str]] = []
     for key, value in table.items():
         rows += (
-            _flat(value, f"{prefix}{key}.")
+            flat_rows(value, f"{prefix}{key}.")
             if isinstance(value, Mapping)
             else [(f"{prefix}{key}", wording.number(value))]
         )

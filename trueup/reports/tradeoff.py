@@ -11,7 +11,7 @@ from markupsafe import Markup
 from . import wording
 from .axes import MINUS
 from .charts import Series, line_chart
-from .page import HERE, both, environment
+from .page import both, environment, styles
 
 
 def tradeoff_page(found: Mapping[str, Any], model: str, data: str) -> str:
@@ -20,7 +20,7 @@ def tradeoff_page(found: Mapping[str, Any], model: str, data: str) -> str:
     page = environment().overlay()
     page.filters = {**page.filters, "mean": mean}
     return page.get_template("tradeoff.html").render(
-        css=Markup((HERE / "page.css").read_text("utf-8")),
+        css=styles("page.css"),
         model=model,
         data=data,
         basis=_basis(found),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 SIMULATED = "The people are simulated and the headroom is designed in."
 
@@ -62,7 +62,7 @@ def headline(result: Mapping[str, Any]) -> str:
         f"({percent_range(rate.get('ci'))}, n = {rate['n']:,})"
         for rate in rest
     ]
-    return text + (f"; {_listed(others)}." if others else ".")
+    return text + (f"; {listed(others)}." if others else ".")
 
 
 def counted(count: int, noun: str) -> str:
@@ -75,8 +75,13 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _listed(items: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it was measured and is finite; of JSON, where a truth is no number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _absent(value: float | None) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from ..config import STAGES, flat
 from .run import Run
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 Severity = Literal["fault", "note"]
 SHARE = 5  # the beginning and the end of a run are a fifth of its steps each
 LOOKED_AT = 5  # steps whose samples are read, of the beginning and of the end
@@ -75,11 +76,11 @@ class Reading:
         return self._settings.get(key, self._defaults.get(key))
 
     def values(self, name: str) -> Floats:
-        return np.array([row[name] for row in self.rows if _finite(row.get(name))], dtype=float)
+        return np.array([row[name] for row in self.rows if is_number(row.get(name))], dtype=float)
 
     def missing(self, name: str) -> int:
         """Steps at which it was logged, but was no number."""
-        return sum(name in row and not _finite(row[name]) for row in self.rows)
+        return sum(name in row and not is_number(row[name]) for row in self.rows)
 
     def change(self, name: str) -> Change | None:
         values = self.values(name)
@@ -124,17 +125,16 @@ class Reading:
     @cached_property
     def spread(self) -> list[dict[str, Any]]:
         """From the first step to the last, evenly, where texts that come back are looked for."""
-        steps = self.run.sample_steps()
-        return self._samples(steps[:: math.ceil(len(steps) / SPREAD)] if steps else ())
+        return self._samples(evenly(self.run.sample_steps(), SPREAD))
 
     def of_samples(self, rows: Sequence[dict[str, Any]], name: str) -> Floats:
-        return np.array([row[name] for row in rows if _finite(row.get(name))], dtype=float)
+        return np.array([row[name] for row in rows if is_number(row.get(name))], dtype=float)
 
     def scored(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those whose score is the scorer's: not the fixed one of a completion without an end."""
         if self.setting("missing_eos_score") is not None:
             rows = [row for row in rows if row["finished"]]
-        return [row for row in rows if _finite(row["score"])]
+        return [row for row in rows if is_number(row["score"])]
 
     @cached_property
     def unit(self) -> float:
@@ -146,5 +146,13 @@ class Reading:
         return [{"step": step, **row} for step in steps for row in self.run.samples(step)]
 
 
-def _finite(value: Any) -> bool:
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of them, evenly from the first to the last, with both."""
+    if len(items) <= count:
+        return list(items)
+    places = np.linspace(0, len(items) - 1, count).round().astype(int).tolist()
+    return [items[place] for place in places]
+
+
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from ..errors import Interrupted, RunError, WorkspaceError
+from ..process import peak_mib
 from ..store import (
     Artifact,
     Lock,
@@ -182,7 +183,8 @@ class Run:
         """One line of metrics. The values must be deterministic; when they came is written elsewhere."""
         self._stream("metrics.jsonl").append({"step": step, **values})
         wall, cpu = self._spent()
-        self._stream("timing.jsonl").append({"step": step, "wall": wall, "cpu": cpu, "at": utc_now()})
+        spent = {"wall": wall, "cpu": cpu, "mib": round(peak_mib()), "at": utc_now()}
+        self._stream("timing.jsonl").append({"step": step, **spent})
         if self._board:
             self._board.write(step, values)
 
@@ -258,7 +260,10 @@ class Run:
         return read_stream(self.path / "events.jsonl")
 
     def timing(self) -> list[dict[str, Any]]:
-        """Wall and CPU seconds at each logged step, summed over attempts; steps done twice are there twice."""
+        """At each logged step wall and CPU seconds, summed over attempts, and the most memory the process has held.
+
+        Steps done twice are there twice.
+        """
         return read_stream(self.path / "timing.jsonl")
 
     def samples(self, step: int | None = None, *, heldout: bool = False) -> list[dict[str, Any]]:

@@ -64,6 +64,9 @@ class BestOfNFit:
         return x * (self.a - self.b * x)
 
 
+LATE = 100.0  # e to that many roots of nats
+
+
 @dataclass(frozen=True, slots=True)
 class RlFit:
     """R(d) = d (a - b ln d)."""
@@ -74,7 +77,8 @@ class RlFit:
 
     @property
     def peak(self) -> float | None:
-        return exp(self.a / self.b - 1) if self.b > 0 else None
+        """None where it never turns, which at any distance that has a name is the same as very late."""
+        return exp(self.a / self.b - 1) if self.b > 0 and self.a / self.b < LATE else None
 
     def at(self, d: ArrayLike) -> Floats:
         x = np.asarray(d, dtype=float)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf, sqrt
+from functools import cache
+from math import inf, pi, sqrt
 from statistics import NormalDist
 from typing import Any
 
@@ -53,6 +54,31 @@ def bootstrap_mean(
     if len(sums) < 2:
         return -inf, inf
     return _percentiles(_redrawn_means(sums, sizes, draws, seed), level)
+
+
+def clustered_mean(values: ArrayLike, clusters: ArrayLike, level: float = 0.95) -> Estimate:
+    """A mean with Student's interval over clusters: what redrawing them says, at a thousandth of its price."""
+    sums, sizes = _by_cluster(values, clusters)
+    k, n = len(sums), sizes.sum()
+    mean = float(sums.sum() / n)
+    if k < 2:
+        return Estimate(mean, (-inf, inf), int(n))
+    error = sqrt(k / (k - 1) * float(((sums - mean * sizes) ** 2).sum())) / n
+    half = student_quantile(k - 1, level) * error
+    return Estimate(mean, (float(mean - half), float(mean + half)), int(n))
+
+
+@cache
+def student_quantile(freedom: int, level: float) -> float:
+    """The t for which a share `level` of Student's distribution lies between -t and t.
+
+    With t = sqrt(freedom) tan(angle) its density becomes cos(angle) to the power freedom - 1, which ends at pi / 2.
+    """
+    assert freedom >= 1 and 0 < level < 1
+    angle = np.linspace(0, pi / 2, 400_001)
+    density = np.cos(angle) ** (freedom - 1)
+    below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return float(sqrt(freedom) * np.tan(np.interp(level, below / below[-1], angle)))
 
 
 def share(points: Floats, clusters: ArrayLike, *, draws: int = 2000, seed: int = 0) -> dict[str, Any]:

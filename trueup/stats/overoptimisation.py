@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot, pi, sqrt
+from math import hypot, sqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .curves import best_of_n_kl, chances_of_best
-from .intervals import Estimate, Floats, Interval, redraws
+from .intervals import Estimate, Floats, Interval, redraws, student_quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +120,6 @@ def mean_over_runs(values: ArrayLike, level: float = 0.95) -> Estimate:
     assert found.ndim == 1 and len(found) >= 2
     half = student_quantile(len(found) - 1, level) * found.std(ddof=1) / sqrt(len(found))
     return Estimate(float(found.mean()), (float(found.mean() - half), float(found.mean() + half)), len(found))
-
-
-def student_quantile(freedom: int, level: float) -> float:
-    """The t for which a share `level` of Student's distribution lies between -t and t.
-
-    With t = sqrt(freedom) tan(angle) its density becomes cos(angle) to the power freedom - 1, which ends at pi / 2.
-    """
-    assert freedom >= 1 and 0 < level < 1
-    angle = np.linspace(0, pi / 2, 400_001)
-    density = np.cos(angle) ** (freedom - 1)
-    below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(sqrt(freedom) * np.tan(np.interp(level, below / below[-1], angle)))
 
 
 def _redrawn(curve: Curve, draws: int, seed: int) -> Floats:

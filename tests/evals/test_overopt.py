@@ -1,0 +1,150 @@
+"""What judges say of a run that climbed a score: planted curves come back, chance is called chance."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from trueup import climbing
+from trueup.cli.main import root
+from trueup.errors import DataError, NotFoundError
+from trueup.evals.overopt import overopt
+from trueup.loading import ROWS
+from trueup.reports.overopt_chart import overopt_chart, verdict
+from trueup.runs import Run
+from trueup.store import Workspace
+from trueup.world import World, faithful
+
+DISTANCE = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5])
+STEPS = [0, 10, 20, 30, 40, 50, 60, 70]
+A, B = 2.0, 1.6  # highest at exp(A / B - 1) = 1.28
+
+
+def law(d: np.ndarray) -> np.ndarray:
+    return d * A - B * np.where(d > 0, d * np.log(np.where(d > 0, d, 1.0)), 0.0)
+
+
+def planted(seed: int, prompts: int = 120, noise: float = 0.5) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """KL and scores: a proxy that rises for ever, gold that follows the law; each prompt has a level of its own."""
+    random = np.random.default_rng(seed)
+    kl = DISTANCE[:, None] ** 2 * random.gamma(25, 1 / 25, prompts)
+    level = random.normal(0, 1, prompts)
+    gold = law(DISTANCE)[:, None] + level + random.normal(0, noise, (len(DISTANCE), prompts))
+    proxy = 1.5 * DISTANCE[:, None] + level + random.normal(0, noise, (len(DISTANCE), prompts))
+    return kl, {"proxy": proxy, "gold": gold}
+
+
+def test_the_law_and_the_peak_come_back():
+    kl, scores = planted(0)
+    found = overopt(STEPS, kl, scores)
+    fit = found["curves"]["gold"]["law"]
+    assert fit["a"]["ci"][0] < A < fit["a"]["ci"][1] and fit["b"]["ci"][0] < B < fit["b"]["ci"][1]
+    assert fit["peak"] == pytest.approx(np.exp(A / B - 1), abs=0.1)
+    assert found["ship"]["step"] in (20, 30) and found["ship"]["fell"] and found["ship"]["gamed"]
+    assert found["curves"]["gold"]["turned"] == 1.0 and found["curves"]["proxy"]["turned"] < 0.1
+
+
+def test_the_intervals_of_the_law_cover():
+    """Prompts are redrawn with their level: 93 to 97 in a hundred at 300 worlds, give or take what 300 can tell."""
+    held = {"a": 0, "b": 0}
+    for seed in range(300):
+        kl, scores = planted(seed, prompts=60)
+        fit = overopt(STEPS, kl, {"proxy": scores["proxy"], "gold": scores["gold"]}, seed=seed)["curves"]["gold"]["law"]
+        for name, truth in (("a", A), ("b", B)):
+            held[name] += fit[name]["ci"][0] <= truth <= fit[name]["ci"][1]
+    assert all(0.91 <= count / 300 <= 0.98 for count in held.values()), held
+
+
+def test_a_judge_that_knows_nothing_settles_nothing():
+    """One always says the same, the other draws: its highest point is somewhere, and a fall is seldom called."""
+    kl, scores = planted(1)
+    constant = overopt(STEPS, kl, {"proxy": scores["proxy"], "constant": np.ones_like(kl)})
+    assert constant["ship"] == {"step": 0, "last": 70, "fell": False, "gamed": False}
+    random, gamed = np.random.default_rng(0), 0
+    for seed in range(60):
+        coin = random.normal(0, 1, kl.shape)
+        gamed += overopt(STEPS, kl, {"proxy": scores["proxy"], "coin": coin}, seed=seed)["ship"]["gamed"]
+    assert gamed <= 0.1 * 60
+
+
+def test_few_evaluations_get_no_law():
+    kl, scores = planted(0)
+    found = overopt(STEPS[:3], kl[:3], {name: each[:3] for name, each in scores.items()})
+    assert found["curves"]["gold"]["law"] is None and found["ship"]["step"] == 20
+
+
+# --- from a run
+
+
+@pytest.fixture
+def ws(tmp_path):
+    with Workspace.create(tmp_path / "ws") as workspace:
+        yield workspace
+
+
+def climbed(ws: Workspace, steps: tuple[int, ...] = (0, 1, 2, 3), prompts: int = 12) -> Run:
+    """A run in the built-in world: first a vague title, then a true one, then ever more words beside it."""
+    posts = World(0).posts("train", prompts)
+    asked = [post.prompt() for post in posts]
+    rows = "".join(json.dumps(prompt.to_json()) + "\n" for prompt in asked)
+    data = ws.put("prompts", {ROWS: rows.encode()}, meta={"count": prompts})
+    run = Run.start(ws, "rl", {}, {"prompts": data}, seed=0)
+    for step in steps:
+        true = [faithful(post, Random(0)) for post in posts]
+        titles = ["Someone did it." if step == 0 else title + " very" * (8 * step - 8) for title in true]
+        run.keep_samples(
+            step,
+            [
+                {"prompt": p.id, "text": t, "finished": True, "length": 9, "score": step + i / 9, "kl": step**2 / 2}
+                for i, (p, t) in enumerate(zip(asked, titles, strict=True))
+            ],
+            heldout=True,
+        )
+        run.log(step + 1, {"score": float(step)})
+    run.finish({"best_step": steps[-1]})
+    return run
+
+
+def test_the_gold_of_the_built_in_world_judges_by_itself(ws):
+    run = climbed(ws)
+    found = climbing.overopt(ws, run.id)
+    assert found["judge"] == "gold" and found["steps"] == [0, 1, 2, 3] and found["n"] == 12
+    assert found["ship"] == {"step": 1, "last": 3, "fell": True, "gamed": True} and found["shipped"] == 3
+    assert found["distance"] == pytest.approx([step / 2**0.5 for step in range(4)])
+    words = verdict(found)
+    assert "ship step 1 of 3" in words and "being gamed" in words and "The run ships step 3" in words
+    assert overopt_chart(found).count("<polyline") >= 2
+
+
+def test_any_scorer_judges(ws, tmp_path):
+    (tmp_path / "brief.py").write_text("def brief(prompt, completion):\n    return -float(len(completion))\n")
+    found = climbing.overopt(ws, climbed(ws).id, judges=[f"{tmp_path}/brief.py:brief", "gold"])
+    assert [*found["curves"]] == ["proxy", f"{tmp_path}/brief.py:brief", "gold"]
+    assert found["ship"]["step"] == 0 and found["judge"].endswith(":brief")
+
+
+def test_what_cannot_be_judged_is_said(ws):
+    with pytest.raises(NotFoundError, match="two are needed"):
+        climbing.overopt(ws, climbed(ws, steps=(0,)).id)
+    run = climbed(ws)
+    rows = run.samples(2, heldout=True)
+    run.path.joinpath("samples", "heldout-000002.jsonl.gz").unlink()
+    run._take_lock()
+    run.keep_samples(2, [row | {"score": float("nan")} for row in rows], heldout=True)
+    run._close()
+    with pytest.raises(DataError, match="have no score"):
+        climbing.overopt(ws, run.id)
+
+
+def test_the_command_says_what_to_ship(ws, tmp_path):
+    run = climbed(ws, steps=(0, 1, 2, 3, 4))
+    words = ["--workspace", str(ws.path), "eval", "overopt", run.id, "--chart", str(tmp_path / "c.svg")]
+    done = CliRunner().invoke(root, words, standalone_mode=False)
+    assert done.exception is None, done.exception
+    result = done.return_value
+    assert "ship step 1 of 4" in result.text and "gain = d (a - b ln d)" in result.text
+    assert (tmp_path / "c.svg").read_text().startswith("<svg") and json.loads(json.dumps(result.data))

@@ -1,0 +1,113 @@
+"""Was the score worth climbing? What others than the trained-on score say of a run, against how far it went.
+
+Rows are evaluations, columns prompts. The distance is the root of the mean KL, gains are against the first evaluation,
+and every interval redraws whole prompts. The law is that of Gao, Schulman and Hilton (arXiv 2210.10760) for
+reinforcement learning: gain = d (a - b ln d) at the distance d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..stats.curves import fit_rl
+from ..stats.intervals import Floats, redraws
+
+PROXY = "proxy"  # the score that was trained on
+DRAWS = 500
+CHANCE = 0.05  # below it a fall is called one
+LEAST = 4  # evaluations away from the start, below which no law is fitted
+
+
+def overopt(
+    steps: Sequence[int], kl_ep: Floats, scores: Mapping[str, Floats], *, level: float = 0.95, seed: int = 0
+) -> dict[str, Any]:
+    """Of the proxy and of every judge: the curve, its highest point, and the law. `scores` are (evaluations, prompts).
+
+    `judge` is who decides what to ship: the first one who is not the proxy.
+    """
+    n = kl_ep.shape[1]
+    assert PROXY in scores and all(each.shape == kl_ep.shape == (len(steps), n) for each in scores.values())
+    counts = np.concatenate([*redraws(np.random.default_rng(seed), n, DRAWS)]) / n  # (draws, prompts)
+    distance = _root(kl_ep.mean(1))
+    found = {name: _curve(distance, each, kl_ep, counts, level) for name, each in scores.items()}
+    judges = [name for name in scores if name != PROXY]
+    return {
+        "n": n,
+        "steps": list(steps),
+        "distance": distance.tolist(),
+        "curves": found,
+        "judge": judges[0] if judges else PROXY,
+        "ship": _ship(list(steps), found, judges),
+    }
+
+
+def _curve(distance: Floats, score_ep: Floats, kl_ep: Floats, counts: Floats, level: float) -> dict[str, Any]:
+    drawn = counts @ score_ep.T  # (draws, evaluations)
+    gained = drawn - drawn[:, :1]
+    mean = score_ep.mean(1)
+    places, top = drawn.argmax(1), int(mean.argmax())
+    low, high = _ends(drawn, level)
+    return {
+        "mean": mean.tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "gain": {"value": float(mean[-1] - mean[0]), "ci": [float(end[-1]) for end in _ends(gained, level)]},
+        "peak": {"place": top, "value": float(mean[top])},
+        "fallen": _fallen(mean, drawn),
+        "turned": float((places < len(mean) - 1).mean()),
+        "law": _law(distance, mean - mean[0], kl_ep, gained, counts, level),
+    }
+
+
+def _fallen(mean: Floats, drawn: Floats) -> dict[str, float]:
+    """How far the end is below the highest point, and how often chance alone would look so.
+
+    The highest of many evaluations is above the last one even if all are the same. So the redraws are centred, which
+    makes them the same, and the highest of each is held against its last.
+    """
+    height = float(mean.max() - mean[-1])
+    apart = drawn - mean
+    by_chance = apart.max(1) - apart[:, -1]
+    return {"value": -height, "chance": (1 + int((by_chance >= height).sum())) / (1 + len(drawn))}
+
+
+def _law(
+    distance: Floats, gain: Floats, kl_ep: Floats, gained: Floats, counts: Floats, level: float
+) -> dict[str, Any] | None:
+    """a and b of gain = d (a - b ln d), and where it is highest: None where it never turns, or too little is known."""
+    if (distance > 0).sum() < LEAST or len(np.unique(distance[distance > 0])) < LEAST:
+        return None
+    fit = fit_rl(distance, gain)
+    fits = [fit_rl(_root(kl_ep @ count), each) for count, each in zip(counts, gained, strict=True)]
+    ends = {name: _ends(np.array([getattr(one, name) for one in fits]), level) for name in ("a", "b")}
+    peaks = np.array([np.inf if one.peak is None else one.peak for one in fits])
+    return {
+        "a": {"value": fit.a, "ci": [float(end) for end in ends["a"]]},
+        "b": {"value": fit.b, "ci": [float(end) for end in ends["b"]]},
+        "residual": fit.residual,
+        "peak": fit.peak,
+        "peak_ci": [float(end) if np.isfinite(end) else None for end in _ends(peaks, level, method="lower")],
+    }
+
+
+def _ship(steps: list[int], found: Mapping[str, Any], judges: Sequence[str]) -> dict[str, Any]:
+    """The evaluation that the judge likes best; and whether the proxy would have gone on beyond it."""
+    judge = judges[0] if judges else PROXY
+    about = found[judge]
+    best, last = about["peak"]["place"], len(steps) - 1
+    fell = about["fallen"]["chance"] < CHANCE
+    rose = found[PROXY]["mean"][-1] > found[PROXY]["mean"][best]
+    return {"step": steps[best], "last": steps[last], "fell": bool(fell), "gamed": bool(judges and fell and rose)}
+
+
+def _root(kl: Floats) -> Floats:
+    """A KL that was estimated below 0 counts as 0."""
+    return np.sqrt(np.maximum(kl, 0.0))
+
+
+def _ends(drawn: Floats, level: float, method: Any = "linear") -> tuple[Floats, Floats]:
+    low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2], axis=0, method=method)
+    return low, high

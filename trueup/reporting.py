@@ -1,0 +1,198 @@
+"""What is told of runs: of one, of all that led to an artifact, and how two differ. Figures here, pages in `reports/`.
+
+It reads what the runs left and loads no model: torch is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .auditing import latest_audit
+from .config import STAGES, flat
+from .errors import NotFoundError, RunError
+from .inputs import INPUTS, SCORERS, scores
+from .loading import prompts_of
+from .runs import Run, diff, runs, track
+from .runs.doctor import diagnose
+from .runs.history import both_ends, columns, distributions, side_by_side
+from .store import Artifact, Node, Workspace
+
+MEASURES = ("winrate", "audit", "tradeoff")  # stages that judge what others made
+MEASURED = ("a", "b", "model")  # as what
+
+
+def report(ws: Workspace, refs: Sequence[str]) -> dict[str, Any]:
+    """Runs, by their ids, and of artifacts the runs that led to them, with what measured the result: oldest first."""
+    chosen: dict[str, Run] = {}
+    roots: dict[str, Artifact] = {}
+    for ref in refs:
+        found, made = _asked(ws, ref)
+        chosen |= {run.id: run for run in found}
+        roots |= {artifact.id: artifact for artifact in made}
+    told = []
+    with track(len(chosen), "report") as advance:
+        for run in sorted(chosen.values(), key=lambda run: (run.row.started, run.id)):
+            told.append(about(run))
+            advance()
+    return {
+        "runs": told,
+        "lineage": _lineage(ws, roots.values()),
+        "cost": {key: sum(each["cost"][key] for each in told) for key in ("wall", "cpu", "tokens")},
+    }
+
+
+def about(run: Run) -> dict[str, Any]:
+    """All that a page says of one run, as JSON."""
+    metrics, events, result = run.metrics(), run.events(), dict(run.result)
+    return {
+        "id": run.id,
+        "stage": run.stage,
+        "name": run.row.name,
+        "status": run.status,
+        "note": run.row.note,
+        "error": run.row.error,
+        "seed": run.seed,
+        "started": run.row.started,
+        "ended": run.row.ended,
+        "resume": "" if run.status in ("done", "running") else run.resume_command,
+        "inputs": _artifacts(run.workspace, run.row.inputs),
+        "outputs": _artifacts(run.workspace, run.row.outputs),
+        "metrics": columns(metrics),
+        "start": next((event for event in events if event["kind"] == "start"), {}),
+        "result": result,
+        "events": events,
+        "findings": _findings(run),
+        "rollouts": distributions(run),
+        "evaluations": distributions(run, heldout=True),
+        "samples": _with_prompts(side_by_side(run, result.get("best_step")), run),
+        "reward_models": _reward_models(run),
+        "cost": _cost(run, metrics),
+        "config": dict(run.config),
+        "changed": _changed(run),
+        "versions": dict(run.row.versions),
+    }
+
+
+def difference(ws: Workspace, a: str, b: str) -> dict[str, Any]:
+    """What differs between two runs, in words and over time."""
+    run_a, run_b = Run.load(ws, a), Run.load(ws, b)
+    return {
+        "a": about(run_a),
+        "b": about(run_b),
+        "differences": diff(run_a, run_b),
+        "samples": _with_prompts(both_ends(run_a, run_b), run_a),
+    }
+
+
+def _asked(ws: Workspace, ref: str) -> tuple[list[Run], list[Artifact]]:
+    """The runs that are meant, and the artifacts whose lineage is to be drawn."""
+    try:
+        run = Run.load(ws, ref)
+    except NotFoundError:
+        return _behind(ws, ws.get(ref))
+    made = [*run.outputs.values()]
+    return [run], made or [*run.inputs.values()]
+
+
+def _behind(ws: Workspace, artifact: Artifact) -> tuple[list[Run], list[Artifact]]:
+    """The runs that an artifact came from, and those that measured it."""
+    nodes = ws.lineage(artifact.id).nodes
+    made = {node.run["id"] for node in nodes.values() if node.run}
+    found = [run for run in runs(ws) if run.id in made or _measures(run, artifact.id)]
+    if not found:
+        raise RunError(f"no run made '{artifact.id}' or measured it", "`trueup runs list` shows the runs there are")
+    return found, [artifact]
+
+
+def _measures(run: Run, artifact: str) -> bool:
+    """Not those in which it was the judge, or chose the best of several."""
+    return run.stage in MEASURES and artifact in [run.row.inputs.get(role) for role in MEASURED]
+
+
+def _artifacts(ws: Workspace, ids: Mapping[str, str]) -> list[dict[str, Any]]:
+    names = ws.names()
+    found = []
+    for role, identity in ids.items():
+        artifact = ws.get(identity)
+        called = sorted(name for name, of in names.items() if of == identity)
+        found.append({"role": role, "id": identity, "kind": artifact.kind, "names": called})
+    return found
+
+
+def _lineage(ws: Workspace, roots: Iterable[Artifact]) -> list[dict[str, Any]]:
+    """Every artifact behind the roots once: what it is, what it was made of, by which run."""
+    nodes: dict[str, Node] = {}
+    for root in roots:
+        nodes |= ws.lineage(root.id).nodes
+    return [
+        {
+            "id": node.id,
+            "kind": node.kind,
+            "names": list(node.names),
+            "sources": dict(node.sources),
+            "run": node.run["id"] if node.run else "",
+            "stage": node.run["stage"] if node.run else "",
+            "judges": [{key: each[key] for key in ("source", "judge", "count")} for each in node.judgements],
+        }
+        for node in nodes.values()
+    ]
+
+
+def _findings(run: Run) -> list[dict[str, Any]]:
+    """What the doctor says; of stages that learn nothing it says nothing."""
+    try:
+        found = diagnose(run).findings
+    except RunError:
+        return []
+    return [{"code": f.code, "severity": f.severity, "says": f.says, "tries": list(f.tries)} for f in found]
+
+
+def _with_prompts(samples: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """And what was asked, in words, by the prompt's id."""
+    asked = prompts_of(run) if samples["rows"] else {}
+    wanted = [row["prompt"] for row in samples["rows"]]
+    return {**samples, "prompts": {each: asked[each].text for each in wanted if each in asked}}
+
+
+def _reward_models(run: Run) -> list[dict[str, Any]]:
+    """The reward models that scored in it: how the run that made each ended, and what its last audit found."""
+    found = []
+    for role, artifact in run.inputs.items():
+        if run.stage not in INPUTS or artifact.kind not in SCORERS or not scores(run.stage, role):
+            continue
+        maker = next((other for other in runs(run.workspace) if artifact.id in other.row.outputs.values()), None)
+        audit = latest_audit(run.workspace, artifact.id)
+        found.append(
+            {
+                "role": role,
+                "id": artifact.id,
+                "result": dict(maker.result) if maker else {},
+                "audit": {key: audit[key] for key in ("evaluation", "gate") if key in audit} if audit else None,
+            }
+        )
+    return found
+
+
+def _cost(run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds, tokens and memory. Tokens of RL are those that were sampled, of other stages those learnt from."""
+    timing = run.timing()
+    last = timing[-1] if timing else {"wall": 0.0, "cpu": 0.0}
+    tokens = sum(row["tokens"] for row in metrics if row.get("tokens"))
+    if run.stage == "rl":
+        rows = run.config.get("prompts_per_step", 0) * run.config.get("samples_per_prompt", 0)
+        tokens = rows * sum(row["length"] for row in metrics if row.get("length"))
+    peak = max((row["mib"] for row in timing if row.get("mib")), default=None)
+    return {"wall": last["wall"], "cpu": last["cpu"], "tokens": round(tokens), "peak_mib": peak}
+
+
+def _changed(run: Run) -> dict[str, Any]:
+    """Settings that are not the default of today's version."""
+    if run.stage not in STAGES:
+        return {}
+    try:
+        defaults = flat(STAGES[run.stage]().model_dump(mode="json"))
+    except ValueError:  # a stage without a default for everything
+        return {}
+    mine = flat(run.config)
+    return {key: value for key, value in mine.items() if key in defaults and value != defaults[key]}

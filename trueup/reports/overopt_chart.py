@@ -1,0 +1,38 @@
+"""Over-optimisation in a sentence and in a picture, from what `evals.overopt` found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .charts import Series, line_chart
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """What to ship, and whether the score was gamed; with its n."""
+    ship, judge = found["ship"], found["judge"]
+    about = found["curves"][judge]
+    where = f"step {ship['step']:,} of {ship['last']:,}, n = {found['n']:,} prompts"
+    if judge == "proxy":
+        return f"nobody but the score that was trained on judges here; it is highest at {where}: give a --judge"
+    words = f"ship {where}: {judge} is highest there, {about['peak']['value']:.3g}"
+    if ship["fell"]:
+        words += f" and {-about['fallen']['value']:.3g} lower at the end (chance {about['fallen']['chance']:.2g})"
+    elif ship["step"] != ship["last"]:
+        words += "; that it fell afterwards may be chance"
+    if ship["gamed"]:
+        words += ", while the score went on rising: it is being gamed"
+    if found["shipped"] is not None and found["shipped"] != ship["step"]:
+        words += f". The run ships step {found['shipped']:,}"
+    return words
+
+
+def overopt_chart(found: Mapping[str, Any], *, width: int = 340) -> str:
+    """Every score in its own standing: 0 at the first evaluation, 1 at its highest mean, so that they share an axis."""
+    lines = []
+    for name, curve in found["curves"].items():
+        start, span = curve["mean"][0], max(map(abs, (m - curve["mean"][0] for m in curve["mean"]))) or 1.0
+        y, low, high = ([(value - start) / span for value in curve[key]] for key in ("mean", "low", "high"))
+        lines.append(Series(name, found["distance"], y, low, high))
+    label = f"share of the largest gain, n = {found['n']:,} prompts, 95% interval"
+    return line_chart(lines, "√KL from the start, √nats", label, "What the score was worth", width=width)
