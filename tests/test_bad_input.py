@@ -21,6 +21,7 @@ from small import SENTENCES
 
 from trueup import api, inputs, loading
 from trueup.cli import main as cli
+from trueup.comparing import JUDGES
 from trueup.config import RlConfig, Sampling, SftConfig
 from trueup.errors import ConfigError, TrueupError
 from trueup.inputs import INPUTS
@@ -404,15 +405,16 @@ def test_a_model_elsewhere_that_has_changed_since(refused, works, folder):
 # The wrong thing in the right place
 
 
-ROLES = [(stage, role) for stage, roles in INPUTS.items() for role in roles]
+ROLES = [(stage, role) for stage, roles in INPUTS.items() for role in roles if role not in ("asked", "verdicts")]
 
 
 def line_of(stage: str, **changed: str) -> str:
     """A command line of a stage that would work, but for `changed`."""
     given = {role: next(kind for kind in KINDS if kind in kinds) for role, kinds in INPUTS[stage].items()} | changed
     if stage == "winrate":
-        a, b = given.pop("a"), given.pop("b")
-        start = f"eval winrate {a} {b} --best-of 2"
+        models = " ".join(given.pop(role) for role in ("a", "b", "other"))
+        start = f"eval winrate {models} --best-of 2"
+        given = {role: ref for role, ref in given.items() if role not in ("asked", "verdicts")}
     else:
         start = "sample --best-of 2" if stage == "sample" else f"train {stage}"
         start += " --kind features" if stage == "reward" else ""
@@ -425,10 +427,11 @@ def line_of(stage: str, **changed: str) -> str:
 
 @pytest.mark.parametrize(("stage", "role"), ROLES, ids=lambda part: part)
 def test_an_input_of_the_wrong_kind_is_refused_before_there_is_a_run(stage, role, refused):
-    wrong = [kind for kind in KINDS if kind not in INPUTS[stage][role]]
+    able = JUDGES if (stage, role) == ("winrate", "judge") else INPUTS[stage][role]
+    wrong, called = [kind for kind in KINDS if kind not in able], "other.1" if role == "other" else role
     assert wrong
     for kind in wrong:
-        refused(line_of(stage, **{role: kind}), says=f"'{kind}' is of kind '{kind}', but the input '{role}' takes ")
+        refused(line_of(stage, **{role: kind}), says=f"'{kind}' is of kind '{kind}', but the input '{called}' takes ")
 
 
 def test_a_reward_model_writes_nothing_and_a_policy_scores_nothing(ws, refused):

@@ -246,9 +246,16 @@ def test_a_stage_gets_its_inputs_and_prints_what_it_made(line, function, inputs,
 
 
 def test_winrate_passes_both_models_and_the_judge(called, trueup):
-    mock = called("winrate", {"value": 0.75, "ci": [0.7, 0.8], "n": 300})
-    code, out, _ = trueup(*"eval winrate a b --prompts q --judge gold --best-of 8 --reward r".split())
-    assert code == 0 and out == "value  0.75\nci     0.7, 0.8\nn      300\n"
+    rate = {"value": 0.75, "ci": [0.7, 0.8], "n": 300, "wins": 200, "ties": 50, "losses": 50, "p_value": 1e-21}
+    rate |= {"words_a": 9.0, "words_b": 8.0, "verdict": "a", "slices": [], "models": ["a", "b, best of 8"]}
+    mock = called("winrate", {**rate, "evaluation": "abc", "missing": {"status 503": 2}})
+    code, out, err = trueup(*"eval winrate a b --prompts q --judge gold --best-of 8 --reward r".split())
+    assert out == (
+        "a won 75.0% of 300 pairs against b, best of 8 (95% interval 70.0 to 80.0%, ties half): a is better.\n\n"
+        "wins 200, ties 50, losses 50; sign test p = 1e-21; words 9.0 and 8.0\n\n"
+        "Two pairs without a verdict, left out: 2 status 503.\n\nevaluation abc\n"
+    )
+    assert code == 1 and "2 pairs have no verdict" in err, "what is missing is in the exit code, too"
     given = mock.call_args.kwargs
     assert (given["a"], given["b"], given["prompts"], given["judge"], given["reward"]) == ("a", "b", "q", "gold", "r")
     assert given["config"] == WinrateConfig(best_of=8)

@@ -9,7 +9,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from click.testing import CliRunner
 
 from trueup import reporting
 from trueup.cli.main import root
+from trueup.engines.fake import FakeScorer
 from trueup.errors import ConfigError, NotFoundError
 from trueup.reports.lineage_chart import levels, lineage_chart
 from trueup.reports.run_page import charts, difference_page, runs_page
@@ -26,6 +30,7 @@ from trueup.runs.history import distributions, side_by_side
 from trueup.stats.intervals import clustered_mean
 from trueup.store import Workspace
 
+SAFE = [payload.replace("\ud800", "") for payload in PAYLOADS]  # no file of ours can hold half a character
 HERE = Path(__file__).parent / "web"
 SCRIPTS = {name: (HERE / f"{name}.js").read_text() for name in ("usable", "contrast", "fitting")}
 
@@ -390,13 +395,62 @@ def test_the_page_of_a_long_run_is_small_and_opens_at_once(ws, tmp_path, steps, 
     assert "the band their middle 80%" in page
 
 
+def contest_run(ws: Workspace, names: list[str], say: Callable[[int, int], str] = "says {} of {}".format) -> Run:
+    """Models compared: the first of them wins most, the last never."""
+    from trueup.evals.compare import summary
+    from trueup.evals.matches import by_scores
+    from trueup.records import Completion, Prompt
+
+    asked = [Prompt.user(f"What is {i}?", tags=["sea" if i % 3 else "wood"]) for i in range(60)]
+    texts = [[f"{say(k, i)} {'w ' * ((k + i) % 3)}" for i in range(60)] for k in range(len(names))]
+    sides = [[Completion(p, t) for p, t in zip(asked, mine, strict=True)] for mine in texts]
+    worth = {id(c): Random(f"{i} {k}").gauss(-1.5 * k, 1) for k, side in enumerate(sides) for i, c in enumerate(side)}
+    matches = by_scores(sides, FakeScorer(lambda completion: worth[id(completion)]))
+    made = [ws.put("model", {"weights": f"{name} {i}".encode()}) for i, name in enumerate(names)]
+    for name, artifact in zip(names, made, strict=True):
+        ws.set_name(name, artifact)
+    roles = ["a", "b", *(f"other.{i}" for i in range(1, len(names) - 1))]
+    run = Run.start(ws, "winrate", {}, dict(zip(roles, made, strict=True)), seed=0)
+    order = {"first": {"value": 0.9, "ci": [0.8, 0.95], "n": 120}, "same": {"value": 0.2, "ci": [0.1, 0.3], "n": 60}}
+    judge = {"kind": "model", "id": "x", "model": "http://h/v1#m", "order": {**order, "by_place": True}}
+    unheard = [*matches[:-1], replace(matches[-1], points=None, why="status 503")]
+    result = summary([artifact.id for artifact in made], unheard, judge)
+    rows = "\n".join(json.dumps(match.to_json()) for match in unheard)
+    run.output("evaluation", ws.put("evaluation", {"rows.jsonl": rows.encode()}, parents=run.inputs))
+    run.finish(json.loads(json.dumps(result)))
+    return run
+
+
+def test_a_comparison_is_told_with_its_rates_its_judge_and_what_both_wrote(ws):
+    run = contest_run(ws, ["tuned", "sft"])
+    found = told(ws, run.id)
+    page = runs_page(found)
+    result = run.result
+    share = f"{100 * result['value']:.1f}%"
+    assert f"tuned won {share} of 59 pairs against sft" in page and ": tuned is better" in page
+    assert "The judge goes by the place: the response that stood first won 90% of 120 verdicts" in page
+    assert "One pair without a verdict, left out: 1 status 503." in page
+    assert "asked in both orders" in page and "In slices of the prompts" in page and "tag: sea" in page
+    assert "… at equal length" in page
+    assert ">says" in page and "tuned, better" in page and "sft, better" in page
+    assert told(ws, "sft")["runs"][0]["id"] == told(ws, "tuned")["runs"][0]["id"] == run.id
+
+
+def test_several_models_are_told_in_their_order(ws):
+    run = contest_run(ws, ["best", "middle", "last"])
+    page = runs_page(told(ws, run.id))
+    lead = re.search(r'class="lead">(.*?)</p>', page)
+    assert lead and lead[1] == "best is first, surely before middle and last."
+    assert "Bradley-Terry ratings" in page and page.count("in slices</summary>") == 3
+    assert told(ws, "last")["runs"][0]["id"] == run.id, "whoever was third was measured, too"
+
+
 @needs_browser
 def test_in_a_browser_a_report_fits_is_usable_and_runs_nothing(ws, loop, tmp_path):
     from playwright.sync_api import sync_playwright
 
     friendly, hostile = finished(rl_run(ws), best_step=6), []
-    for i, payload in enumerate(PAYLOADS):
-        payload = payload.replace("\ud800", "")  # no file of ours can hold it
+    for i, payload in enumerate(SAFE):
         text = f"{payload} @prompt @step"
         run = rl_run(ws, steps=2, text=text, note=payload, name=f"run-{i}")
         run.event("stop", payload, step=1, more=payload)
@@ -406,6 +460,8 @@ def test_in_a_browser_a_report_fits_is_usable_and_runs_nothing(ws, loop, tmp_pat
         "loop": runs_page(told(ws, "tuned")),
         "diff": difference_page(reporting.difference(ws, friendly.id, hostile[0])),
         "hostile": runs_page(told(ws, *hostile)),
+        "contest": runs_page(told(ws, contest_run(ws, ["best", "middle", "last"]).id)),
+        "hostile contest": runs_page(told(ws, contest_run(ws, ["a", "b"], lambda k, i: SAFE[i % len(SAFE)]).id)),
     }
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -16,13 +16,15 @@ from .store import JUDGED, Artifact, Workspace
 Ref = str | Artifact
 
 MODELS, SCORERS = ("model", "external"), ("reward", "external")
+REMOTE = "remote"  # a model behind a server, as http://127.0.0.1:8000/v1#MODEL
+WRITERS = (*MODELS, REMOTE)
 FUNCTION = "function"  # a scorer that is a Python function: FILE.py:NAME
 ANY_SCORER = (*SCORERS, FUNCTION)
 PROMPTS = ("prompts", "demonstrations", *JUDGED, "completions")
 INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds of artifact it may be
     "pretrain": {"data": ("demonstrations",)},
     "sft": {"base": MODELS, "data": ("demonstrations",)},
-    "sample": {"model": MODELS, "prompts": PROMPTS, "reward": ANY_SCORER},
+    "sample": {"model": WRITERS, "prompts": PROMPTS, "reward": ANY_SCORER},
     "reward": {
         "base": MODELS,
         "data": ("preferences", "unpaired"),
@@ -46,17 +48,21 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
     "kto": {"policy": MODELS, "data": ("unpaired", "preferences")},
     "ilql": {"policy": MODELS, "data": ("completions", "preferences", "unpaired"), "reward": ANY_SCORER},
     "winrate": {
-        "a": (*MODELS, "completions"),
-        "b": (*MODELS, "completions"),
+        "a": (*WRITERS, "completions"),
+        "b": (*WRITERS, "completions"),
+        "other": (*WRITERS, "completions"),
         "prompts": PROMPTS,
         "judge": ANY_SCORER,
+        "asked": WRITERS,
+        "verdicts": ("preferences",),
         "reward": ANY_SCORER,
     },
 }
 _PATHS = (".", "/", "~")  # a reference that begins so is a path, and no hub id
 OPTIONAL = {
     *(("rl", "judge"), ("rl", "demonstrations")),
-    *(("reward", "features"), ("reward", "reference"), ("winrate", "judge"), ("winrate", "reward")),
+    *(("reward", "features"), ("reward", "reference")),
+    *(("winrate", role) for role in ("other", "judge", "asked", "verdicts", "reward")),
     *(("sample", "reward"), ("ilql", "reward")),
     *(("dpo", "data"), ("dpo", "reward"), ("dpo", "prompts"), ("dpo", "judge")),
 }
@@ -87,6 +93,8 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
     if unknown or missing:
         what = f"has no input '{unknown[0]}'" if unknown else f"needs the input '{missing[0]}'"
         raise ConfigError(f"stage '{stage}' {what}", f"its inputs are {', '.join(roles)}")
+    if len(judges := [role for role in ("judge", "asked", "verdicts") if stage == "winrate" and role in refs]) > 1:
+        raise ConfigError(f"only one can judge, not {' and '.join(judges)}", "run it again for another judge")
     if stage == "dpo":
         _check_online(refs, config)
     gold = {"judge"} if stage == "winrate" and refs.get("judge") == "gold" else set()
@@ -111,8 +119,9 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
 
 
 def kind_of_role(role: str) -> str:
-    """A stage may have several scorers, each with a name of its own: `reward.NAME`."""
-    return "reward" if role.startswith("reward.") else role
+    """A stage may have several scorers, each with a name of its own: `reward.NAME`; and more models than two."""
+    kind, _, _ = role.partition(".")
+    return kind if kind in ("reward", "other") else role
 
 
 def scores(stage: str, role: str) -> bool:
@@ -166,7 +175,16 @@ def _check_ilql(found: Mapping[str, Input], config: IlqlConfig) -> None:
         raise ConfigError("[scoring] has a meaning only with --reward", "name a reward model, or leave it out")
 
 
+def is_remote(ref: object) -> bool:
+    return isinstance(ref, str) and ref.startswith(("http://", "https://"))
+
+
 def find_input(workspace: Workspace, role: str, ref: Ref, kinds: Sequence[str]) -> Input:
+    if REMOTE in kinds and isinstance(ref, str) and is_remote(ref):
+        from .engines.remote import address
+
+        url, model = address(ref)
+        return Input(REMOTE, None, [f"{url}#{model}"])
     if FUNCTION in kinds and isinstance(ref, str) and (function := _function(ref)):
         return Input(FUNCTION, None, [function])
     try:
@@ -186,6 +204,8 @@ def find_input(workspace: Workspace, role: str, ref: Ref, kinds: Sequence[str]) 
             f"'{called}' is of kind '{artifact.kind}', but the input '{role}' takes {' or '.join(kinds)}",
             "see `trueup artifacts list`",
         )
+    if artifact.kind == REMOTE:
+        return Input(REMOTE, artifact, [artifact.meta["source"]])
     is_model = artifact.kind in (*MODELS, *SCORERS)
     return Input(artifact.kind, artifact, chain(workspace, artifact) if is_model else ())
 
@@ -232,6 +252,8 @@ def _elsewhere(ref: str) -> str:
 
 def _note(workspace: Workspace, item: Input) -> Artifact:
     (source,) = item.folders
+    if item.kind == REMOTE:
+        return workspace.put(REMOTE, _pointer(source, {}), meta={"source": source})
     looked = _look_at_function(source) if item.kind == FUNCTION else _look(Path(source))
     return workspace.put(item.kind, _pointer(source, looked), meta={"source": source})
 

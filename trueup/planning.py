@@ -303,7 +303,7 @@ def _check_possible(stage: str, found: Mapping[str, Input], config: Any, models:
     check_scorers(stage, found, config)
     if stage == "rl" and config.estimator == "ppo" and config.value.model == "reward":
         _check_value(found)
-    if stage == "winrate" and "judge" not in found:
+    if stage == "winrate" and not {"judge", "asked", "verdicts"} & found.keys():
         artifact = found["prompts"].artifact
         assert artifact is not None, "prompts are always in the workspace"
         prompts = loading.read_prompts(artifact)

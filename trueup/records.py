@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 Source = Literal["human", "ai", "simulated", "imported", "rule"]
+FAILED = "failed"  # in a completion's meta: why there is no answer, where a server gave none
 UNNAMED = "unknown"  # the judge of a row that names none
 
 

@@ -11,15 +11,17 @@ from typing import Any
 from .auditing import latest_audit
 from .config import STAGES, flat
 from .errors import NotFoundError, RunError
-from .inputs import INPUTS, SCORERS, scores
-from .loading import prompts_of
+from .inputs import INPUTS, SCORERS, kind_of_role, scores
+from .loading import ROWS, prompts_of
 from .runs import Run, diff, runs, track
 from .runs.doctor import diagnose
 from .runs.history import both_ends, columns, distributions, side_by_side
-from .store import Artifact, Node, Workspace
+from .runs.reading import evenly
+from .store import Artifact, Node, Workspace, read_jsonl
 
+MEETINGS_SHOWN = 8  # of each kind: won, lost, tied
 MEASURES = ("winrate", "audit", "tradeoff")  # stages that judge what others made
-MEASURED = ("a", "b", "model")  # as what
+MEASURED = ("a", "b", "other", "model")  # as what
 
 
 def report(ws: Workspace, refs: Sequence[str]) -> dict[str, Any]:
@@ -66,6 +68,7 @@ def about(run: Run) -> dict[str, Any]:
         "rollouts": distributions(run),
         "evaluations": distributions(run, heldout=True),
         "samples": _with_prompts(side_by_side(run, result.get("best_step")), run),
+        "meetings": _meetings(run),
         "reward_models": _reward_models(run),
         "cost": _cost(run, metrics),
         "config": dict(run.config),
@@ -107,7 +110,8 @@ def _behind(ws: Workspace, artifact: Artifact) -> tuple[list[Run], list[Artifact
 
 def _measures(run: Run, artifact: str) -> bool:
     """Not those in which it was the judge, or chose the best of several."""
-    return run.stage in MEASURES and artifact in [run.row.inputs.get(role) for role in MEASURED]
+    measured = [of for role, of in run.row.inputs.items() if kind_of_role(role) in MEASURED]
+    return run.stage in MEASURES and artifact in measured
 
 
 def _artifacts(ws: Workspace, ids: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -153,6 +157,19 @@ def _with_prompts(samples: Mapping[str, Any], run: Run) -> dict[str, Any]:
     asked = prompts_of(run) if samples["rows"] else {}
     wanted = [row["prompt"] for row in samples["rows"]]
     return {**samples, "prompts": {each: asked[each].text for each in wanted if each in asked}}
+
+
+def _meetings(run: Run) -> dict[str, Any]:
+    """Of a comparison, answers to read: as many that each side won, and ties, evenly from all of them."""
+    made = run.row.outputs.get("evaluation") if run.stage == "winrate" else None
+    path = run.workspace.get(made).path / ROWS if made else None
+    if path is None or not path.is_file():
+        return {"of_all": 0, "rows": []}
+    kinds: dict[Any, list[dict[str, Any]]] = {}
+    for row in read_jsonl(path):
+        kinds.setdefault(row.get("points"), []).append(row)
+    shown = [row for rows in kinds.values() for row in evenly(rows, MEETINGS_SHOWN)]
+    return {"of_all": sum(map(len, kinds.values())), "rows": shown}
 
 
 def _reward_models(run: Run) -> list[dict[str, Any]]:

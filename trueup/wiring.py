@@ -6,26 +6,22 @@ the run's record, so resuming is calling it again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import offline_wiring
+from . import comparing, offline_wiring
 from .config import (
     PretrainConfig,
     RewardConfig,
     RlConfig,
     SampleConfig,
-    Sampling,
     Scoring,
     SftConfig,
     Table,
-    WinrateConfig,
 )
 from .errors import ConfigError, TrueupError
-from .inputs import chain
+from .inputs import REMOTE, chain
 from .loading import (
-    ROWS,
     completion_rows,
     in_world,
     load_policy,
@@ -36,8 +32,6 @@ from .loading import (
     read_demonstrations,
     read_judgements,
     read_prompts,
-    require_gold,
-    sampler_of,
 )
 from .preparing import (
     check_strength,
@@ -53,11 +47,12 @@ from .preparing import (
     split_judgements,
     with_room,
 )
-from .records import Completion, Judgement, Prompt, by_prompt
+from .records import Judgement, Prompt, by_prompt
 from .runs import Run
 from .scorers import load_scorer, load_scorers, measured, read_by, scored_by
-from .store import Artifact, write_jsonl
+from .store import Artifact
 from .world import GoldScorer, p_true
+from .writing import forget, written
 
 if TYPE_CHECKING:  # torch loads when a stage runs, not when this module does
     from .models.language_model import LanguageModel
@@ -107,17 +102,17 @@ def _sample(run: Run, config: SampleConfig) -> Artifact:
     from .models.device import use_threads
 
     use_threads(config.run.threads)
-    model = load_policy(run, "model", config)
+    is_here = run.inputs["model"].kind != REMOTE
     scorer, models = load_scorer(run, scored_by(run.inputs)[0], config) if config.best_of > 1 else (None, [])
-    readers = [(model.encoder, model.context), *read_by(models)]
-    prompts, dropped = with_room(run, read_prompts(run.inputs["prompts"]), readers, config)
-    with sampler_of(model, len(prompts)) as sampler:
-        each = config.per_prompt * config.best_of
-        completions = sampler.sample(prompts, config.sampling, seed=config.run.seed, n=each)
+    readers = [load_reader(chain(run.workspace, run.inputs["model"]), config.model)] if is_here else []
+    prompts, dropped = with_room(run, read_prompts(run.inputs["prompts"]), [*readers, *read_by(models)], config)
+    each = config.per_prompt * config.best_of
+    completions = written(run, "model", config, prompts, config.sampling, config.run.seed, each)
     if scorer:
         completions = best_of(completions, measured(scorer, completions), config.best_of)
     artifact = put_records(run.workspace, "completions", completion_rows(completions), parents=run.inputs)
     run.output("completions", artifact)
+    forget(run)
     run.finish(
         {
             "prompts": len(prompts),
@@ -293,60 +288,6 @@ def _mixed(run: Run, policy: LanguageModel, config: RlConfig) -> list[Group]:
     return fitting
 
 
-def _winrate(run: Run, config: WinrateConfig) -> Artifact:
-    from .evals.compare import best_of, compare
-    from .models.device import use_threads
-
-    use_threads(config.run.threads)
-    prompts = read_prompts(run.inputs["prompts"])
-    prompts = prompts[: config.limit or len(prompts)]
-    chosen_by, by_themselves = scored_by(run.inputs)
-    judge: Scorer = GoldScorer()
-    if "judge" in run.inputs:
-        judge, _ = load_scorer(run, ["judge"], config, by_itself="judge" in by_themselves)
-    else:
-        require_gold(prompts)
-    writers = [run.inputs[role] for role in ("a", "b") if run.inputs[role].kind != "completions"]
-    readers = [load_reader(chain(run.workspace, writer), config.model) for writer in writers]
-    prompts, dropped = with_room(run, prompts, readers, config)
-    a = _answers(run, "a", config, prompts, config.sampling, config.run.seed, 1)
-    sampling_b = config.sampling
-    if config.temperature_b is not None:
-        sampling_b = sampling_b.model_copy(update={"temperature": config.temperature_b})
-    b = _answers(run, "b", config, prompts, sampling_b, config.run.seed + 1, config.best_of)
-    if config.best_of > 1:
-        b = best_of(b, measured(load_scorer(run, chosen_by, config)[0], b), config.best_of)
-    found = compare(a, b, measured(judge, [*a, *b]))
-    result = {**found.to_json(), "dropped": dropped}
-    with run.workspace.staging() as folder:
-        write_jsonl(folder / ROWS, found.rows)
-        (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-        artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta={"config": run.config})
-    run.output("evaluation", artifact)
-    run.finish(result)
-    return artifact
-
-
-def _answers(
-    run: Run, role: str, config: WinrateConfig, prompts: Sequence[Prompt], sampling: Sampling, seed: int, each: int
-) -> list[Completion]:
-    """`each` completions a prompt: sampled from a model now, or the first ones of a completion set."""
-    if run.inputs[role].kind != "completions":
-        with sampler_of(load_policy(run, role, config), len(prompts)) as sampler:
-            return sampler.sample(prompts, sampling, seed=seed, n=each)
-    stored: dict[str, list[Completion]] = {}
-    for completion in read_completions(run.inputs[role]):
-        stored.setdefault(completion.prompt.id, []).append(completion)
-    lacking = [prompt for prompt in prompts if len(stored.get(prompt.id, ())) < each]
-    if lacking:
-        raise TrueupError(
-            f"completion set {run.inputs[role].id} has fewer than {each} completions for {len(lacking)} of the "
-            f"{len(prompts)} prompts",
-            "sample it again for these prompts, or name the model instead",
-        )
-    return [completion for prompt in prompts for completion in stored[prompt.id][:each]]
-
-
 EXECUTE: dict[str, Callable[[Run, Any], Artifact]] = {
     "pretrain": _pretrain,
     "sft": _sft,
@@ -356,7 +297,7 @@ EXECUTE: dict[str, Callable[[Run, Any], Artifact]] = {
     "dpo": offline_wiring.dpo,
     "kto": offline_wiring.kto,
     "ilql": offline_wiring.ilql,
-    "winrate": _winrate,
+    "winrate": comparing.winrate,
 }
 
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config import CollectionConfig, WinrateConfig
-from .command import Group, Result, reward_option, workspace
+from ..config import CollectionConfig
+from .command import Group, Result, workspace
 from .help import help_judges
 from .quality import ASKING
 from .settings import stage_settings
 from .team import TEAM, read_text
 from .text import artifact_data, artifact_line, counted, named, table
 from .tokens import token
+from .winrate import winrate
 
 if TYPE_CHECKING:
     from ..feedback.status import Status
@@ -286,32 +287,4 @@ def evaluate() -> None:
     """Measure models against one another."""
 
 
-@evaluate.command(
-    "winrate",
-    examples="""
-    trueup eval winrate tuned sft --prompts heldout --judge gold
-    trueup eval winrate tuned sft --prompts heldout --judge judge --best-of 8 --reward judge
-    """,
-)
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
-@click.option("--prompts", required=True, metavar="ID", help="What both answer.")
-@click.option(
-    "--judge",
-    required=True,
-    metavar="ID",
-    help="A reward model, a Python function as FILE.py:NAME, or 'gold': the true score of the built-in world.",
-)
-@reward_option("By what B picks its best of --best-of")
-@stage_settings("winrate")
-def winrate(a: str, b: str, prompts: str, judge: str, reward: tuple[str, ...], config: WinrateConfig) -> Result:
-    """How often model A's answer is better than B's; ties count half, with a 95% interval.
-
-    Also between answers of equal length, and how many more pairs would settle it.
-    """
-    from .. import api
-    from ..inputs import named_scorers
-
-    with workspace() as ws:
-        found = api.winrate(ws, a=a, b=b, prompts=prompts, judge=judge, config=config, reward=named_scorers(reward))
-    return Result(found, named(found))
+evaluate.add_command(winrate)

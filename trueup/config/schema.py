@@ -118,6 +118,34 @@ class Scoring(Table):
     )
 
 
+class RemoteSettings(Table):
+    """How a model is asked that stands behind a server, as http://127.0.0.1:8000/v1#MODEL (OpenAI's chat protocol)."""
+
+    key: str = Field(
+        "TRUEUP_API_KEY",
+        description="environment variable that holds the server's key, sent to it and stored nowhere; empty sends none",
+    )
+    timeout: Positive = Field(60.0, description="seconds that one answer may take")
+    tries: Count = Field(5, description="times a question is asked where the server is busy, broken or silent")
+    at_once: Annotated[int, Field(ge=1, le=256)] = Field(8, description="questions that are open at the same time")
+
+
+class AskSettings(Table):
+    """How a language model is asked which of two completions is better; every pair in both orders."""
+
+    guideline: str = Field(
+        "Which response answers the request better? Prefer what is correct, follows the request and helps; "
+        "not what is merely longer.",
+        description="by what it judges, as one would tell people",
+    )
+    max_new_tokens: Count = Field(512, description="length limit of its answer, which ends with the verdict")
+    temperature: Annotated[float, Field(ge=0)] = Field(0.0, description="0 is greedy")
+    tries: Count = Field(3, description="times it is asked where its answer holds no verdict")
+    missing: Fraction = Field(
+        0.0, description="share of pairs that may stay without a verdict; with more the run fails, and can be resumed"
+    )
+
+
 class OptimizerSettings(Table):
     """One optimizer for every stage."""
 
@@ -340,12 +368,14 @@ class RlConfig(PresetConfig):
 
 
 class WinrateConfig(Table):
-    """Two models answer the same held-out prompts and a scorer says which answer is better; ties count half."""
+    """Models answer the same held-out prompts and somebody says which answer is better; ties count half."""
 
     stage: ClassVar[str] = "winrate"
     sampling: Sampling = Sampling()
     scoring: Scoring = Scoring()
     model: ModelSettings = ModelSettings()
+    remote: RemoteSettings = RemoteSettings()
+    asked: AskSettings = AskSettings()
     run: RunSettings = RunSettings()
     best_of: Count = Field(1, description="B sends its best of n by the reward model; A always sends one")
     temperature_b: Annotated[float, Field(ge=0)] | None = Field(
@@ -361,6 +391,7 @@ class SampleConfig(Table):
     sampling: Sampling = Sampling()
     scoring: Scoring = Scoring()
     model: ModelSettings = ModelSettings()
+    remote: RemoteSettings = RemoteSettings()
     run: RunSettings = RunSettings()
     per_prompt: Count = Field(1, description="completions a prompt")
     best_of: Count = Field(1, description="write n for each and keep the one with the highest score")

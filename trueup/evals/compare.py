@@ -1,55 +1,174 @@
-"""Two models on the same prompts: who wins, by how much it could be luck, and what they wrote."""
+"""Which of several models is better, how far that may be luck, at equal length, for which prompts, in what order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from ..ports import Scorer
 from ..records import Completion
+from ..stats.intervals import share
+from ..stats.leaderboard import Contests, leaderboard
 from ..stats.length_control import LengthControlled, length_controlled, longer
 from ..stats.winrate import WinRate, pairs_to_settle, winrate
+from .matches import Match
 from .scored import score_all
+from .slices import DRAWS, prompt_slices
+
+SURELY = 0.9  # a judge that prefers the longer answer more often than this goes by length
+FEWEST = 20  # decided meetings, below which nothing is said of a judge
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`a` over `b`, ties half, and between answers of equal length; with both texts of each prompt and their scores."""
+    """Of two models' meetings: `a` over `b`, ties half, and between answers of equal length."""
 
-    rate: WinRate
-    controlled: LengthControlled
-    rows: list[dict[str, Any]]
-    mean_a: float
-    mean_b: float
-    words_a: float
-    words_b: float
+    matches: Sequence[Match]
+
+    def __post_init__(self) -> None:
+        assert self.matches and all(match.points is not None for match in self.matches)
+        assert len({(match.first, match.second) for match in self.matches}) == 1, "of two models"
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        return np.array([match.points for match in self.matches], dtype=float)
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        return [match.a.prompt.id for match in self.matches]
+
+    @cached_property
+    def clusters(self) -> list[str] | None:
+        """Where each prompt occurs once, Wilson's interval has the right width, even at 0 or 1; redraws have not."""
+        return self.prompts if len(set(self.prompts)) < len(self.prompts) else None
+
+    @cached_property
+    def rate(self) -> WinRate:
+        return winrate(self.points, 1 - self.points, self.clusters)
+
+    @cached_property
+    def words(self) -> tuple[list[int], list[int]]:
+        return [len(m.a.text.split()) for m in self.matches], [len(m.b.text.split()) for m in self.matches]
+
+    @cached_property
+    def controlled(self) -> LengthControlled:
+        return length_controlled(self.points, longer(*self.words), self.clusters)
+
+    @property
+    def verdict(self) -> str:
+        """Who is better beyond chance: `a`, `b` or `undecided`."""
+        low, high = self.rate.ci
+        return "a" if low > 0.5 else "b" if high < 0.5 else "undecided"
+
+    def slices(self) -> list[dict[str, Any]]:
+        """The rate in each slice of prompts of more than one level."""
+        kinds = prompt_slices([match.a.prompt for match in self.matches])
+        prompts = np.array(self.prompts)
+        return [
+            {"kind": kind, "name": name, **_told(share(self.points[rows], prompts[rows], draws=DRAWS))}
+            for kind, members in kinds.items()
+            for name, rows in members.items()
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """`pairs_to_settle`: how many more would decide it at this rate; None at exactly a half, where none would."""
-        means = {"mean_a": self.mean_a, "mean_b": self.mean_b, "words_a": self.words_a, "words_b": self.words_b}
-        settled = {"pairs_to_settle": pairs_to_settle(self.rate)}
-        return self.rate.to_json() | settled | means | {"length_controlled": self.controlled.to_json()}
+        words = dict(zip(("words_a", "words_b"), (float(np.mean(each)) for each in self.words), strict=True))
+        scores = [match.scores for match in self.matches if match.scores is not None]
+        means = dict(zip(("mean_a", "mean_b"), np.mean(scores, axis=0).tolist(), strict=True)) if scores else {}
+        return (
+            self.rate.to_json()
+            | {
+                "verdict": self.verdict,
+                "pairs_to_settle": pairs_to_settle(self.rate),
+                "prompts": len(set(self.prompts)),
+            }
+            | means
+            | words
+            | {"length_controlled": self.controlled.to_json(), "slices": self.slices()}
+        )
 
 
-def compare(a: Sequence[Completion], b: Sequence[Completion], scorer: Scorer) -> Comparison:
-    """One completion a prompt from each, in the same order of prompts; the higher score wins."""
-    assert [c.prompt.id for c in a] == [c.prompt.id for c in b], "both must answer the same prompts"
-    score_a, score_b = ([s.value for s in score_all(scorer, side)] for side in (a, b))
+def summary(models: Sequence[str], matches: Sequence[Match], judge: Mapping[str, Any]) -> dict[str, Any]:
+    """Of two models how they compare; of more every two of them, and all in one order.
+
+    Meetings without a verdict are counted by their reason and left out of all else. `judge` is what is known of who
+    judged, to which is added what their verdicts say of them.
+    """
+    decided = [match for match in matches if match.points is not None]
+    missing: dict[str, int] = {}
+    for match in matches:
+        if match.points is None:
+            missing[match.why] = missing.get(match.why, 0) + 1
+    found: dict[str, Any] = {"models": list(models), "missing": missing}
+    about = {**judge, "longer": went_by_length(decided)}
+    found |= {"judge": about, "findings": findings(decided, about)}
+    pairs = []
+    for first, second in sorted({(match.first, match.second) for match in decided}):
+        met = [match for match in decided if (match.first, match.second) == (first, second)]
+        pairs.append({"a": models[first], "b": models[second], **Comparison(met).to_json()})
+    if len(models) == 2:
+        return (pairs[0] if pairs else {}) | found
+    return found | {"pairs": pairs} | (ranked(models, decided) if decided else {})
+
+
+def ranked(models: Sequence[str], matches: Sequence[Match]) -> dict[str, Any]:
+    """Bradley-Terry ratings, the best first. Models that never met, not even through others, cannot be ordered: they
+    are in different components."""
+    judges = {name: i for i, name in enumerate(dict.fromkeys(match.judge for match in matches if match.judge))}
+    prompts = {name: i for i, name in enumerate(dict.fromkeys(match.a.prompt.id for match in matches))}
+    contests = Contests(
+        np.array([match.first for match in matches]),
+        np.array([match.second for match in matches]),
+        np.array([match.points for match in matches], dtype=float),
+        np.array([prompts[match.a.prompt.id] for match in matches]),
+        # Equal texts tie without anybody's help. Whoever was asked would have said so: they are dealt out among them.
+        np.array([judges.get(match.judge, place % max(1, len(judges))) for place, match in enumerate(matches)]),
+        longer(*zip(*((len(m.a.text.split()), len(m.b.text.split())) for m in matches), strict=True)),
+    )
+    rated = leaderboard(contests)
     rows = [
-        {"prompt": x.prompt.to_json(), "a": x.text, "b": y.text, "score_a": s, "score_b": t}
-        for x, y, s, t in zip(a, b, score_a, score_b, strict=True)
-    ]
-    prompts = [c.prompt.id for c in a]
-    # Where each prompt occurs once, Wilson's interval has the right width, even at 0 or 1; redrawing prompts has not.
-    clusters = prompts if len(set(prompts)) < len(prompts) else None
-    rate = winrate(score_a, score_b, clusters)
-    words_a, words_b = ([len(c.text.split()) for c in side] for side in (a, b))
-    points = [(s > t) + (s == t) / 2 for s, t in zip(score_a, score_b, strict=True)]
-    controlled = length_controlled(points, longer(words_a, words_b), clusters)
-    n = len(a)
-    means = (sum(score_a) / n, sum(score_b) / n, sum(words_a) / n, sum(words_b) / n)
-    return Comparison(rate, controlled, rows, *means)
+        {"model": models[each.model], "rating": each.value, "ci": [each.low, each.high], "rank": each.rank, "n": each.n,
+         "component": each.component}
+        for each in rated.ratings
+    ]  # fmt: skip
+    return {"ratings": rows, "components": rated.components}
+
+
+def went_by_length(matches: Sequence[Match]) -> dict[str, Any]:
+    """How often the longer answer won, of the meetings that somebody won and whose answers differ in length."""
+    rows = []
+    for match in matches:
+        difference = len(match.a.text.split()) - len(match.b.text.split())
+        if difference and match.points != 0.5:
+            rows.append((match.a.prompt.id, float((difference > 0) == (match.points == 1))))
+    return _told(share(np.array([won for _, won in rows]), [prompt for prompt, _ in rows], draws=DRAWS))
+
+
+def findings(matches: Sequence[Match], judge: Mapping[str, Any]) -> list[str]:
+    """What everybody should know before they believe the verdicts."""
+    found = []
+    order = judge.get("order")
+    if order and order["by_place"]:
+        found.append(
+            f"the judge goes by the place: the response that stood first won {order['first']['value']:.0%} of "
+            f"{order['first']['n']:,} verdicts ({_range(order['first'])}), and only {order['same']['value']:.0%} of "
+            "pairs got the same verdict in both orders; the others count as ties"
+        )
+    about = judge["longer"]
+    if about["n"] >= FEWEST and (about["ci"][0] > SURELY or about["ci"][1] < 1 - SURELY):
+        which = "longer" if about["value"] > 0.5 else "shorter"
+        part = max(about["value"], 1 - about["value"])
+        found.append(
+            f"the judge goes by length: the {which} response won {part:.0%} of {about['n']:,} decided pairs; "
+            "believe the rate at equal length, if any"
+        )
+    if len(matches) >= FEWEST and all(match.points == 0.5 for match in matches):
+        found.append("every pair is a tie: these verdicts tell nothing apart")
+    return found
 
 
 def best_of(completions: Sequence[Completion], scorer: Scorer, n: int) -> list[Completion]:
@@ -66,3 +185,12 @@ def _best(completions: Sequence[Completion], scores: Sequence[float]) -> Complet
     best = max(range(len(scores)), key=lambda i: scores[i])
     found = {"best_of": len(scores), "score": scores[best], "scores": list(scores)}
     return replace(completions[best], meta={**completions[best].meta, **found})
+
+
+def _told(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: found[key] for key in ("value", "ci", "n")}
+
+
+def _range(found: Mapping[str, Any]) -> str:
+    low, high = found["ci"]
+    return f"{low:.0%} to {high:.0%}"

@@ -1,25 +1,26 @@
-"""Judged pairs in slices: by strength, task, judge and the like, so that an average hides nothing."""
+"""Judged pairs, or prompts, in slices: by strength, task, judge and the like, so that an average hides nothing."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..records import Judgement
+from ..records import Judgement, Prompt
 from ..stats.assistance import helpers_of
 from ..stats.intervals import Floats, share
 from .scored import Pairs
 
-__all__ = ["share", "slices"]
+__all__ = ["prompt_slices", "share", "slices"]
 
 LARGEST = 12  # slices of one kind; the rest is one called "others"
 DRAWS = 400
 TAGS = ("tags", "tag", "category", "task", "topic", "subset", "language")
 OTHERS = "others"
 GAPS = ("small", "medium", "large")
+LENGTHS = ("short", "middling", "long")
 
 
 def slices(
@@ -32,16 +33,33 @@ def slices(
     right, longer = pairs.points(score), pairs.points(length)
     found = []
     for kind, labels in _kinds(pairs, length, trained_on).items():
-        members: dict[str, list[int]] = {}
-        for row, mine in enumerate(labels):
-            for label in mine:
-                members.setdefault(label, []).append(row)
+        members = _members(labels)
         for name, rows in _largest(members).items():
             if len(members) > 1:
                 about = share(right[rows], pairs.prompt[rows], draws=DRAWS)
                 always = float(longer[rows].mean())
                 found.append({"kind": kind, "name": name, **about, "longest": always, "shortest": 1 - always})
     return found
+
+
+def prompt_slices(prompts: Sequence[Prompt]) -> dict[str, dict[str, list[int]]]:
+    """Kind of slice -> its name -> places in `prompts`; of kinds with more than one level."""
+    words = np.array([sum(len(m.content.split()) for m in prompt.messages) for prompt in prompts], dtype=float)
+    kinds: dict[str, list[tuple[str, ...]]] = {
+        "tag": [_tags(prompt.meta) for prompt in prompts],
+        "turns": [(str(sum(m.role == "user" for m in prompt.messages)),) for prompt in prompts],
+        "prompt length": [(name,) for name in _terciles(words, LENGTHS)],
+    }
+    found = {kind: _members(labels) for kind, labels in kinds.items()}
+    return {kind: _largest(members) for kind, members in found.items() if len(members) > 1}
+
+
+def _members(labels: Sequence[tuple[str, ...]]) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for row, mine in enumerate(labels):
+        for label in mine:
+            members.setdefault(label, []).append(row)
+    return members
 
 
 def _kinds(pairs: Pairs, length: Floats, trained_on: Collection[str] | None) -> dict[str, list[tuple[str, ...]]]:
@@ -74,13 +92,16 @@ def _largest(members: Mapping[str, list[int]]) -> dict[str, list[int]]:
 
 
 def _order(name: str) -> tuple[int, float, str]:
-    return (GAPS.index(name), 0.0, "") if name in GAPS else (0, float(name), "") if name.isdecimal() else (0, 0.0, name)
+    for known in (GAPS, LENGTHS):
+        if name in known:
+            return (known.index(name), 0.0, "")
+    return (0, float(name), "") if name.isdecimal() else (0, 0.0, name)
 
 
-def _terciles(gap: Floats) -> Iterator[str]:
-    low, high = np.quantile(gap, [1 / 3, 2 / 3]).tolist()
-    for value in gap.tolist():
-        yield GAPS[0 if value <= low else 1 if value <= high else 2]
+def _terciles(sizes: Floats, names: Sequence[str] = GAPS) -> Iterator[str]:
+    low, high = np.quantile(sizes, [1 / 3, 2 / 3]).tolist()
+    for value in sizes.tolist():
+        yield names[0 if value <= low else 1 if value <= high else 2]
 
 
 def _strength(judgement: Judgement) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import wording
+from .standings import order, sentence
 from .wording import is_number
 
 Told = Mapping[str, Any]
@@ -35,6 +36,9 @@ def _broken(told: Told) -> str:
 
 def _win_rate(told: Told) -> str:
     result, config = told["result"], told["config"]
+    if result.get("ratings"):
+        by_id = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
+        return order(result, by_id)
     if result.get("value") is None:
         return ""
     names = {one["role"]: one["names"][0] if one["names"] else one["id"][:8] for one in told["inputs"]}
@@ -43,15 +47,7 @@ def _win_rate(told: Told) -> str:
         rival += f", best of {config['best_of']}"
     elif config.get("temperature_b") == 0:
         rival += ", greedy"
-    winner, share = names.get("a", "the first"), wording.percent(result["value"])
-    words = (
-        f"{winner} won {share} of {result['n']:,} pairs against {rival} "
-        f"(95% interval {wording.percent_range(result.get('ci'))}, ties half)"
-    )
-    equal = result.get("length_controlled") or {}
-    if equal.get("value") is not None:
-        words += f"; at equal length {wording.percent(equal['value'])} ({wording.percent_range(equal.get('ci'))})"
-    return words + "."
+    return sentence(result, names.get("a", "the first"), rival)
 
 
 def _reward(result: Mapping[str, Any]) -> str:

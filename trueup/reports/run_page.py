@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from . import wording
 from .charts import Series, line_chart
+from .contest import contest
 from .headlines import headline, status_words
 from .lineage_chart import lineage_chart
 from .page import METRICS, STAGES, TEXT_LIMIT, both, environment, flat_rows, marked, styles
@@ -117,6 +118,7 @@ def _run(told: Told, number: int) -> dict[str, Any]:
         "curves": curves,
         "curves_note": _curves_note(told),
         "against": against,
+        "contest": contest(told),
         "samples": _samples(told["samples"], best=told["result"].get("best_step")),
         "reward_models": [_reward_model(each) for each in told["reward_models"]],
         "figures": _figures(told["metrics"]),

@@ -48,8 +48,9 @@ class Contests:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """`rank` is one more than the models of the same component that are surely better: whose interval lies above.
-    Without intervals nobody is surely better, and all are first."""
+    """`rank` is one more than the models of the same component that are surely better: that stay above whatever is
+    redrawn, a share `level` of the time. Two models may be told apart though their intervals overlap, since a redraw
+    moves both. Without redraws nobody is surely better, and all are first."""
 
     model: int
     value: float
@@ -94,9 +95,10 @@ def leaderboard(
     best = fitted(np.ones(len(contests)), np.zeros(design.shape[1]))
     draws = min(draws, max(_FEWEST_DRAWS, _MOST_WEIGHED // max(1, len(contests)))) if draws else 0
     redrawn = [fitted(weight, best) for weight in _redraws(contests, draws, seed)]
-    low, high = _bounds([rated(each) for each in redrawn], level)
+    drawn = [rated(each) for each in redrawn]
+    low, high = _bounds(drawn, level)
     votes = np.bincount(first, minlength=n) + np.bincount(second, minlength=n)
-    ratings = _ranked(models, rated(best), low, high, votes, parts)
+    ratings = _ranked(models, rated(best), low, high, votes, parts, _surely_above(drawn, n, level))
     slope = None
     if length:
         below, above = _bounds([each[n:] for each in redrawn], level)
@@ -177,14 +179,22 @@ def _bounds(redrawn: list[Floats], level: float) -> tuple[Floats | None, Floats 
     return low, high
 
 
+def _surely_above(drawn: list[Floats], n: int, level: float) -> NDArray[np.bool_]:
+    """(n, n): whether the model of the row is above that of the column, beyond what redraws say of their difference."""
+    if not drawn:
+        return np.zeros((n, n), dtype=bool)
+    ratings = np.array(drawn)
+    found = [np.quantile(ratings[:, [i]] - ratings, 0.5 - level / 2, axis=0) > 0 for i in range(n)]
+    return np.array(found)
+
+
 def _ranked(
-    models: Ints, value: Floats, low: Floats | None, high: Floats | None, votes: Ints, parts: Ints
-) -> tuple[Rating, ...]:
+    models: Ints, value: Floats, low: Floats | None, high: Floats | None, votes: Ints, parts: Ints,
+    above: NDArray[np.bool_],
+) -> tuple[Rating, ...]:  # fmt: skip
     """The largest component first, in it the highest rating."""
     sizes = np.bincount(parts)
     component = {int(part): i for i, part in enumerate(np.argsort(-sizes, kind="stable"))}
-    unknown = np.full(len(value), np.inf)
-    below, above = (low, high) if low is not None and high is not None else (-unknown, unknown)
     found = [
         Rating(
             int(models[i]),
@@ -192,7 +202,7 @@ def _ranked(
             None if low is None else float(low[i]),
             None if high is None else float(high[i]),
             int(votes[i]),
-            1 + int(((below > above[i]) & (parts == parts[i])).sum()),
+            1 + int((above[:, i] & (parts == parts[i])).sum()),
             component[int(parts[i])],
         )
         for i in range(len(models))

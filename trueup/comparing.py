@@ -1,0 +1,307 @@
+"""Models before a judge: who answers, who judges, and what came of it. `wiring` hands its stage over to here."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from .config import CollectionConfig, Sampling, WinrateConfig
+from .errors import ConfigError, DataError, ModelError, TrueupError
+from .evals.asked import Asked, Known, Pair, ask, places, verdict_on
+from .evals.compare import best_of, summary
+from .evals.matches import Match, Sides, by_judgements, by_scores, meetings
+from .inputs import ANY_SCORER, REMOTE, Ref, chain, find_input, is_remote
+from .loading import (
+    ROWS,
+    load_policy,
+    load_reader,
+    read_completions,
+    read_judgements,
+    read_prompts,
+    require_gold,
+)
+from .preparing import with_room
+from .records import FAILED, Completion, Prompt
+from .runs import Run, track
+from .runs.streams import Stream, read_stream
+from .scorers import load_scorer, measured, scored_by
+from .store import Artifact, Workspace, write_jsonl
+from .world import GoldScorer
+from .writing import forget, say_trouble, source_of, told, written
+
+if TYPE_CHECKING:
+    from .ports import Engine
+    from .text.chat import Encoder
+
+PEOPLE = "people:"  # before the name of a collection: its people judge
+JUDGES = (*ANY_SCORER, "model", REMOTE, "preferences")  # kinds of what may be named as the judge
+EVALUATES = 1 - 1e-9  # the share of prompts whose votes are held out: all, since what is measured is never learnt from
+ASKED = "asked.jsonl"  # in a run's folder, and beside its result: what a judge that was asked said
+
+
+def winrate(run: Run, config: WinrateConfig) -> Artifact:
+    """The stage: every model answers, every two of them meet on every prompt, and somebody judges."""
+    from .models.device import use_threads
+
+    use_threads(config.run.threads)
+    prompts = read_prompts(run.inputs["prompts"])
+    prompts = prompts[: config.limit or len(prompts)]
+    roles = sides_of(run.inputs)
+    if not {"judge", "asked", "verdicts"} & run.inputs.keys():
+        require_gold(prompts)
+    local = [run.inputs[role] for role in roles if run.inputs[role].kind not in ("completions", REMOTE)]
+    readers = [load_reader(chain(run.workspace, writer), config.model) for writer in local]
+    prompts, dropped = with_room(run, prompts, readers, config)
+    sides = [_answers(run, role, config, prompts, config.run.seed + place) for place, role in enumerate(roles)]
+    matches, about = _judged(run, config, sides)
+    missing = [match for match in matches if match.points is None]
+    if len(missing) > config.asked.missing * len(matches):
+        raise ModelError(
+            f"{len(missing)} of {len(matches)} pairs have no verdict: {told(Counter(m.why for m in missing))}",
+            f"ask again for these: {run.resume_command}; a new run may go without some: --set asked.missing=0.05",
+        )
+    models = [_label(run.inputs[role].id, role, config) for role in roles]
+    result = summary(models, matches, about) | {"dropped": dropped}
+    with run.workspace.staging() as folder:
+        write_jsonl(folder / ROWS, (match.to_json() for match in matches))
+        if (run.path / ASKED).is_file():
+            rows = {(row["pair"], row["swapped"]): row for row in read_stream(run.path / ASKED)}
+            write_jsonl(folder / ASKED, (rows[key] for key in sorted(rows)))
+        (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+        artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta={"config": run.config})
+    run.output("evaluation", artifact)
+    forget(run)
+    run.finish(result)
+    return artifact
+
+
+def sides_of(roles: Mapping[str, Any]) -> list[str]:
+    """Of the inputs those that answer, in the order in which they were named."""
+    others = sorted((role for role in roles if role.startswith("other.")), key=lambda role: int(role[6:]))
+    return [role for role in ("a", "b") if role in roles] + others
+
+
+def with_judge(ws: Workspace, judge: Ref) -> dict[str, Ref]:
+    """What was named as the judge, as the input it is: a scorer, a model that is asked, or verdicts that are there."""
+    if isinstance(judge, str) and judge == "gold":
+        return {}
+    if is_remote(judge):
+        return {"asked": judge}
+    found = find_input(ws, "judge", judge, JUDGES)
+    if found.kind == "preferences":
+        return {"verdicts": judge}
+    writes = found.kind in ("model", REMOTE) or (found.kind == "external" and _writes(found.folders[0]))
+    return {"asked" if writes else "judge": judge}
+
+
+def _writes(source: str) -> bool:
+    """Whether a model from elsewhere writes text, by its config."""
+    from .config import ModelSettings
+    from .inputs import stored_kind
+    from .models.load import load_config
+
+    if stored_kind(source):
+        return False
+    made_for = next(iter(load_config(source, ModelSettings()).architectures or ()), "")
+    return "CausalLM" in made_for
+
+
+# --- who answers
+
+
+def _answers(run: Run, role: str, config: WinrateConfig, prompts: Sequence[Prompt], seed: int) -> list[Completion]:
+    """One completion a prompt: sampled now, or the first of a set; of B the best of n where that is asked."""
+    each = config.best_of if role == "b" else 1
+    sampling = config.sampling
+    if role == "b" and config.temperature_b is not None:
+        sampling = sampling.model_copy(update={"temperature": config.temperature_b})
+    if run.inputs[role].kind == "completions":
+        found = _stored(run.inputs[role], prompts, each)
+    else:
+        found = written(run, role, config, prompts, sampling, seed, each)
+    if each == 1:
+        return found
+    scorer, _ = load_scorer(run, scored_by(run.inputs)[0], config)
+    return best_of(found, measured(scorer, found), each)
+
+
+def _stored(artifact: Artifact, prompts: Sequence[Prompt], each: int) -> list[Completion]:
+    stored: dict[str, list[Completion]] = {}
+    for completion in read_completions(artifact):
+        stored.setdefault(completion.prompt.id, []).append(completion)
+    lacking = [prompt for prompt in prompts if len(stored.get(prompt.id, ())) < each]
+    if lacking:
+        raise TrueupError(
+            f"completion set {artifact.id} has fewer than {each} completions for {len(lacking)} of the "
+            f"{len(prompts)} prompts",
+            "sample it again for these prompts, or name the model instead",
+        )
+    return [completion for prompt in prompts for completion in stored[prompt.id][:each]]
+
+
+def _label(identity: str, role: str, config: WinrateConfig) -> str:
+    """A model by its id, and by how it answered where that differs from the others."""
+    if role == "b" and config.best_of > 1:
+        return f"{identity}, best of {config.best_of}"
+    if role == "b" and config.temperature_b is not None:
+        return f"{identity}, {'greedy' if not config.temperature_b else f'temperature {config.temperature_b:g}'}"
+    return identity
+
+
+# --- who judges
+
+
+def _judged(run: Run, config: WinrateConfig, sides: Sides) -> tuple[list[Match], dict[str, Any]]:
+    """Every meeting with its verdict, and what is known of who gave it."""
+    if "verdicts" in run.inputs:
+        return _by_people(run, sides)
+    if "asked" in run.inputs:
+        return _by_asking(run, config, sides)
+    if "judge" not in run.inputs:
+        return by_scores(sides, measured(GoldScorer(), [c for side in sides for c in side])), {"kind": "gold"}
+    judge, _ = load_scorer(run, ["judge"], config, by_itself="judge" in scored_by(run.inputs)[1])
+    found = by_scores(sides, measured(judge, [c for side in sides for c in side]))
+    return found, {"kind": "score", "id": run.inputs["judge"].id}
+
+
+def _by_people(run: Run, sides: Sides) -> tuple[list[Match], dict[str, Any]]:
+    judgements = read_judgements(run.inputs["verdicts"])
+    found = by_judgements(sides, judgements)
+    if not any(match.judge for match in found.matches):
+        raise DataError(
+            f"none of the {len(judgements)} judgements in {run.inputs['verdicts'].id} is about what these models wrote",
+            "name the completion sets that were judged, or have these models judged: --judge people:NAME",
+        )
+    people = {match.judge for match in found.matches} - {""}
+    about = {
+        "kind": "verdicts",
+        "id": run.inputs["verdicts"].id,
+        "sources": dict(sorted(Counter(judgement.source for judgement in judgements).items())),
+        "judges": len(people),
+        "waiting": found.waiting,
+        "elsewhere": found.elsewhere,
+    }
+    return found.matches, about
+
+
+def _by_asking(run: Run, config: WinrateConfig, sides: Sides) -> tuple[list[Match], dict[str, Any]]:
+    met = list(meetings(sides))
+    pairs: list[Pair] = [(a, b) for _, _, a, b in met if a.text.strip() != b.text.strip()]
+    known: Known = {}
+    for row in read_stream(run.path / ASKED):
+        one = Asked.from_json(row)
+        known[one.pair, one.swapped] = one
+    engine = _who_is_asked(run, config)
+    with closing(Stream(run.path / ASKED)) as stream:
+        stream.cut_torn_line()
+
+        def keep(answers: Sequence[Asked]) -> None:
+            for answer in answers:
+                stream.append(answer.to_json())
+            stream.sync()
+
+        with track(2 * len(pairs), "judge", start=len(known)) as advance:
+            found = ask(
+                engine, pairs, config.asked, known=known, keep=keep, at_once=2 * config.remote.at_once,
+                seed=config.run.seed, advance=advance,
+            )  # fmt: skip
+    say_trouble(run, "asked", dict(getattr(engine, "trouble", {})))
+    matches = []
+    for i, j, a, b in met:
+        equal = a.text.strip() == b.text.strip()
+        points, why = (0.5, "") if equal else verdict_on((a, b), found)
+        matches.append(Match(i, j, a, b, points, why=why))
+    source = run.inputs["asked"]
+    about = {"kind": "model", "id": source.id, "model": source.meta.get("source", source.id)}
+    return matches, about | {"order": places(pairs, found)}
+
+
+def _who_is_asked(run: Run, config: WinrateConfig) -> Engine:
+    if run.inputs["asked"].kind == REMOTE:
+        from .engines.remote import RemoteEngine
+
+        return RemoteEngine(source_of(run, "asked"), config.remote)
+    from .engines.sampler import Sampler
+
+    model = load_policy(run, "asked", config)
+    return Fitting(Sampler(model), model.encoder, model.context)
+
+
+class Fitting:
+    """An engine that says of a prompt too long for it that it is, instead of ending the run over one of a thousand."""
+
+    def __init__(self, engine: Engine, encoder: Encoder, context: int) -> None:
+        self.engine, self.encoder, self.context = engine, encoder, context
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seed: int, n: int = 1) -> list[Completion]:
+        room = self.context - sampling.max_new_tokens
+        fits = [self.encoder.fit(prompt, room) is prompt for prompt in prompts]
+        asked = [prompt for prompt, yes in zip(prompts, fits, strict=True) if yes]
+        answers = iter(self.engine.sample(asked, sampling, seed=seed, n=n) if asked else ())
+        long = {FAILED: f"longer than its context of {self.context} tokens leaves room for"}
+        return [
+            next(answers) if yes else Completion(prompt, "", finished=False, meta=long)
+            for prompt, yes in zip(prompts, fits, strict=True)
+            for _ in range(n)
+        ]
+
+    def logprobs(self, completions: Sequence[Completion], temperature: float = 1.0) -> list[list[float]]:
+        return self.engine.logprobs(completions, temperature)
+
+
+# --- people
+
+
+def before_people(
+    ws: Workspace, name: str, models: Sequence[Ref], prompts: Ref, config: WinrateConfig, guideline: str = ""
+) -> tuple[list[Artifact], Artifact | None, dict[str, Any]]:
+    """What the models wrote, as completion sets, in the collection `name`, which is made if it is not there; and the
+    votes in it, frozen as they were given, None while there are none. Also how far people have come."""
+    from .collecting import Candidates, sampled
+    from .feedback.collect import Filling, collect
+    from .feedback.freeze import Choice, freeze
+    from .feedback.status import status
+    from .store import queue
+
+    if config.best_of > 1 or config.temperature_b is not None:
+        raise ConfigError(
+            "people judge completion sets: best_of and temperature_b have no meaning here",
+            "make the set first: trueup sample --best-of 8 --reward REWARD, and name it as a model",
+        )
+    every = find_input(ws, "prompts", prompts, ("prompts", "demonstrations", "preferences", "unpaired", "completions"))
+    assert every.artifact is not None, "prompts are always in the workspace"
+    chosen = _first(ws, every.artifact, config.limit)
+    how = Candidates(per_prompt=1, sampling=config.sampling.model_dump(mode="json"))
+    sets = []
+    for place, model in enumerate(models):
+        found = None if is_remote(model) else find_input(ws, "a", model, ("model", "external", "completions"))
+        if found is not None and found.kind == "completions":
+            assert found.artifact is not None
+            sets.append(found.artifact)
+        else:
+            sets.append(sampled(ws, model, chosen, how, config.run.seed, place))
+    if len({artifact.id for artifact in sets}) < len(sets):
+        raise ConfigError("the same completions are named twice", "people would compare them with themselves")
+    pairs = len(sets) * (len(sets) - 1) // 2
+    filling = Filling(items_per_prompt=pairs, heldout=EVALUATES, seed=config.run.seed)
+    settings = CollectionConfig(task="pair")
+    there = next((each for each in queue.collections(ws.database) if each.name == name), None)
+    if there is None:
+        collect(ws, name, settings, sets, now=time.time(), guideline=guideline, filling=filling)
+    about = status(ws, queue.collection(ws.database, name).id, time.time(), leaks=False)
+    progress = {"collection": name, "judgements": about.judgements, "needed": about.needed}
+    frozen = freeze(ws, name, Choice(rule="raw")).artifact if about.judgements else None
+    return sets, frozen, progress
+
+
+def _first(ws: Workspace, prompts: Artifact, limit: int) -> Artifact:
+    if not limit:
+        return prompts
+    from .loading import put_records
+
+    rows = [prompt.to_json() for prompt in read_prompts(prompts)[:limit]]
+    return put_records(ws, "prompts", rows, parents={"prompts": prompts}, source=f"the first {limit}")
