@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "auditing",
             "climbing",
             "comparing",
+            "questioning",
             "writing",
             "reporting",
             "planning",

@@ -6,18 +6,16 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from .config import CollectionConfig, Sampling, WinrateConfig
-from .errors import ConfigError, DataError, ModelError, TrueupError
-from .evals.asked import Asked, Known, Pair, ask, places, verdict_on
+from .config import CollectionConfig, WinrateConfig
+from .errors import ConfigError, DataError, TrueupError
+from .evals.asked import Pair, both_orders, places, read_verdict, verdict_on
 from .evals.compare import best_of, summary
 from .evals.matches import Match, Sides, by_judgements, by_scores, meetings
 from .inputs import ANY_SCORER, REMOTE, Ref, chain, find_input, is_remote
 from .loading import (
     ROWS,
-    load_policy,
     load_reader,
     read_completions,
     read_judgements,
@@ -25,22 +23,20 @@ from .loading import (
     require_gold,
 )
 from .preparing import with_room
-from .records import FAILED, Completion, Prompt
-from .runs import Run, track
-from .runs.streams import Stream, read_stream
+from .questioning import asked, check_missing, put_answers, who_was_asked
+from .records import Completion, Prompt
+from .runs import Run
 from .scorers import load_scorer, measured, scored_by
 from .store import Artifact, Workspace, write_jsonl
 from .world import GoldScorer
-from .writing import forget, say_trouble, source_of, told, written
+from .writing import forget, written
 
 if TYPE_CHECKING:
-    from .ports import Engine
-    from .text.chat import Encoder
+    pass
 
 PEOPLE = "people:"  # before the name of a collection: its people judge
 JUDGES = (*ANY_SCORER, "model", REMOTE, "preferences")  # kinds of what may be named as the judge
 EVALUATES = 1 - 1e-9  # the share of prompts whose votes are held out: all, since what is measured is never learnt from
-ASKED = "asked.jsonl"  # in a run's folder, and beside its result: what a judge that was asked said
 
 
 def winrate(run: Run, config: WinrateConfig) -> Artifact:
@@ -58,19 +54,12 @@ def winrate(run: Run, config: WinrateConfig) -> Artifact:
     prompts, dropped = with_room(run, prompts, readers, config)
     sides = [_answers(run, role, config, prompts, config.run.seed + place) for place, role in enumerate(roles)]
     matches, about = _judged(run, config, sides)
-    missing = [match for match in matches if match.points is None]
-    if len(missing) > config.asked.missing * len(matches):
-        raise ModelError(
-            f"{len(missing)} of {len(matches)} pairs have no verdict: {told(Counter(m.why for m in missing))}",
-            f"ask again for these: {run.resume_command}; a new run may go without some: --set asked.missing=0.05",
-        )
+    check_missing(run, config, Counter(m.why for m in matches if m.points is None), len(matches), "pairs")
     models = [_label(run.inputs[role].id, role, config) for role in roles]
     result = summary(models, matches, about) | {"dropped": dropped}
     with run.workspace.staging() as folder:
         write_jsonl(folder / ROWS, (match.to_json() for match in matches))
-        if (run.path / ASKED).is_file():
-            rows = {(row["pair"], row["swapped"]): row for row in read_stream(run.path / ASKED)}
-            write_jsonl(folder / ASKED, (rows[key] for key in sorted(rows)))
+        put_answers(run, folder)
         (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
         artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta={"config": run.config})
     run.output("evaluation", artifact)
@@ -191,66 +180,13 @@ def _by_people(run: Run, sides: Sides) -> tuple[list[Match], dict[str, Any]]:
 def _by_asking(run: Run, config: WinrateConfig, sides: Sides) -> tuple[list[Match], dict[str, Any]]:
     met = list(meetings(sides))
     pairs: list[Pair] = [(a, b) for _, _, a, b in met if a.text.strip() != b.text.strip()]
-    known: Known = {}
-    for row in read_stream(run.path / ASKED):
-        one = Asked.from_json(row)
-        known[one.pair, one.swapped] = one
-    engine = _who_is_asked(run, config)
-    with closing(Stream(run.path / ASKED)) as stream:
-        stream.cut_torn_line()
-
-        def keep(answers: Sequence[Asked]) -> None:
-            for answer in answers:
-                stream.append(answer.to_json())
-            stream.sync()
-
-        with track(2 * len(pairs), "judge", start=len(known)) as advance:
-            found = ask(
-                engine, pairs, config.asked, known=known, keep=keep, at_once=2 * config.remote.at_once,
-                seed=config.run.seed, advance=advance,
-            )  # fmt: skip
-    say_trouble(run, "asked", dict(getattr(engine, "trouble", {})))
+    found = asked(run, config, both_orders(pairs, config.asked.guideline), read_verdict)
     matches = []
     for i, j, a, b in met:
         equal = a.text.strip() == b.text.strip()
         points, why = (0.5, "") if equal else verdict_on((a, b), found)
         matches.append(Match(i, j, a, b, points, why=why))
-    source = run.inputs["asked"]
-    about = {"kind": "model", "id": source.id, "model": source.meta.get("source", source.id)}
-    return matches, about | {"order": places(pairs, found)}
-
-
-def _who_is_asked(run: Run, config: WinrateConfig) -> Engine:
-    if run.inputs["asked"].kind == REMOTE:
-        from .engines.remote import RemoteEngine
-
-        return RemoteEngine(source_of(run, "asked"), config.remote)
-    from .engines.sampler import Sampler
-
-    model = load_policy(run, "asked", config)
-    return Fitting(Sampler(model), model.encoder, model.context)
-
-
-class Fitting:
-    """An engine that says of a prompt too long for it that it is, instead of ending the run over one of a thousand."""
-
-    def __init__(self, engine: Engine, encoder: Encoder, context: int) -> None:
-        self.engine, self.encoder, self.context = engine, encoder, context
-
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seed: int, n: int = 1) -> list[Completion]:
-        room = self.context - sampling.max_new_tokens
-        fits = [self.encoder.fit(prompt, room) is prompt for prompt in prompts]
-        asked = [prompt for prompt, yes in zip(prompts, fits, strict=True) if yes]
-        answers = iter(self.engine.sample(asked, sampling, seed=seed, n=n) if asked else ())
-        long = {FAILED: f"longer than its context of {self.context} tokens leaves room for"}
-        return [
-            next(answers) if yes else Completion(prompt, "", finished=False, meta=long)
-            for prompt, yes in zip(prompts, fits, strict=True)
-            for _ in range(n)
-        ]
-
-    def logprobs(self, completions: Sequence[Completion], temperature: float = 1.0) -> list[list[float]]:
-        return self.engine.logprobs(completions, temperature)
+    return matches, who_was_asked(run) | {"order": places(pairs, found)}
 
 
 # --- people

@@ -5,7 +5,7 @@ A run keeps its answers as they come, so that a resumed one asks nothing twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -78,11 +78,11 @@ def _from_server(
     return [Completion.from_json(prompt, known[place]) for place, prompt in enumerate(of)]
 
 
-def say_trouble(run: Run, role: str, trouble: dict[str, int]) -> None:
+def say_trouble(run: Run, role: str, trouble: Mapping[str, int]) -> None:
     """What a server had to be asked again for: nothing is lost by it, but it is worth knowing."""
     if trouble:
         run.tell("asked again", f"the server of '{role}' had to be asked again: {told(trouble)}", **trouble)
 
 
-def told(counts: dict[str, int]) -> str:
+def told(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} x {why}" for why, n in sorted(counts.items(), key=lambda item: -item[1]))

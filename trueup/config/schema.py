@@ -131,13 +131,9 @@ class RemoteSettings(Table):
 
 
 class AskSettings(Table):
-    """How a language model is asked which of two completions is better; every pair in both orders."""
+    """How a language model is asked to judge: which of two completions is better (in both orders), or what one does."""
 
-    guideline: str = Field(
-        "Which response answers the request better? Prefer what is correct, follows the request and helps; "
-        "not what is merely longer.",
-        description="by what it judges, as one would tell people",
-    )
+    guideline: str = Field("", description="by what it judges, as one would tell people; empty is correct and helpful")
     max_new_tokens: Count = Field(512, description="length limit of its answer, which ends with the verdict")
     temperature: Annotated[float, Field(ge=0)] = Field(0.0, description="0 is greedy")
     tries: Count = Field(3, description="times it is asked where its answer holds no verdict")
