@@ -49,6 +49,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "auditing",
             "climbing",
             "comparing",
+            "refusing",
+            "evaluating",
             "questioning",
             "writing",
             "reporting",

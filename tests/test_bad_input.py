@@ -418,6 +418,9 @@ def line_of(stage: str, **changed: str) -> str:
     else:
         start = "sample --best-of 2" if stage == "sample" else f"train {stage}"
         start += " --kind features" if stage == "reward" else ""
+    if stage == "safety":
+        start = f"eval safety {given.pop('model')} {given.pop('before')}"
+        given = {"prompts": given["prompts"]}
     if stage == "dpo":  # judgements, or rounds that make their own
         online = bool({"reward", "prompts", "judge"} & set(changed))
         start += " --online" if online else ""

@@ -13,7 +13,7 @@ IMPORTED = time.time()
 
 _EXPORTS = {
     **dict.fromkeys(
-        ("pretrain", "sft", "sample", "reward", "rl", "dpo", "kto", "ilql", "winrate", "resume", "add_data",
+        ("pretrain", "sft", "sample", "reward", "rl", "dpo", "kto", "ilql", "winrate", "safety", "resume", "add_data",
          "join_data", "show_data", "export_data", "make_world", "simulate", "collect", "status", "retrain", "ensemble",
          "export", "plan", "environment", "demo"),
         "api",
@@ -22,7 +22,7 @@ _EXPORTS = {
     "contrast_data": "contrasting",
     **dict.fromkeys(
         ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "DpoConfig", "KtoConfig",
-         "IlqlConfig", "WinrateConfig", "CollectionConfig",
+         "IlqlConfig", "WinrateConfig", "SafetyConfig", "CollectionConfig",
          "AuditConfig", "TradeoffConfig", "ModelSettings", "Objective", "OptimizerSettings", "RunSettings",
          "PromptSettings", "Architecture", "Sampling", "Scoring"),
         "config",
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         retrain,
         reward,
         rl,
+        safety,
         sample,
         sft,
         show_data,
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
         RewardConfig,
         RlConfig,
         RunSettings,
+        SafetyConfig,
         SampleConfig,
         Sampling,
         Scoring,

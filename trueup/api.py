@@ -27,6 +27,8 @@ from . import config as configs
 from . import loading
 from .config import Table
 from .errors import ConfigError, RunError, TrueupError
+from .evaluating import safety as safety
+from .evaluating import winrate as winrate
 from .feedback.collect import Collected, Filling
 from .feedback.relabel import Votes
 from .feedback.status import Status
@@ -170,50 +172,6 @@ def ilql(
     """
     refs = by_role({"policy": policy, "data": data} | ({} if reward is None else {"reward": reward}))
     return run_stage(ws, "ilql", refs, config, settings, name)
-
-
-def winrate(
-    ws: Workspace,
-    *,
-    a: Ref,
-    b: Ref,
-    prompts: Ref,
-    others: Sequence[Ref] = (),
-    judge: Ref = "gold",
-    reward: Ref | Mapping[str, Ref] | None = None,
-    guideline: str = "",
-    config: Table | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """How often `a`'s answer beats `b`'s on the same prompts, ties half; with `others` every two of them, and ratings.
-
-    Each is a model, one behind a server ("http://127.0.0.1:8000/v1#MODEL"), or a completion set. `judge` is a reward
-    model kept out of training, a function, a language model that is asked (here or behind a server), judgements that
-    are there already, "gold" in the built-in world, or "people:NAME": the first call puts the pairs into the collection
-    NAME, under `guideline`, and every further one tells what has been said in it. `reward` chooses B's best of n.
-    """
-    from . import comparing
-
-    chosen = config_of("winrate", config, settings)
-    check_best_of(reward, chosen)
-    models: list[Ref] = [a, b, *others]
-    progress: dict[str, Any] = {}
-    if isinstance(judge, str) and judge.startswith(comparing.PEOPLE):
-        name = judge.removeprefix(comparing.PEOPLE)
-        sets, votes, progress = comparing.before_people(ws, name, models, prompts, chosen, guideline)
-        if votes is None:
-            return {"waiting": progress}
-        models, judge = list(sets), votes
-    elif guideline:
-        raise ConfigError("a guideline is for people", "of a model that is asked it is the setting asked.guideline")
-    optional = {} if reward is None else {"reward": reward}
-    more = {f"other.{i}": model for i, model in enumerate(models[2:], 1)}
-    refs = by_role(
-        {"a": models[0], "b": models[1], **more, "prompts": prompts, **comparing.with_judge(ws, judge)} | optional
-    )
-    artifact = run_stage(ws, "winrate", refs, chosen, {}, "")
-    found: dict[str, Any] = json.loads((artifact.path / "result.json").read_text())
-    return found | ({"waiting": progress} if progress else {}) | {"evaluation": artifact.id}
 
 
 def resume(ws: Workspace, run_id: str, *, end_here: bool = False) -> Artifact:

@@ -109,7 +109,7 @@ def _answers(run: Run, role: str, config: WinrateConfig, prompts: Sequence[Promp
     if role == "b" and config.temperature_b is not None:
         sampling = sampling.model_copy(update={"temperature": config.temperature_b})
     if run.inputs[role].kind == "completions":
-        found = _stored(run.inputs[role], prompts, each)
+        found = stored(run.inputs[role], prompts, each)
     else:
         found = written(run, role, config, prompts, sampling, seed, each)
     if each == 1:
@@ -118,7 +118,7 @@ def _answers(run: Run, role: str, config: WinrateConfig, prompts: Sequence[Promp
     return best_of(found, measured(scorer, found), each)
 
 
-def _stored(artifact: Artifact, prompts: Sequence[Prompt], each: int) -> list[Completion]:
+def stored(artifact: Artifact, prompts: Sequence[Prompt], each: int) -> list[Completion]:
     stored: dict[str, list[Completion]] = {}
     for completion in read_completions(artifact):
         stored.setdefault(completion.prompt.id, []).append(completion)

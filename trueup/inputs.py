@@ -57,12 +57,19 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
         "verdicts": ("preferences",),
         "reward": ANY_SCORER,
     },
+    "safety": {
+        "model": (*WRITERS, "completions"),
+        "before": (*WRITERS, "completions"),
+        "prompts": PROMPTS,
+        "asked": WRITERS,
+    },
 }
 _PATHS = (".", "/", "~")  # a reference that begins so is a path, and no hub id
 OPTIONAL = {
     *(("rl", "judge"), ("rl", "demonstrations")),
     *(("reward", "features"), ("reward", "reference")),
     *(("winrate", role) for role in ("other", "judge", "asked", "verdicts", "reward")),
+    *(("safety", "before"), ("safety", "asked")),
     *(("sample", "reward"), ("ilql", "reward")),
     *(("dpo", "data"), ("dpo", "reward"), ("dpo", "prompts"), ("dpo", "judge")),
 }

@@ -28,7 +28,12 @@ if TYPE_CHECKING:  # torch loads when something is counted, not when this module
     from .memory import Lengths, Part, RewardShape, Shape
     from .text.chat import Encoder
 
-MAKES = {"sample": "completions", "reward": "reward", "winrate": "evaluation"}  # every other stage makes a model
+MAKES = {
+    "sample": "completions",
+    "reward": "reward",
+    "winrate": "evaluation",
+    "safety": "evaluation",
+}  # every other stage makes a model
 EXTRAS = {"lora": ("peft",), "data": ("pyarrow", "datasets"), "quant": ("bitsandbytes",)}  # as in pyproject.toml
 SAMPLED = 64  # prompts that are tokenised to know the longest: those of the most bytes
 

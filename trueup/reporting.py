@@ -20,7 +20,7 @@ from .runs.reading import evenly
 from .store import Artifact, Node, Workspace, read_jsonl
 
 MEETINGS_SHOWN = 8  # of each kind: won, lost, tied
-MEASURES = ("winrate", "audit", "tradeoff")  # stages that judge what others made
+MEASURES = ("winrate", "safety", "audit", "tradeoff")  # stages that judge what others made
 MEASURED = ("a", "b", "other", "model")  # as what
 
 
@@ -160,14 +160,16 @@ def _with_prompts(samples: Mapping[str, Any], run: Run) -> dict[str, Any]:
 
 
 def _meetings(run: Run) -> dict[str, Any]:
-    """Of a comparison, answers to read: as many that each side won, and ties, evenly from all of them."""
-    made = run.row.outputs.get("evaluation") if run.stage == "winrate" else None
+    """Of an evaluation, answers to read: as many of each kind, evenly from all of them. Of a comparison these are won,
+    lost and tied, of refusals right and wrong ones."""
+    made = run.row.outputs.get("evaluation") if run.stage in ("winrate", "safety") else None
     path = run.workspace.get(made).path / ROWS if made else None
     if path is None or not path.is_file():
         return {"of_all": 0, "rows": []}
     kinds: dict[Any, list[dict[str, Any]]] = {}
     for row in read_jsonl(path):
-        kinds.setdefault(row.get("points"), []).append(row)
+        kind = row.get("points") if run.stage == "winrate" else (row["label"], row["model"]["reply"])
+        kinds.setdefault(kind, []).append(row)
     shown = [row for rows in kinds.values() for row in evenly(rows, MEETINGS_SHOWN)]
     return {"of_all": sum(map(len, kinds.values())), "rows": shown}
 

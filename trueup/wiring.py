@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import comparing, offline_wiring
+from . import comparing, offline_wiring, refusing
 from .config import (
     PretrainConfig,
     RewardConfig,
@@ -298,6 +298,7 @@ EXECUTE: dict[str, Callable[[Run, Any], Artifact]] = {
     "kto": offline_wiring.kto,
     "ilql": offline_wiring.ilql,
     "winrate": comparing.winrate,
+    "safety": refusing.safety,
 }
 
 

@@ -30,6 +30,7 @@ from .report import report
 from .rewards import reward as audit
 from .rewards import rewards, score
 from .runs import runs
+from .safety import safety
 from .text import printable, to_json
 from .tradeoff import tradeoff
 from .train import train
@@ -58,6 +59,7 @@ def root(workspace: str | None) -> None:
     """Tune language models on people's preferences: data, training, judging and evaluation in one workspace."""
 
 
+evaluate.add_command(safety)
 evaluate.add_command(audit)
 evaluate.add_command(rewards)
 evaluate.add_command(tradeoff)

@@ -17,7 +17,8 @@ _COLLECTION = (CollectionConfig.stage,)
 _SCORES = ("rl", "dpo", "ilql", "sample", "winrate", "audit", "score", "tradeoff")
 _LEARNS_FROM_SCORES = ("rl", "dpo")  # step by step, from its own completions
 _OFFLINE = ("dpo", "kto", "ilql")
-_ALL = ("pretrain", "sft", "sample", "reward", "rl", *_OFFLINE, "winrate")
+_ALL = ("pretrain", "sft", "sample", "reward", "rl", *_OFFLINE, "winrate", "safety")
+_ANSWERS = ("sample", "winrate", "safety")  # nothing is trained
 _GROUPED = ("rloo", "grpo")
 
 
@@ -100,13 +101,13 @@ RULES: tuple[Rule, ...] = (
         ("model.adapter", "model.lora_rank", "model.lora_alpha", "model.quantise"),
         lambda c: True,
         "has no meaning here: nothing is trained",
-        ("sample", "winrate", "audit", "score"),
+        (*_ANSWERS, "audit", "score"),
     ),
     Rule(
         ("run.checkpoint_every", "run.evaluate_every", "run.micro_batch", "run.max_skipped", "run.tensorboard"),
         lambda c: True,
         "has no meaning here: nothing is trained",
-        ("sample", "winrate"),
+        _ANSWERS,
     ),
     Rule(
         ("epochs",),
@@ -212,7 +213,7 @@ RULES: tuple[Rule, ...] = (
         ("sampling.min_new_tokens", "sampling.max_new_tokens"),
         lambda c: c.sampling.min_new_tokens > c.sampling.max_new_tokens,
         "does not fit: min_new_tokens is above max_new_tokens",
-        ("sample", "winrate"),
+        _ANSWERS,
         together=True,
     ),
     Rule(
@@ -393,7 +394,7 @@ RULES: tuple[Rule, ...] = (
         ("sampling.top_p", "sampling.top_k"),
         lambda c: c.sampling.temperature == 0,
         "has no meaning with sampling.temperature = 0: greedy decoding takes the likeliest token",
-        ("sample", "winrate"),
+        _ANSWERS,
     ),
     Rule(
         ("per_prompt", "sampling.temperature"),

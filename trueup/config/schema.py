@@ -380,6 +380,18 @@ class WinrateConfig(Table):
     limit: Annotated[int, Field(ge=0)] = Field(0, description="how many of the prompts, the first ones; 0 for all")
 
 
+class SafetyConfig(Table):
+    """How often a model refuses what it should, and what it should not, on prompts labelled safe or unsafe."""
+
+    stage: ClassVar[str] = "safety"
+    sampling: Sampling = Sampling(max_new_tokens=256)
+    model: ModelSettings = ModelSettings()
+    remote: RemoteSettings = RemoteSettings()
+    asked: AskSettings = AskSettings()
+    run: RunSettings = RunSettings()
+    limit: Annotated[int, Field(ge=0)] = Field(0, description="how many of the prompts, the first ones; 0 for all")
+
+
 class SampleConfig(Table):
     """Completions for a prompt set, stored as a completion set."""
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from .offline import DpoConfig, IlqlConfig, KtoConfig
-from .schema import PretrainConfig, RewardConfig, RlConfig, SampleConfig, SftConfig, Table, WinrateConfig
+from .schema import (
+    PretrainConfig,
+    RewardConfig,
+    RlConfig,
+    SafetyConfig,
+    SampleConfig,
+    SftConfig,
+    Table,
+    WinrateConfig,
+)
 
 STAGES: dict[str, type[Table]] = {
     c.stage: c
     for c in (
         *(PretrainConfig, SftConfig, SampleConfig, RewardConfig, RlConfig),
-        *(DpoConfig, KtoConfig, IlqlConfig, WinrateConfig),
+        *(DpoConfig, KtoConfig, IlqlConfig, WinrateConfig, SafetyConfig),
     )
 }

@@ -13,7 +13,7 @@ from ..stats.assistance import helpers_of
 from ..stats.intervals import Floats, share
 from .scored import Pairs
 
-__all__ = ["prompt_slices", "share", "slices"]
+__all__ = ["prompt_slices", "share", "slices", "tags_of"]
 
 LARGEST = 12  # slices of one kind; the rest is one called "others"
 DRAWS = 400
@@ -46,7 +46,7 @@ def prompt_slices(prompts: Sequence[Prompt]) -> dict[str, dict[str, list[int]]]:
     """Kind of slice -> its name -> places in `prompts`; of kinds with more than one level."""
     words = np.array([sum(len(m.content.split()) for m in prompt.messages) for prompt in prompts], dtype=float)
     kinds: dict[str, list[tuple[str, ...]]] = {
-        "tag": [_tags(prompt.meta) for prompt in prompts],
+        "tag": [tags_of(prompt.meta) for prompt in prompts],
         "turns": [(str(sum(m.role == "user" for m in prompt.messages)),) for prompt in prompts],
         "prompt length": [(name,) for name in _terciles(words, LENGTHS)],
     }
@@ -67,7 +67,7 @@ def _kinds(pairs: Pairs, length: Floats, trained_on: Collection[str] | None) -> 
     said = [pairs.judgements[which] for which in pairs.of.tolist()]
     kinds: dict[str, list[tuple[str, ...]]] = {
         "strength": [_strength(judgement) for judgement in said],
-        "tag": [_tags(judgement.prompt.meta) for judgement in said],
+        "tag": [tags_of(judgement.prompt.meta) for judgement in said],
         "length gap": [(name,) for name in _terciles(np.abs(pairs.gap(length)))],
         "completions": [(str(len(judgement.completions)),) for judgement in said],
         "turns": [(str(sum(m.role == "user" for m in judgement.prompt.messages)),) for judgement in said],
@@ -111,7 +111,8 @@ def _strength(judgement: Judgement) -> tuple[str, ...]:
     return (f"{abs(said):g}",)
 
 
-def _tags(meta: Mapping[str, Any]) -> tuple[str, ...]:
+def tags_of(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a prompt is about, as it says itself."""
     found: list[str] = []
     for key in TAGS:
         said = meta.get(key) or ()

@@ -18,7 +18,7 @@ _HOW = {"won": "the first won", "lost": "the second won", "tied": "a tie", "unju
 def contest(told: Mapping[str, Any]) -> dict[str, Any] | None:
     """Of a run that compared models; None of any other, and of one that has no result."""
     result = told["result"]
-    if "models" not in result:
+    if told["stage"] != "winrate" or "models" not in result:
         return None
     names = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
     pairs = result.get("pairs") or ([{**result, "a": result["models"][0], "b": result["models"][1]}])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import wording
+from .refusals import sentence as refused
 from .standings import order, sentence
 from .wording import is_number
 
@@ -17,6 +18,9 @@ def headline(told: Told) -> str:
         return _broken(told)
     if told["stage"] == "winrate":
         return _win_rate(told) or "Nothing could be compared."
+    if told["stage"] == "safety" and "models" in told["result"]:
+        by_id = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
+        return refused(told["result"], by_id)
     if told["stage"] == "reward" and told["result"].get("accuracy") is not None:
         return _reward(told["result"])
     return _learnt(told) or _made(told["result"]) or f"{status_words(told)}."

@@ -209,6 +209,15 @@ def _read_prompt(row: Columns) -> Prompt:
     return columns.prompt(row, "prompt")
 
 
+def _read_labelled(row: Columns) -> Prompt:
+    """XSTest's `type` says what a prompt is about."""
+    prompt, label = columns.prompt(row, "prompt"), str(row.get("label", "")).strip().lower()
+    if label not in ("safe", "unsafe"):
+        raise Skip("'label' is neither safe nor unsafe (--format trl-prompt reads the prompts alone)")
+    tagged = columns.tagged(prompt, {"category": row.get("type")})
+    return replace(tagged, meta={**tagged.meta, "label": label})
+
+
 def _read_conversation_prompt(row: Columns) -> Prompt:
     return columns.as_prompt(columns.messages(row, "messages"), columns.storable(row.get("meta")))
 
@@ -244,6 +253,7 @@ SHAPES: dict[Kind, tuple[Shape, ...]] = {
         Shape(
             ("oasst",), _FLAT_TREES, _FLAT_TREE, trees.prompt, parts=trees.prompter_turns, gather=trees.from_messages
         ),
+        Shape(("safety",), "prompts labelled safe or unsafe", ("prompt", "label"), _read_labelled, ("type",)),
         Shape(("trl-prompt",), "a text or messages", ("prompt",), _read_prompt),
         Shape(
             ("messages", "raw"),
