@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "auditing",
             "climbing",
             "comparing",
+            "measuring",
             "refusing",
             "evaluating",
             "questioning",

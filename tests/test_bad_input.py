@@ -405,6 +405,7 @@ def test_a_model_elsewhere_that_has_changed_since(refused, works, folder):
 # The wrong thing in the right place
 
 
+TABLE = ("prompts", "judge", "reference", "text", "measure")
 ROLES = [(stage, role) for stage, roles in INPUTS.items() for role in roles if role not in ("asked", "verdicts")]
 
 
@@ -418,6 +419,9 @@ def line_of(stage: str, **changed: str) -> str:
     else:
         start = "sample --best-of 2" if stage == "sample" else f"train {stage}"
         start += " --kind features" if stage == "reward" else ""
+    if stage == "compare":
+        start = f"eval compare {given.pop('a')} {given.pop('other')}"
+        given = {key: f"m={ref}" if key == "measure" else ref for key, ref in given.items() if key in TABLE}
     if stage == "safety":
         start = f"eval safety {given.pop('model')} {given.pop('before')}"
         given = {"prompts": given["prompts"]}
@@ -430,8 +434,11 @@ def line_of(stage: str, **changed: str) -> str:
 
 @pytest.mark.parametrize(("stage", "role"), ROLES, ids=lambda part: part)
 def test_an_input_of_the_wrong_kind_is_refused_before_there_is_a_run(stage, role, refused):
-    able = JUDGES if (stage, role) == ("winrate", "judge") else INPUTS[stage][role]
-    wrong, called = [kind for kind in KINDS if kind not in able], "other.1" if role == "other" else role
+    able = JUDGES if role == "judge" and stage in ("winrate", "compare") else INPUTS[stage][role]
+    wrong, called = (
+        [kind for kind in KINDS if kind not in able],
+        {"other": "other.1", "measure": "measure.m"}.get(role, role),
+    )
     assert wrong
     for kind in wrong:
         refused(line_of(stage, **{role: kind}), says=f"'{kind}' is of kind '{kind}', but the input '{called}' takes ")

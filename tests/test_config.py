@@ -118,7 +118,7 @@ def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path):
         ("rl", "seed", "(it is 'run.seed')"),
         ("rl", "optimizer.steps", "(it is 'steps')"),
         ("sft", "kl_coefficient", "(it belongs to rl)"),
-        ("sft", "sampling.top_p", "(it belongs to sample, rl, dpo, winrate, safety)"),
+        ("sft", "sampling.top_p", "(it belongs to sample, rl, dpo, winrate, safety, compare)"),
         ("rl", "optimizer.betas.first", "(did you mean 'optimizer.betas'?)"),
     ],
 )

@@ -13,16 +13,16 @@ IMPORTED = time.time()
 
 _EXPORTS = {
     **dict.fromkeys(
-        ("pretrain", "sft", "sample", "reward", "rl", "dpo", "kto", "ilql", "winrate", "safety", "resume", "add_data",
-         "join_data", "show_data", "export_data", "make_world", "simulate", "collect", "status", "retrain", "ensemble",
-         "export", "plan", "environment", "demo"),
+        ("pretrain", "sft", "sample", "reward", "rl", "dpo", "kto", "ilql", "winrate", "safety", "compare", "resume",
+         "add_data", "join_data", "show_data", "export_data", "make_world", "simulate", "collect", "status", "retrain",
+         "ensemble", "export", "plan", "environment", "demo"),
         "api",
     ),
     **dict.fromkeys(("audit", "compare_rewards", "score", "tradeoff"), "auditing"),
     "contrast_data": "contrasting",
     **dict.fromkeys(
         ("PretrainConfig", "SftConfig", "SampleConfig", "RewardConfig", "RlConfig", "DpoConfig", "KtoConfig",
-         "IlqlConfig", "WinrateConfig", "SafetyConfig", "CollectionConfig",
+         "IlqlConfig", "WinrateConfig", "SafetyConfig", "CompareConfig", "CollectionConfig",
          "AuditConfig", "TradeoffConfig", "ModelSettings", "Objective", "OptimizerSettings", "RunSettings",
          "PromptSettings", "Architecture", "Sampling", "Scoring"),
         "config",
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .api import (
         add_data,
         collect,
+        compare,
         demo,
         dpo,
         ensemble,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
         Architecture,
         AuditConfig,
         CollectionConfig,
+        CompareConfig,
         DpoConfig,
         IlqlConfig,
         KtoConfig,

@@ -27,6 +27,7 @@ from . import config as configs
 from . import loading
 from .config import Table
 from .errors import ConfigError, RunError, TrueupError
+from .evaluating import compare as compare
 from .evaluating import safety as safety
 from .evaluating import winrate as winrate
 from .feedback.collect import Collected, Filling

@@ -53,9 +53,9 @@ def winrate(run: Run, config: WinrateConfig) -> Artifact:
     readers = [load_reader(chain(run.workspace, writer), config.model) for writer in local]
     prompts, dropped = with_room(run, prompts, readers, config)
     sides = [_answers(run, role, config, prompts, config.run.seed + place) for place, role in enumerate(roles)]
-    matches, about = _judged(run, config, sides)
+    matches, about = judged(run, config, sides)
     check_missing(run, config, Counter(m.why for m in matches if m.points is None), len(matches), "pairs")
-    models = [_label(run.inputs[role].id, role, config) for role in roles]
+    models = [label(run.inputs[role].id, role, config) for role in roles]
     result = summary(models, matches, about) | {"dropped": dropped}
     with run.workspace.staging() as folder:
         write_jsonl(folder / ROWS, (match.to_json() for match in matches))
@@ -132,7 +132,7 @@ def stored(artifact: Artifact, prompts: Sequence[Prompt], each: int) -> list[Com
     return [completion for prompt in prompts for completion in stored[prompt.id][:each]]
 
 
-def _label(identity: str, role: str, config: WinrateConfig) -> str:
+def label(identity: str, role: str, config: WinrateConfig) -> str:
     """A model by its id, and by how it answered where that differs from the others."""
     if role == "b" and config.best_of > 1:
         return f"{identity}, best of {config.best_of}"
@@ -144,22 +144,22 @@ def _label(identity: str, role: str, config: WinrateConfig) -> str:
 # --- who judges
 
 
-def _judged(run: Run, config: WinrateConfig, sides: Sides) -> tuple[list[Match], dict[str, Any]]:
-    """Every meeting with its verdict, and what is known of who gave it."""
+def judged(run: Run, config: Any, sides: Sides, last: bool = False) -> tuple[list[Match], dict[str, Any]]:
+    """Every meeting with its verdict, and what is known of who gave it. With `last`, those of the last model alone."""
     if "verdicts" in run.inputs:
-        return _by_people(run, sides)
+        return _by_people(run, sides, last)
     if "asked" in run.inputs:
-        return _by_asking(run, config, sides)
+        return _by_asking(run, config, sides, last)
     if "judge" not in run.inputs:
-        return by_scores(sides, measured(GoldScorer(), [c for side in sides for c in side])), {"kind": "gold"}
+        return by_scores(sides, measured(GoldScorer(), [c for side in sides for c in side]), last), {"kind": "gold"}
     judge, _ = load_scorer(run, ["judge"], config, by_itself="judge" in scored_by(run.inputs)[1])
-    found = by_scores(sides, measured(judge, [c for side in sides for c in side]))
+    found = by_scores(sides, measured(judge, [c for side in sides for c in side]), last)
     return found, {"kind": "score", "id": run.inputs["judge"].id}
 
 
-def _by_people(run: Run, sides: Sides) -> tuple[list[Match], dict[str, Any]]:
+def _by_people(run: Run, sides: Sides, last: bool) -> tuple[list[Match], dict[str, Any]]:
     judgements = read_judgements(run.inputs["verdicts"])
-    found = by_judgements(sides, judgements)
+    found = by_judgements(sides, judgements, last)
     if not any(match.judge for match in found.matches):
         raise DataError(
             f"none of the {len(judgements)} judgements in {run.inputs['verdicts'].id} is about what these models wrote",
@@ -177,8 +177,8 @@ def _by_people(run: Run, sides: Sides) -> tuple[list[Match], dict[str, Any]]:
     return found.matches, about
 
 
-def _by_asking(run: Run, config: WinrateConfig, sides: Sides) -> tuple[list[Match], dict[str, Any]]:
-    met = list(meetings(sides))
+def _by_asking(run: Run, config: Any, sides: Sides, last: bool) -> tuple[list[Match], dict[str, Any]]:
+    met = list(meetings(sides, last))
     pairs: list[Pair] = [(a, b) for _, _, a, b in met if a.text.strip() != b.text.strip()]
     found = asked(run, config, both_orders(pairs, config.asked.guideline), read_verdict)
     matches = []

@@ -1,4 +1,4 @@
-"""Which model is better, and what it refuses, from Python: what `trueup eval winrate` and `safety` run."""
+"""Which model is better, how it differs, what it refuses, from Python: `trueup eval winrate`, `compare`, `safety`."""
 
 from __future__ import annotations
 
@@ -53,6 +53,33 @@ def winrate(
     )
     found = _result(run_stage(ws, "winrate", refs, chosen, {}, ""))
     return found | ({"waiting": progress} if progress else {})
+
+
+def compare(
+    ws: Workspace,
+    models: Sequence[Ref],
+    *,
+    prompts: Ref,
+    judge: Ref = "",
+    reference: Ref | None = None,
+    text: Ref | None = None,
+    measures: Mapping[str, Ref] | None = None,
+    config: Table | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Models on one table, each beside the first: who wins, how far each moved from `reference`, what it writes like,
+    how much more demonstrations (`text`) surprise it, further scorers by name (`measures`), and what it cost.
+
+    `judge` is as in `winrate`; without one nobody judges, but in the built-in world gold does.
+    """
+    if len(models) < 2:
+        raise ConfigError("one model alone has nothing to be compared with", "name two or more")
+    others = {f"other.{i}": model for i, model in enumerate(models[1:], 1)}
+    refs: dict[str, Ref | Mapping[str, Ref]] = {"a": models[0], **others, "prompts": prompts}
+    refs |= {role: ref for role, ref in (("reference", reference), ("text", text)) if ref is not None}
+    refs |= {"measure": measures} if measures else {}
+    refs |= comparing.with_judge(ws, judge) if judge else {}
+    return _result(run_stage(ws, "compare", by_role(refs), config, settings, ""))
 
 
 def safety(

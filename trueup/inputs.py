@@ -57,6 +57,17 @@ INPUTS: dict[str, dict[str, tuple[str, ...]]] = {  # stage -> input -> the kinds
         "verdicts": ("preferences",),
         "reward": ANY_SCORER,
     },
+    "compare": {
+        "a": (*WRITERS, "completions"),
+        "other": (*WRITERS, "completions"),
+        "prompts": PROMPTS,
+        "judge": ANY_SCORER,
+        "asked": WRITERS,
+        "verdicts": ("preferences",),
+        "reference": MODELS,
+        "text": ("demonstrations",),
+        "measure": ANY_SCORER,
+    },
     "safety": {
         "model": (*WRITERS, "completions"),
         "before": (*WRITERS, "completions"),
@@ -69,6 +80,7 @@ OPTIONAL = {
     *(("rl", "judge"), ("rl", "demonstrations")),
     *(("reward", "features"), ("reward", "reference")),
     *(("winrate", role) for role in ("other", "judge", "asked", "verdicts", "reward")),
+    *(("compare", role) for role in ("judge", "asked", "verdicts", "reference", "text", "measure")),
     *(("safety", "before"), ("safety", "asked")),
     *(("sample", "reward"), ("ilql", "reward")),
     *(("dpo", "data"), ("dpo", "reward"), ("dpo", "prompts"), ("dpo", "judge")),
@@ -100,7 +112,8 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
     if unknown or missing:
         what = f"has no input '{unknown[0]}'" if unknown else f"needs the input '{missing[0]}'"
         raise ConfigError(f"stage '{stage}' {what}", f"its inputs are {', '.join(roles)}")
-    if len(judges := [role for role in ("judge", "asked", "verdicts") if stage == "winrate" and role in refs]) > 1:
+    judges = [role for role in ("judge", "asked", "verdicts") if role in refs]
+    if len(judges) > 1:
         raise ConfigError(f"only one can judge, not {' and '.join(judges)}", "run it again for another judge")
     if stage == "dpo":
         _check_online(refs, config)
@@ -128,7 +141,7 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
 def kind_of_role(role: str) -> str:
     """A stage may have several scorers, each with a name of its own: `reward.NAME`; and more models than two."""
     kind, _, _ = role.partition(".")
-    return kind if kind in ("reward", "other") else role
+    return kind if kind in ("reward", "other", "measure") else role
 
 
 def scores(stage: str, role: str) -> bool:

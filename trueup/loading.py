@@ -114,7 +114,7 @@ def load_policy(run: Run, role: str, config: Any, *, trainable: bool = False, pr
 
     artifact = run.inputs[role]
     bits = artifact.meta.get("quantised")
-    if bits and run.resume_folder is None and (trainable or run.stage in ("sample", "winrate", "safety")):
+    if bits and run.resume_folder is None and (trainable or run.stage in ("sample", "winrate", "safety", "compare")):
         run.tell("folded", f"{artifact.id} learnt beside a base in {bits}; its adapter is folded into the whole base")
     return load_model(
         chain(run.workspace, artifact), config.model, prompt=prompt, source=artifact.id, trainable=trainable,

@@ -155,7 +155,7 @@ def estimate(
     if stage == "sample":
         parts = [need.weights("weights", models["model"].parameters), need.cache(models["model"])]
         return parts + [need.scorer(role, scorer) for role, scorer in scorers.items()] + process
-    if stage in ("winrate", "safety"):
+    if stage in ("winrate", "safety", "compare"):
         return [*_winrate(need, models, scorers), *process]
     trained = trained_model(models)
     lora = learns_lora(stage, config, trained)

@@ -33,6 +33,7 @@ MAKES = {
     "reward": "reward",
     "winrate": "evaluation",
     "safety": "evaluation",
+    "compare": "evaluation",
 }  # every other stage makes a model
 EXTRAS = {"lora": ("peft",), "data": ("pyarrow", "datasets"), "quant": ("bitsandbytes",)}  # as in pyproject.toml
 SAMPLED = 64  # prompts that are tokenised to know the longest: those of the most bytes

@@ -27,7 +27,8 @@ ASKED = "asked.jsonl"  # in a run's folder, and beside its result
 
 def asked(run: Run, config: Any, questions: Mapping[str, Question], read: Callable[[str], str]) -> Known:
     """What the model in the input `asked` says to each question, as `read` understands it."""
-    known = {row["question"]: Asked.from_json(row) for row in read_stream(run.path / ASKED)}
+    kept = {row["question"]: Asked.from_json(row) for row in read_stream(run.path / ASKED)}
+    known = {question: kept[question] for question in questions if question in kept}
     engine = _who_is_asked(run, config)
     with closing(Stream(run.path / ASKED)) as stream:
         stream.cut_torn_line()

@@ -20,7 +20,7 @@ from .runs.reading import evenly
 from .store import Artifact, Node, Workspace, read_jsonl
 
 MEETINGS_SHOWN = 8  # of each kind: won, lost, tied
-MEASURES = ("winrate", "safety", "audit", "tradeoff")  # stages that judge what others made
+MEASURES = ("winrate", "safety", "compare", "audit", "tradeoff")  # stages that judge what others made
 MEASURED = ("a", "b", "other", "model")  # as what
 
 
@@ -162,10 +162,12 @@ def _with_prompts(samples: Mapping[str, Any], run: Run) -> dict[str, Any]:
 def _meetings(run: Run) -> dict[str, Any]:
     """Of an evaluation, answers to read: as many of each kind, evenly from all of them. Of a comparison these are won,
     lost and tied, of refusals right and wrong ones."""
-    made = run.row.outputs.get("evaluation") if run.stage in ("winrate", "safety") else None
+    made = run.row.outputs.get("evaluation") if run.stage in ("winrate", "safety", "compare") else None
     path = run.workspace.get(made).path / ROWS if made else None
     if path is None or not path.is_file():
         return {"of_all": 0, "rows": []}
+    if run.stage == "compare":  # it kept only those on which the models differ most
+        return {"of_all": run.result.get("prompts", 0), "rows": list(read_jsonl(path))}
     kinds: dict[Any, list[dict[str, Any]]] = {}
     for row in read_jsonl(path):
         kind = row.get("points") if run.stage == "winrate" else (row["label"], row["model"]["reply"])

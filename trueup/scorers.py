@@ -188,7 +188,7 @@ def load_scorer(
     cut: bool = False,
 ) -> tuple[Scorer, list[RewardScorer]]:
     """These inputs of a run as one scorer, and the reward models in it. `by_itself` leaves `[scoring]` out of it."""
-    items = {_name(role): _as_noted(run, role) for role in roles}
+    items = {_name(role): as_noted(run, role) for role in roles}
     scoring = Scoring(time_limit=config.scoring.time_limit) if by_itself else config.scoring
     return open_scorer(items, scoring, config.model, beside=beside, cut=cut, resume=run.resume_command)
 
@@ -272,7 +272,7 @@ def _models(scorers: Iterable[Scorer]) -> list[RewardScorer]:
     return [each for each in scorers if isinstance(each, RewardScorer)]
 
 
-def _as_noted(run: Run, role: str) -> Input:
+def as_noted(run: Run, role: str) -> Input:
     artifact = run.inputs[role]
     is_function = artifact.kind == FUNCTION
     return Input(artifact.kind, artifact, [function_of(artifact)] if is_function else chain(run.workspace, artifact))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import comparing, offline_wiring, refusing
+from . import comparing, measuring, offline_wiring, refusing
 from .config import (
     PretrainConfig,
     RewardConfig,
@@ -299,6 +299,7 @@ EXECUTE: dict[str, Callable[[Run, Any], Artifact]] = {
     "ilql": offline_wiring.ilql,
     "winrate": comparing.winrate,
     "safety": refusing.safety,
+    "compare": measuring.compare,
 }
 
 

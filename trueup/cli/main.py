@@ -19,6 +19,7 @@ import click
 from ..errors import Interrupted, TrueupError, brief
 from .artifacts import artifacts, gc, lineage
 from .command import Group, Result
+from .compare import compare
 from .data import data
 from .demo import demo
 from .judging import evaluate, feedback
@@ -59,6 +60,7 @@ def root(workspace: str | None) -> None:
     """Tune language models on people's preferences: data, training, judging and evaluation in one workspace."""
 
 
+evaluate.add_command(compare)
 evaluate.add_command(safety)
 evaluate.add_command(audit)
 evaluate.add_command(rewards)

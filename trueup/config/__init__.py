@@ -9,6 +9,7 @@ from .offline import DpoConfig, IlqlConfig, KtoConfig
 from .schema import (
     Architecture,
     AskSettings,
+    CompareConfig,
     GuardSettings,
     ModelSettings,
     Objective,
@@ -39,6 +40,7 @@ __all__ = [
     "AuditConfig",
     "Axis",
     "CollectionConfig",
+    "CompareConfig",
     "DpoConfig",
     "GuardSettings",
     "IlqlConfig",

@@ -14,11 +14,11 @@ from .collection import MOST_LEVELS, THUMB, CollectionConfig, sound_axes
 from .schema import GuardSettings, Sampling, Scoring, Table, ValueSettings
 
 _COLLECTION = (CollectionConfig.stage,)
-_SCORES = ("rl", "dpo", "ilql", "sample", "winrate", "audit", "score", "tradeoff")
+_SCORES = ("rl", "dpo", "ilql", "sample", "winrate", "compare", "audit", "score", "tradeoff")
 _LEARNS_FROM_SCORES = ("rl", "dpo")  # step by step, from its own completions
 _OFFLINE = ("dpo", "kto", "ilql")
-_ALL = ("pretrain", "sft", "sample", "reward", "rl", *_OFFLINE, "winrate", "safety")
-_ANSWERS = ("sample", "winrate", "safety")  # nothing is trained
+_ALL = ("pretrain", "sft", "sample", "reward", "rl", *_OFFLINE, "winrate", "safety", "compare")
+_ANSWERS = ("sample", "winrate", "safety", "compare")  # nothing is trained
 _GROUPED = ("rloo", "grpo")
 
 

@@ -380,6 +380,22 @@ class WinrateConfig(Table):
     limit: Annotated[int, Field(ge=0)] = Field(0, description="how many of the prompts, the first ones; 0 for all")
 
 
+class CompareConfig(Table):
+    """Models on one table: win rate against the first, KL, length, variety, refusals, what was forgotten, cost."""
+
+    stage: ClassVar[str] = "compare"
+    sampling: Sampling = Sampling()
+    scoring: Scoring = Scoring()
+    model: ModelSettings = ModelSettings()
+    remote: RemoteSettings = RemoteSettings()
+    asked: AskSettings = AskSettings()
+    run: RunSettings = RunSettings()
+    limit: Annotated[int, Field(ge=0)] = Field(0, description="how many of the prompts, the first ones; 0 for all")
+    text_limit: Annotated[int, Field(ge=0)] = Field(
+        500, description="how many of the other texts are read for what was forgotten, the first ones; 0 for all"
+    )
+
+
 class SafetyConfig(Table):
     """How often a model refuses what it should, and what it should not, on prompts labelled safe or unsafe."""
 

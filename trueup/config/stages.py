@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .offline import DpoConfig, IlqlConfig, KtoConfig
 from .schema import (
+    CompareConfig,
     PretrainConfig,
     RewardConfig,
     RlConfig,
@@ -18,6 +19,6 @@ STAGES: dict[str, type[Table]] = {
     c.stage: c
     for c in (
         *(PretrainConfig, SftConfig, SampleConfig, RewardConfig, RlConfig),
-        *(DpoConfig, KtoConfig, IlqlConfig, WinrateConfig, SafetyConfig),
+        *(DpoConfig, KtoConfig, IlqlConfig, WinrateConfig, SafetyConfig, CompareConfig),
     )
 }

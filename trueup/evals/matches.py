@@ -43,22 +43,22 @@ class Match:
         return row | ({"judge": self.judge} if self.judge else {}) | ({"why": self.why} if self.why else {})
 
 
-def meetings(sides: Sides) -> Iterator[tuple[int, int, Completion, Completion]]:
-    """Every two models on every prompt."""
+def meetings(sides: Sides, last: bool = False) -> Iterator[tuple[int, int, Completion, Completion]]:
+    """Every two models on every prompt; with `last` every other one and the last."""
     assert len({tuple(c.prompt.id for c in side) for side in sides}) == 1, "all must answer the same prompts"
     for i, j in combinations(range(len(sides)), 2):
-        yield from ((i, j, a, b) for a, b in zip(sides[i], sides[j], strict=True))
+        if j == len(sides) - 1 or not last:
+            yield from ((i, j, a, b) for a, b in zip(sides[i], sides[j], strict=True))
 
 
-def by_scores(sides: Sides, scorer: Scorer) -> list[Match]:
+def by_scores(sides: Sides, scorer: Scorer, last: bool = False) -> list[Match]:
     """The higher score wins. Each completion is scored once."""
     scores = [[score.value for score in score_all(scorer, side)] for side in sides]
-    of = combinations(range(len(sides)), 2)
-    both = [each for i, j in of for each in zip(scores[i], scores[j], strict=True)]
-    return [
-        Match(i, j, a, b, (s > t) + (s == t) / 2, scores=(s, t))
-        for (i, j, a, b), (s, t) in zip(meetings(sides), both, strict=True)
-    ]
+    found, size = [], len(sides[0])
+    for place, (i, j, a, b) in enumerate(meetings(sides, last)):
+        s, t = scores[i][place % size], scores[j][place % size]
+        found.append(Match(i, j, a, b, (s > t) + (s == t) / 2, scores=(s, t)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Judged:
     elsewhere: int
 
 
-def by_judgements(sides: Sides, judgements: Sequence[Judgement]) -> Judged:
+def by_judgements(sides: Sides, judgements: Sequence[Judgement], last: bool = False) -> Judged:
     """What people said of these very texts, each person for themselves. A text is known by its prompt and its words."""
     said: defaultdict[tuple[str, str, str], list[tuple[float, str]]] = defaultdict(list)
     for judgement in judgements:
@@ -80,7 +80,7 @@ def by_judgements(sides: Sides, judgements: Sequence[Judgement]) -> Judged:
             said[judgement.prompt.id, words[i], words[j]].append((points, judgement.judge))
     matches: list[Match] = []
     waiting, used = 0, set()
-    for i, j, a, b in meetings(sides):
+    for i, j, a, b in meetings(sides, last):
         one, other = a.text.strip(), b.text.strip()
         if one == other:
             matches.append(Match(i, j, a, b, 0.5))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import wording
+from .besides import sentence as beside
 from .refusals import sentence as refused
 from .standings import order, sentence
 from .wording import is_number
@@ -18,6 +19,9 @@ def headline(told: Told) -> str:
         return _broken(told)
     if told["stage"] == "winrate":
         return _win_rate(told) or "Nothing could be compared."
+    if told["stage"] == "compare" and "models" in told["result"]:
+        by_id = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
+        return beside(told["result"], by_id)
     if told["stage"] == "safety" and "models" in told["result"]:
         by_id = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
         return refused(told["result"], by_id)

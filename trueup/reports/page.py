@@ -43,7 +43,8 @@ SECTIONS = {  # in the order of the page, by the key of the context that fills t
 }
 STAGES = {
     "pretrain": "Pretraining", "sft": "SFT", "reward": "Reward model", "rl": "RL", "dpo": "DPO", "kto": "KTO",
-    "ilql": "ILQL", "sample": "Sampling", "winrate": "Win rate", "safety": "Safety", "audit": "Audit",
+    "ilql": "ILQL", "sample": "Sampling", "winrate": "Win rate", "safety": "Safety", "compare": "Comparison",
+    "audit": "Audit",
 }  # fmt: skip
 METRICS = {  # name, unit, and whether the axis is in percent
     "loss": ("loss", "nats a token", False),

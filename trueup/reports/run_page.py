@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from . import refusals, wording
+from . import besides, refusals, wording
 from .charts import Series, line_chart
 from .contest import contest
 from .headlines import headline, status_words
@@ -120,6 +120,7 @@ def _run(told: Told, number: int) -> dict[str, Any]:
         "against": against,
         "contest": contest(told),
         "refusals": refusals.section(told),
+        "besides": besides.section(told),
         "samples": _samples(told["samples"], best=told["result"].get("best_step")),
         "reward_models": [_reward_model(each) for each in told["reward_models"]],
         "figures": _figures(told["metrics"]),
