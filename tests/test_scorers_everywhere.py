@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from small import add_small_data, settings
@@ -264,6 +265,14 @@ def test_an_ensemble_is_judged_by_its_lowest_member(ws, rules, stage, reward, sc
     run(ws, policy="sft", prompts="prompts", reward=named, scoring=scoring, **quick)
     last = runs(ws)[-1].metrics()[-1]
     assert ("heldout_judge" in last) == judged and math.isfinite(last["heldout_score"])
+
+
+def test_the_lowest_member_of_a_runs_own_ensemble_says_how_far_to_climb(ws):
+    trueup.rl(ws, policy="sft", prompts="prompts", reward="jury", **RL | {"run": {**ONE, "evaluate_every": 1}})
+    run = runs(ws)[-1]
+    found = trueup.overopt(ws, run.id, judges=["minimum", "jury"])
+    least, whole = (np.array(found["curves"][name]["mean"]) for name in ("minimum", "jury"))
+    assert found["judge"] == "minimum" and (least < whole).all(), "no member is content with less than the least"
 
 
 def test_functions_and_several_scorers_choose_the_best_of_n(ws, rules):

@@ -1,4 +1,4 @@
-"""How far a run was worth climbing: what was kept of its evaluations, before judges that it was not trained on."""
+"""How far a score was worth climbing, by RL or by best-of-n: before judges that nothing was trained on."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .config import ModelSettings, Scoring
-from .errors import DataError, NotFoundError
-from .evals.overopt import PROXY
+from .errors import ConfigError, DataError, NotFoundError
+from .evals.overopt import PROXY, best_of_n
 from .evals.overopt import overopt as measure
 from .inputs import ANY_SCORER, Ref, find_input
-from .loading import in_world, prompts_of
+from .loading import in_world, prompts_of, read_completions
 from .records import Completion, Prompt
 from .runs import Run, track
-from .scorers import open_scorer
+from .scorers import as_noted, open_scorer
 from .stats.intervals import Floats
 from .store import Workspace
 from .world import GoldScorer
@@ -26,24 +26,88 @@ if TYPE_CHECKING:  # torch loads when a model scores, not when this module does
 GOLD = "gold"
 
 
-def overopt(ws: Workspace, run: str, *, judges: Sequence[Ref] = (), threads: int = 0, seed: int = 0) -> dict[str, Any]:
-    """Held-out completions of every evaluation of an RL run, before judges it was not trained on.
+MINIMUM = "minimum"  # of the run's own ensemble: its least content member
+
+
+def overopt(
+    ws: Workspace,
+    run: str,
+    *,
+    judges: Sequence[Ref] = (),
+    reward: Ref | None = None,
+    threads: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Held-out completions of every evaluation of an RL run, before judges it was not trained on; or of a completion
+    set with several to each prompt, what the best of n by `reward` is worth to them.
 
     A judge is a reward model, a function or `gold`, the true score of the built-in world, which is asked by itself
-    where there is one. The first judge decides what to ship.
+    where there is one; `minimum` is the least content member of the run's own ensemble. The first judge decides what
+    to ship.
     """
+    if _is_a_set(ws, run):
+        return _of_a_set(ws, run, judges, reward, threads, seed)
+    if reward is not None:
+        raise ConfigError("a run has its own reward model", "--reward chooses the best of n in a completion set")
     loaded = Run.load(ws, run)
     steps, rows = _evaluations(loaded)
     prompts = prompts_of(loaded)
+    texts = [_completions(each, prompts) for each in rows]
     told: dict[str, Floats] = {PROXY: _numbers(rows, "score")}
-    names = [str(judge) for judge in judges]
-    if not names and prompts and in_world(list(prompts.values())):
-        names = [GOLD]
-    for name in names:
-        told[name] = _judged(_scorer(ws, name, threads), rows, prompts)
+    for name in _names(judges, list(prompts.values())):
+        scorer = _minimum(loaded, threads) if name == MINIMUM else _scorer(ws, name, threads)
+        told[name] = _judged(scorer, texts)
     found = measure(steps, _numbers(rows, "kl"), told, seed=seed)
     kept = {step for step, _ in loaded.checkpoints()}
     return {"run": loaded.id, "shipped": loaded.result.get("best_step"), "kept": sorted(kept), **found}
+
+
+def _is_a_set(ws: Workspace, ref: str) -> bool:
+    try:
+        return ws.get(ref).kind == "completions"
+    except NotFoundError:
+        return False
+
+
+def _of_a_set(
+    ws: Workspace, ref: str, judges: Sequence[Ref], reward: Ref | None, threads: int, seed: int
+) -> dict[str, Any]:
+    if reward is None:
+        raise ConfigError("of a completion set one has to say what chose the best", "--reward REWARD")
+    artifact = ws.get(ref)
+    groups: dict[str, list[Completion]] = {}
+    for completion in read_completions(artifact):
+        groups.setdefault(completion.prompt.id, []).append(completion)
+    fewest = min(map(len, groups.values()))
+    if fewest < 2:
+        raise DataError(
+            f"completion set {artifact.id} has one completion to some prompt: the best of one is no choice",
+            "sample more, and keep all: trueup sample --per-prompt 16",
+        )
+    texts = [each[:fewest] for each in groups.values()]  # by prompt
+    names = _names(judges, [each[0].prompt for each in texts])
+    scorers = {PROXY: _scorer(ws, str(reward), threads)} | {name: _scorer(ws, name, threads) for name in names}
+    sizes, kl, told = best_of_n({name: _judged(scorer, texts) for name, scorer in scorers.items()})
+    found = measure(sizes, kl, told, way="best-of-n", seed=seed)
+    return {"run": artifact.id, "shipped": None, "kept": sizes, **found}
+
+
+def _names(judges: Sequence[Ref], prompts: Sequence[Prompt]) -> list[str]:
+    names = [str(judge) for judge in judges]
+    return names or ([GOLD] if prompts and in_world(prompts) else [])
+
+
+def _minimum(run: Run, threads: int) -> Scorer:
+    from .engines.reward_scorer import RewardScorer
+    from .models.device import use_threads
+
+    use_threads(threads)
+    scorer = None
+    if "reward" in run.inputs:
+        scorer, _ = open_scorer({"": as_noted(run, "reward")}, Scoring(), ModelSettings())
+    if not isinstance(scorer, RewardScorer) or scorer.model.members < 2:
+        raise ConfigError("the run's reward model is no ensemble: it has no least content member", "name another judge")
+    return scorer.lowest()
 
 
 def _evaluations(run: Run) -> tuple[list[int], list[list[dict[str, Any]]]]:
@@ -68,17 +132,20 @@ def _scorer(ws: Workspace, name: str, threads: int) -> Scorer:
     return open_scorer({"": find_input(ws, "judge", name, ANY_SCORER)}, Scoring(), ModelSettings())[0]
 
 
-def _judged(scorer: Scorer, rows: Sequence[Sequence[dict[str, Any]]], prompts: Mapping[str, Prompt]) -> Floats:
-    if missing := {row["prompt"] for row in rows[0]} - {*prompts}:
+def _completions(rows: Sequence[dict[str, Any]], prompts: Mapping[str, Prompt]) -> list[Completion]:
+    if missing := {row["prompt"] for row in rows} - {*prompts}:
         raise DataError(
             f"{len(missing)} prompts of the run are not among its data any more",
             "a judge has to read them: put them back",
         )
+    return [Completion(prompts[row["prompt"]], row["text"], finished=row["finished"]) for row in rows]
+
+
+def _judged(scorer: Scorer, texts: Sequence[Sequence[Completion]]) -> Floats:
     values = []
-    with track(len(rows), "judge") as advance:
-        for each in rows:
-            texts = [Completion(prompts[row["prompt"]], row["text"], finished=row["finished"]) for row in each]
-            values.append([score.value for score in scorer.score(texts)])
+    with track(len(texts), "judge") as advance:
+        for each in texts:
+            values.append([score.value for score in scorer.score(each)])
             advance()
     return np.array(values, dtype=float)
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from trueup import climbing
 from trueup.cli.main import root
-from trueup.errors import DataError, NotFoundError
-from trueup.evals.overopt import overopt
-from trueup.loading import ROWS
+from trueup.errors import ConfigError, DataError, NotFoundError
+from trueup.evals.overopt import best_of_n, overopt
+from trueup.loading import ROWS, put_records
 from trueup.reports.overopt_chart import overopt_chart, verdict
 from trueup.runs import Run
 from trueup.store import Workspace
@@ -148,3 +148,65 @@ def test_the_command_says_what_to_ship(ws, tmp_path):
     result = done.return_value
     assert "ship step 1 of 4" in result.text and "gain = d (a - b ln d)" in result.text
     assert (tmp_path / "c.svg").read_text().startswith("<svg") and json.loads(json.dumps(result.data))
+
+
+# --- best of n
+
+
+def test_the_law_of_best_of_n_comes_back():
+    """The curve is the mean over every subset of n, and d (a - b d) describes it."""
+    random = np.random.default_rng(0)
+    true = random.normal(0, 1, (300, 32))
+    proxy = true + random.standard_t(3, (300, 32))  # its highest values are mostly noise
+    sizes, kl, found = best_of_n({"proxy": proxy, "gold": true})
+    assert sizes == [1, 2, 4, 8, 16, 32] and kl[0].max() == 0 and kl[3, 0] == pytest.approx(np.log(8) - 7 / 8)
+    assert found["gold"][0] == pytest.approx(true.mean(1)) and found["proxy"][-1] == pytest.approx(proxy.max(1))
+    drawn = [true[i, proxy[i, pick].argmax() + 0 * i] for i in range(300) for pick in [slice(0, 4)]]
+    assert found["gold"][2].mean() == pytest.approx(np.mean(drawn), abs=0.15), "as drawing four would give"
+    result = overopt(sizes, kl, found, way="best-of-n")
+    law = result["curves"]["gold"]["law"]
+    gain = np.array(result["curves"]["gold"]["mean"]) - result["curves"]["gold"]["mean"][0]
+    d = np.array(result["distance"])
+    assert law["residual"] < 0.05 and gain == pytest.approx(d * (law["a"]["value"] - law["b"]["value"] * d), abs=0.1)
+    assert result["curves"]["gold"]["mean"][-1] < result["curves"]["proxy"]["mean"][-1] and result["way"] == "best-of-n"
+
+
+def test_a_planted_law_of_best_of_n_is_inside_its_intervals():
+    d, held, truth = np.sqrt([0, 0.2, 0.6, 1.2, 1.8, 2.5]), 0, (1.0, 0.4)
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        gold = (d * (truth[0] - truth[1] * d))[:, None] + random.normal(0, 1, 60) + random.normal(0, 0.4, (6, 60))
+        fit = overopt(range(6), np.repeat(d[:, None] ** 2, 60, 1), {"proxy": gold, "gold": gold}, way="best-of-n")
+        law = fit["curves"]["gold"]["law"]
+        held += (
+            law["a"]["ci"][0] <= truth[0] <= law["a"]["ci"][1] and law["b"]["ci"][0] <= truth[1] <= law["b"]["ci"][1]
+        )
+    assert held / 200 >= 0.88, "both at once"
+
+
+def test_of_a_completion_set_the_best_of_n_is_judged(ws, tmp_path):
+    (tmp_path / "rules.py").write_text(
+        "def brief(prompt, completion):\n    return -float(len(completion))\n"
+        "def number(prompt, completion):\n    return float(completion.split()[-1])\n"
+    )
+    posts = [post.prompt() for post in World(0).posts("train", 10)]
+    rows = [
+        {"prompt": p.to_json(), "completions": [{"text": f"it is {10**k}", "finished": True} for k in range(5)]}
+        for p in posts
+    ]
+    put_records(ws, "completions", rows, name="five")
+    proxy, judge = f"{tmp_path}/rules.py:number", f"{tmp_path}/rules.py:brief"
+    found = climbing.overopt(ws, "five", reward=proxy, judges=[judge])
+    assert found["steps"] == [1, 2, 4, 5] and found["kept"] == [1, 2, 4, 5] and found["n"] == 10
+    assert found["ship"] == {"step": 1, "last": 5, "fell": True, "gamed": True}
+    assert verdict(found).startswith("ship the best of 1 (up to 5), n = 10 prompts")
+    assert [*climbing.overopt(ws, "five", reward=proxy)["curves"]] == ["proxy", "gold"], "gold is asked by itself"
+    words = ["--workspace", str(ws.path), "eval", "overopt", "five", "--reward", proxy, "--judge", judge]
+    assert "d (a - b d)" not in (text := CliRunner().invoke(root, words, standalone_mode=False).return_value.text)
+    assert text.splitlines()[2].split()[0] == "N"
+    with pytest.raises(ConfigError, match="what chose the best"):
+        climbing.overopt(ws, "five")
+    with pytest.raises(ConfigError, match="has its own"):
+        climbing.overopt(ws, climbed(ws).id, reward=proxy)
+    with pytest.raises(ConfigError, match="no ensemble"):
+        climbing.overopt(ws, climbed(ws).id, judges=["minimum"])

@@ -17,28 +17,32 @@ from .text import printable, table
     cls=Command,
     examples="""
     trueup eval overopt 20261121-0137-rl --judge second-reward
-    trueup eval overopt 20261121-0137-rl --judge gold --chart overopt.svg
+    trueup eval overopt 20261121-0137-rl --judge gold --judge minimum --chart overopt.svg
+    trueup eval overopt sixteen --reward reward --judge second-reward
     """,
 )
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN|COMPLETIONS")
 @click.option(
     "--judge", "judges", multiple=True, metavar="ID",
-    help="Who was not trained on: a reward model, a function as FILE.py:NAME, or 'gold'. Of several the first decides.",
+    help="Who was not trained on: a reward model, a function as FILE.py:NAME, 'gold', or 'minimum' of the run's own "
+    "ensemble. Of several the first decides.",
 )  # fmt: skip
+@click.option("--reward", metavar="ID", help="Of a completion set: by what the best of n is chosen.")
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="CPU threads; 0: all cores.")
 @click.option("--chart", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The curves as SVG.")
-def overopt(run: str, judges: tuple[str, ...], threads: int, chart: Path | None) -> Result:
-    """Whether the score of an RL run was worth climbing: what judges say of each evaluation, against √KL.
+def overopt(run: str, judges: tuple[str, ...], reward: str | None, threads: int, chart: Path | None) -> Result:
+    """Whether the score of an RL run, or of a best-of-n, was worth climbing: what judges say, against √KL.
 
-    Reads the held-out completions that the run kept. Says where each score was highest and how sure it is that it fell
-    afterwards, fits the published law with intervals, and names the step to ship. docs/reports.md says how to read it.
+    Reads the held-out completions that the run kept, or a set with several completions to each prompt. Says where each
+    score was highest and how sure it is that it fell afterwards, fits the published law with intervals, and names what
+    to ship. docs/reports.md says how to read it.
     """
     from ..climbing import overopt as measure
     from ..reports.overopt_chart import overopt_chart
     from ..store import atomic_write
 
     with workspace() as ws:
-        found = measure(ws, run, judges=judges, threads=threads)
+        found = measure(ws, run, judges=judges, reward=reward, threads=threads)
     if chart:
         atomic_write(chart, overopt_chart(found, width=640).encode())
     return Result(found, _shown(found) + (f"\n\nchart {chart}" if chart else ""))
@@ -51,11 +55,13 @@ def _shown(found: Mapping[str, Any]) -> str:
         [step, f"{found['distance'][i]:.2f}", *(_cell(curve, i) for curve in found["curves"].values())]
         for i, step in enumerate(found["steps"])
     ]
-    parts = [printable(verdict(found)), table(["step", "√KL", *found["curves"]], rows)]
+    first = "n" if found["way"] == "best-of-n" else "step"
+    parts = [printable(verdict(found)), table([first, "√KL", *found["curves"]], rows)]
     laws = [[name, *_law(curve["law"])] for name, curve in found["curves"].items() if curve["law"]]
     if laws:
         fitted = table(["score", "a", "b", "highest at √KL"], laws)
-        parts.append(f"gain = d (a - b ln d) with d = √KL\n{fitted}")
+        law = "d (a - b d)" if found["way"] == "best-of-n" else "d (a - b ln d)"
+        parts.append(f"gain = {law} with d = √KL\n{fitted}")
     return "\n\n".join(parts)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..records import Completion
+from ..stats.curves import best_of_n_kl
 from ..stats.diversity import distinct, duplicates, repetition, self_bleu
 from ..stats.intervals import Floats, clustered_mean, wilson
 from .refusals import by_rules
@@ -53,7 +54,7 @@ def kl_of(
 
 def kl_of_best(n: int) -> dict[str, Any]:
     """Of the best of n samples of the reference: at most this (arXiv 2401.01879); exact for scores without ties."""
-    return {"value": log(n) - (n - 1) / n, "ci": None, "n": None, "how": f"at most, best of {n}"}
+    return {"value": best_of_n_kl(n), "ci": None, "n": None, "how": f"at most, best of {n}"}
 
 
 def bits_a_byte(logprobs: Sequence[Sequence[float]], texts: Sequence[str]) -> Floats:

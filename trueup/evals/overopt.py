@@ -1,18 +1,18 @@
-"""Was the score worth climbing? What others than the trained-on score say of a run, against how far it went.
+"""Was the score worth climbing? What others than the score itself say, against how far one went for it.
 
-Rows are evaluations, columns prompts. The distance is the root of the mean KL, gains are against the first evaluation,
-and every interval redraws whole prompts. The law is that of Gao, Schulman and Hilton (arXiv 2210.10760) for
-reinforcement learning: gain = d (a - b ln d) at the distance d.
+Rows are evaluations of a run, or sizes of a best-of-n; columns prompts. The distance is the root of the mean KL, gains
+are against the first row, and every interval redraws whole prompts. The laws are those of Gao, Schulman and Hilton
+(arXiv 2210.10760): gain = d (a - b ln d) at the distance d for reinforcement learning, d (a - b d) for best-of-n.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from ..stats.curves import fit_rl
+from ..stats.curves import BestOfNFit, RlFit, best_of_n_kl, chances_of_best, fit_best_of_n, fit_rl
 from ..stats.intervals import Floats, redraws
 
 PROXY = "proxy"  # the score that was trained on
@@ -21,8 +21,29 @@ CHANCE = 0.05  # below it a fall is called one
 LEAST = 4  # evaluations away from the start, below which no law is fitted
 
 
+Way = Literal["rl", "best-of-n"]
+_FIT: dict[Way, Callable[[Floats, Floats], BestOfNFit | RlFit]] = {"rl": fit_rl, "best-of-n": fit_best_of_n}
+
+
+def best_of_n(scores_pn: Mapping[str, Floats]) -> tuple[list[int], Floats, dict[str, Floats]]:
+    """From the scores of N completions a prompt: sizes n, KL and expected scores of the best of n by the proxy, as
+    `overopt` takes them. Every subset of n counts, so nothing is drawn; each n is a power of two, and N."""
+    proxy = scores_pn[PROXY]
+    prompts, most = proxy.shape
+    sizes = [*(2**k for k in range(most.bit_length()) if 2**k < most), most]
+    chances = [np.array(chances_of_best(proxy, n)) for n in sizes]
+    found = {name: np.array([(each * score).sum(1) for each in chances]) for name, score in scores_pn.items()}
+    return sizes, np.array([[best_of_n_kl(n)] * prompts for n in sizes]), found
+
+
 def overopt(
-    steps: Sequence[int], kl_ep: Floats, scores: Mapping[str, Floats], *, level: float = 0.95, seed: int = 0
+    steps: Sequence[int],
+    kl_ep: Floats,
+    scores: Mapping[str, Floats],
+    *,
+    way: Way = "rl",
+    level: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Of the proxy and of every judge: the curve, its highest point, and the law. `scores` are (evaluations, prompts).
 
@@ -32,10 +53,11 @@ def overopt(
     assert PROXY in scores and all(each.shape == kl_ep.shape == (len(steps), n) for each in scores.values())
     counts = np.concatenate([*redraws(np.random.default_rng(seed), n, DRAWS)]) / n  # (draws, prompts)
     distance = _root(kl_ep.mean(1))
-    found = {name: _curve(distance, each, kl_ep, counts, level) for name, each in scores.items()}
+    found = {name: _curve(distance, each, kl_ep, counts, level, way) for name, each in scores.items()}
     judges = [name for name in scores if name != PROXY]
     return {
         "n": n,
+        "way": way,
         "steps": list(steps),
         "distance": distance.tolist(),
         "curves": found,
@@ -44,7 +66,7 @@ def overopt(
     }
 
 
-def _curve(distance: Floats, score_ep: Floats, kl_ep: Floats, counts: Floats, level: float) -> dict[str, Any]:
+def _curve(distance: Floats, score_ep: Floats, kl_ep: Floats, counts: Floats, level: float, way: Way) -> dict[str, Any]:
     drawn = counts @ score_ep.T  # (draws, evaluations)
     gained = drawn - drawn[:, :1]
     mean = score_ep.mean(1)
@@ -58,7 +80,7 @@ def _curve(distance: Floats, score_ep: Floats, kl_ep: Floats, counts: Floats, le
         "peak": {"place": top, "value": float(mean[top])},
         "fallen": _fallen(mean, drawn),
         "turned": float((places < len(mean) - 1).mean()),
-        "law": _law(distance, mean - mean[0], kl_ep, gained, counts, level),
+        "law": _law(distance, mean - mean[0], kl_ep, gained, counts, level, way),
     }
 
 
@@ -75,13 +97,13 @@ def _fallen(mean: Floats, drawn: Floats) -> dict[str, float]:
 
 
 def _law(
-    distance: Floats, gain: Floats, kl_ep: Floats, gained: Floats, counts: Floats, level: float
+    distance: Floats, gain: Floats, kl_ep: Floats, gained: Floats, counts: Floats, level: float, way: Way
 ) -> dict[str, Any] | None:
-    """a and b of gain = d (a - b ln d), and where it is highest: None where it never turns, or too little is known."""
+    """a and b of the law, and where it is highest: None where it never turns, or too little is known."""
     if (distance > 0).sum() < LEAST or len(np.unique(distance[distance > 0])) < LEAST:
         return None
-    fit = fit_rl(distance, gain)
-    fits = [fit_rl(_root(kl_ep @ count), each) for count, each in zip(counts, gained, strict=True)]
+    fit = _FIT[way](distance, gain)
+    fits = [_FIT[way](_root(kl_ep @ count), each) for count, each in zip(counts, gained, strict=True)]
     ends = {name: _ends(np.array([getattr(one, name) for one in fits]), level) for name in ("a", "b")}
     peaks = np.array([np.inf if one.peak is None else one.peak for one in fits])
     return {

@@ -12,9 +12,10 @@ def verdict(found: Mapping[str, Any]) -> str:
     """What to ship, and whether the score was gamed; with its n."""
     ship, judge = found["ship"], found["judge"]
     about = found["curves"][judge]
-    where = f"step {ship['step']:,} of {ship['last']:,}, n = {found['n']:,} prompts"
+    what = "the best of {step:,} (up to {last:,})" if found["way"] == "best-of-n" else "step {step:,} of {last:,}"
+    where = f"{what.format(**ship)}, n = {found['n']:,} prompts"
     if judge == "proxy":
-        return f"nobody but the score that was trained on judges here; it is highest at {where}: give a --judge"
+        return f"nobody but the score itself judges here; it is highest at {where}: give a --judge"
     words = f"ship {where}: {judge} is highest there, {about['peak']['value']:.3g}"
     if ship["fell"]:
         words += f" and {-about['fallen']['value']:.3g} lower at the end (chance {about['fallen']['chance']:.2g})"
