@@ -104,7 +104,14 @@ RULES: tuple[Rule, ...] = (
         (*_ANSWERS, "audit", "score"),
     ),
     Rule(
-        ("run.checkpoint_every", "run.evaluate_every", "run.micro_batch", "run.max_skipped", "run.tensorboard"),
+        (
+            "run.checkpoint_every",
+            "run.evaluate_every",
+            "run.micro_batch",
+            "run.max_skipped",
+            "run.tensorboard",
+            "run.trackers",
+        ),
         lambda c: True,
         "has no meaning here: nothing is trained",
         _ANSWERS,

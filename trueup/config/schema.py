@@ -171,6 +171,9 @@ class RunSettings(Table):
     )
     max_skipped: Count = Field(10, description="steps with a non-finite loss or gradient, after which a run stops")
     tensorboard: bool = Field(True, description="also write TensorBoard event files")
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = Field(
+        (), description="also tell Weights & Biases or MLflow, where installed: metrics, and samples as a table"
+    )
     keep_logprobs: bool = Field(
         False,
         description="in RL and online DPO, keep each token of a rollout with its log-probabilities, beside text and "

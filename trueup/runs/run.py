@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from ..errors import Interrupted, RunError, WorkspaceError
 from ..process import peak_mib
+from ..records import Prompt
 from ..store import (
     Artifact,
     Lock,
@@ -37,6 +38,7 @@ from .board import Board
 from .checkpoints import Checkpoints
 from .progress import note, say
 from .streams import Stream, finite, read_stream
+from .trackers import Trackers
 from .versions import installed_versions
 
 Status = Literal["running", "done", "failed", "interrupted", "dead"]
@@ -61,6 +63,7 @@ class Run:
         self._lock = Lock(self.path / "lock")
         self._streams: dict[str, Stream] = {}
         self._board: Board | None = None
+        self._trackers = Trackers((), self.path, row.id, row.stage, {})
         self._earlier = (0.0, 0.0)  # wall and CPU seconds of the attempts before this one
 
     # Beginnings
@@ -187,6 +190,7 @@ class Run:
         self._stream("timing.jsonl").append({"step": step, **spent})
         if self._board:
             self._board.write(step, values)
+        self._trackers.write(step, values)
 
     def event(self, kind: str, reason: str, **data: Any) -> None:
         """Something worth knowing that is no number: a skipped step, a smaller micro-batch, an early stop."""
@@ -203,7 +207,9 @@ class Run:
         path = self._samples / f"{_kind(heldout)}-{step:06d}.jsonl.gz"
         with saying_disk_full(path):
             path.parent.mkdir(exist_ok=True)
-        write_jsonl(path, (finite(row) for row in rows))
+        kept = [finite(row) for row in rows]
+        write_jsonl(path, kept)
+        self._trackers.samples(step, kept, heldout)
         return path
 
     def checkpoint(self, step: int, write: Callable[[Path], None], *, score: float | None = None) -> Path:
@@ -306,6 +312,8 @@ class Run:
         timing.append({"step": self.resume_step, "wall": wall, "cpu": cpu, "at": utc_now()})
         if self.config.get("run", {}).get("tensorboard"):
             self._board = Board(self.path / "tensorboard", self.resume_step)
+        names = self.config.get("run", {}).get("trackers", ())
+        self._trackers = Trackers(names, self.path, self.id, self.stage, self.config, self._prompt_texts)
 
     def _rewind(self) -> None:
         """Back to the last complete checkpoint, or to the very beginning. What the run will need later is looked at
@@ -332,6 +340,15 @@ class Run:
         assert self._lock.held_here, "only a started or resumed run writes"
         return self._streams[name]
 
+    def _prompt_texts(self) -> dict[str, str]:
+        """By id: what the samples of this run answer, where it has prompts."""
+        prompts = self.row.inputs.get("prompts")
+        path = self.workspace.get(prompts).path / "rows.jsonl" if prompts else None
+        if path is None or not path.is_file():
+            return {}
+        found = (Prompt.from_json(row.get("prompt", row)) for row in read_jsonl(path))
+        return {prompt.id: prompt.text for prompt in found}
+
     def _spent(self) -> tuple[float, float]:
         wall, cpu = time.monotonic() - self._began[0], time.process_time() - self._began[1]
         return round(self._earlier[0] + wall, 4), round(self._earlier[1] + cpu, 4)
@@ -348,15 +365,16 @@ class Run:
             try:
                 self.workspace.update_run(self.id, status=status, ended=utc_now(), **columns)
             finally:
-                self._close()
+                self._close(status)
 
-    def _close(self) -> None:
+    def _close(self, status: Status = "failed") -> None:
         for stream in self._streams.values():
             stream.close()
         self._streams = {}
         if self._board:
             self._board.close()
             self._board = None
+        self._trackers.close(status)
         self._lock.release()
 
 
