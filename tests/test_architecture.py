@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "refusing",
             "evaluating",
             "questioning",
+            "chatting",
             "writing",
             "reporting",
             "planning",

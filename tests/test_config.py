@@ -215,7 +215,7 @@ BROKEN = {
     "run.checkpoint_every": [("sample", ["run.checkpoint_every=3"], ["run.seed=3"])],
     "run.micro_batch": [("winrate", ["run.micro_batch=3"], ["sampling.batch_size=3"])],
     "run.max_skipped": [("winrate", ["run.max_skipped=3"], [])],
-    "run.trackers": [("winrate", ["run.trackers=[\"wandb\"]"], [])],
+    "run.trackers": [("winrate", ['run.trackers=["wandb"]'], [])],
     "run.tensorboard": [("sample", ["run.tensorboard=false"], [])],
     "run.keep_logprobs": [("sft", ["run.keep_logprobs=true"], []), ("sample", ["run.keep_logprobs=true"], [])],
     "run.evaluate_every": [

@@ -82,6 +82,11 @@ def reward_option(about: str, required: bool = False) -> Callable[[Any], Any]:
     return click.option("--reward", required=required, multiple=True, metavar="ID", help=f"{about}: {how}")
 
 
+def json_wanted() -> bool:
+    """Whether stdout is to hold one JSON value and nothing else."""
+    return bool(click.get_current_context().meta.get(_JSON, False))
+
+
 def lines_instead() -> bool:
     """Whether `--json` was given, to a command that then prints JSON lines itself as they come."""
     return bool(click.get_current_context().meta.pop(_JSON, False))

@@ -18,6 +18,7 @@ import click
 
 from ..errors import Interrupted, TrueupError, brief
 from .artifacts import artifacts, gc, lineage
+from .chat import chat
 from .command import Group, Result
 from .compare import compare
 from .data import data
@@ -67,7 +68,7 @@ evaluate.add_command(rewards)
 evaluate.add_command(tradeoff)
 evaluate.add_command(overopt)
 _WORK = (init, data, train, sample, score, label, feedback, evaluate)
-_LOOK = (runs, report, artifacts, lineage, ensemble, export, gc, plan, env, upgrade, demo)
+_LOOK = (chat, runs, report, artifacts, lineage, ensemble, export, gc, plan, env, upgrade, demo)
 for command in (*_WORK, *_LOOK):
     root.add_command(command)
 

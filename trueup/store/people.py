@@ -54,6 +54,14 @@ def add_person(
         return _add(connection, name, role, now, password_hash, collection)
 
 
+def local_owner(db: Database, name: str, now: float) -> Person:
+    """Whoever sits at the machine: the first owner, or, the first time, one made by this name."""
+    for each in people(db):
+        if each.role == "owner" and each.active:
+            return each
+    return add_person(db, name, "owner", now)
+
+
 def people(db: Database) -> list[Person]:
     """Everybody, in the order they came."""
     table = schema.person

@@ -43,7 +43,7 @@ def start(visit: Anybody, token: str = "", next: str = "/") -> Response:
     if site.start_token is None or not same(token, site.start_token):
         raise Refused(403, "this start link is not (any more) the one of this server", "use the link printed last")
     answer = goto(own_path(next))
-    auth.sign_in(visit, auth.local_owner(site, "owner"), "start link", answer)
+    auth.sign_in(visit, people.local_owner(site.db, "owner", site.now()), "start link", answer)
     return answer
 
 

@@ -195,14 +195,6 @@ def form_page(visit: Visit, template: str, status: int = 200, **context: Any) ->
     return answer
 
 
-def local_owner(site: Site, name: str) -> Person:
-    """Whom the start link signs in: the first owner, or on the first start one made for whoever started the server."""
-    for person in people.people(site.db):
-        if person.role == "owner" and person.active:
-            return person
-    return people.add_person(site.db, name, "owner", site.now())
-
-
 def text(fields: Mapping[str, Any], name: str) -> str:
     """A field that has to be there and be text."""
     value = fields.get(name)

@@ -1,0 +1,177 @@
+"""A conversation with one model, or with two at once, and what the person thinks of the replies.
+
+Feedback goes the way of all judgements: an item in a collection, handed out to whoever sits at the machine and answered
+through the desk. So `trueup feedback freeze` makes a set of it that a model can be trained on.
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from .config import CollectionConfig, ModelSettings, RemoteSettings, Sampling, TaskKind
+from .errors import DataError, ModelError
+from .feedback.collect import open_collection
+from .feedback.desk import Desk, View
+from .inputs import REMOTE, WRITERS, Ref, find_input, note_inputs
+from .records import FAILED, Completion, Message, Prompt
+from .store import Workspace, people, queue, write_jsonl
+from .store.items import NewItem
+
+if TYPE_CHECKING:
+    from .ports import Engine
+    from .text.chat import Encoder
+
+TASKS = {
+    "thumbs": "Is this reply good?",
+    "pair": "Which reply is better?",
+    "edit": "Rewrite the reply as it ought to be.",
+}
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model that answers: `encoder` and `context` where its weights are here."""
+
+    name: str
+    artifact: str
+    engine: Engine
+    encoder: Encoder | None = None
+    context: int = 0
+
+    def reply(self, prompt: Prompt, sampling: Sampling, seed: int) -> tuple[Completion, int]:
+        """Its reply to the conversation, and how many of the oldest messages did not fit."""
+        fitted: Prompt | None = prompt
+        if self.encoder is not None:
+            fitted = self.encoder.fit(prompt, self.context - sampling.max_new_tokens)
+        if fitted is None:
+            raise ModelError(
+                f"that does not fit into the {self.context} tokens that {self.name} can see",
+                "say it in fewer words, or lower --max-new-tokens",
+            )
+        (said,) = self.engine.sample([fitted], sampling, seed=seed)
+        if why := said.meta.get(FAILED):
+            raise ModelError(f"{self.name} gives no reply: {why}", "see whether its server runs, then say it again")
+        return said, len(prompt.messages) - len(fitted.messages)
+
+
+def speaker(ws: Workspace, ref: Ref, settings: ModelSettings, remote: RemoteSettings) -> Speaker:
+    """A model of the workspace, a folder, a hub id, or one behind a server, ready to answer."""
+    found = find_input(ws, "model", ref, WRITERS)
+    artifact = note_inputs(ws, {"model": found})["model"]
+    name = ref if isinstance(ref, str) else ref.id
+    if found.kind == REMOTE:
+        from .engines.remote import RemoteEngine
+
+        return Speaker(name, artifact.id, RemoteEngine(found.folders[0], remote))
+    from .engines.sampler import Sampler
+    from .models.load import load_model
+
+    model = load_model(list(found.folders), settings, source=artifact.id)
+    return Speaker(name, artifact.id, Sampler(model), model.encoder, model.context)
+
+
+@dataclass
+class Chat:
+    """`shown` are the last replies in the order in which they are shown, which is drawn anew each time where two models
+    speak: nobody is to know which is which before they have chosen."""
+
+    ws: Workspace
+    speakers: list[Speaker]
+    sampling: Sampling
+    name: str = "chat"
+    seed: int = 0
+    system: str = ""
+    messages: list[Message] = field(default_factory=list)
+    shown: list[tuple[Speaker, Completion]] = field(default_factory=list)
+    turn: int = 0
+    forgotten: int = 0  # of the oldest messages, in the last turn
+    now: Callable[[], float] = time.time
+
+    def say(self, text: str) -> list[str]:
+        """The replies to it. One that nobody chose before is taken to be the first that was shown."""
+        self._take(0)
+        asked = [*self.messages, Message("user", text)]
+        prompt = Prompt(tuple([Message("system", self.system)] * bool(self.system) + asked))
+        found = []
+        for place, each in enumerate(self.speakers):
+            said, dropped = each.reply(prompt, self.sampling, self.seed + 1000 * self.turn + place)
+            self.forgotten = max(dropped, self.forgotten if place else 0)
+            found.append((each, replace(said, prompt=prompt)))
+        Random(f"{self.seed}/{self.turn}").shuffle(found)
+        self.turn += 1
+        self.messages, self.shown = asked, found
+        return [said.text for _, said in found]
+
+    def anew(self) -> None:
+        self.messages, self.shown = [], []
+
+    def thumb(self, up: bool) -> str:
+        """Of the last reply; returns the id of the judgement."""
+        return self._judged("thumbs", lambda order: {"thumbs": ["up" if up else "down"]})
+
+    def edit(self, text: str) -> str:
+        """The last reply as it ought to have been; the conversation goes on with that."""
+        identity = self._judged("edit", lambda order: {"edited": 0, "text": text})
+        who, said = self.shown[0]
+        self.shown = [(who, replace(said, text=text))]
+        return identity
+
+    def prefer(self, place: int | None) -> str:
+        """The reply shown at `place`, or neither; the conversation goes on with it. Returns the judgement's id."""
+        assert len(self.shown) == 2
+        if self.shown[0][1].text == self.shown[1][1].text:
+            raise DataError("both said the same: neither is better", "go on with the conversation")
+        if place is None:
+            identity = self._judged("pair", lambda order: {"choice": 0})
+        else:
+            identity = self._judged("pair", lambda order: {"choice": -1 if order[0] == place else 1})
+        self._take(place or 0)
+        return identity
+
+    def _take(self, place: int) -> None:
+        """The reply that the conversation goes on with."""
+        if self.shown:
+            self.messages = [*self.messages, Message("assistant", self.shown[place][1].text)]
+            self.shown = []
+
+    def _judged(self, task: TaskKind, payload: Callable[[Sequence[int]], Mapping[str, Any]]) -> str:
+        """Through the queue, as if it had been asked there."""
+        replies = [said for _, said in self.shown]
+        item = self._item(replies)
+        config = CollectionConfig(task=task, question=TASKS[task], calibration_share=0.0, gold_every=0, overlap=1)
+        collection = open_collection(self.ws, f"{self.name}-{task}", config, "", self.now())
+        me = people.local_owner(self.ws.database, getpass.getuser(), self.now())
+        if not queue.add_items(self.ws.database, collection.id, [item], self.now()):
+            raise DataError("you have said that of this reply already", "trueup label shows and changes what was said")
+        desk = Desk(self.ws, collection.id, self.now)
+        view = _own(desk, me.id, item)
+        order = [item.texts.index(text) for text in view.completions]
+        return desk.answer(
+            me.id, view.assignment, f"{self.name} {self.turn} {time.time_ns()}", payload(order)
+        ).judgement
+
+    def _item(self, replies: Sequence[Completion]) -> NewItem:
+        prompt = Prompt(replies[0].prompt.messages, {"chat": self.name, "turn": self.turn})
+        row = {"prompt": prompt.to_json(), "completions": [said.to_json() for said in replies]}
+        with self.ws.staging() as folder:
+            write_jsonl(folder / "rows.jsonl", [row])
+            parents = {f"model {who.artifact[:8]}": self.ws.get(who.artifact) for who, _ in self.shown}
+            artifact = self.ws.put("completions", folder, parents=parents, meta={"rows": 1, "source": "chat"})
+        return NewItem(
+            prompt, tuple(said.text for said in replies), artifact.id, tuple(said.finished for said in replies),
+            tuple(who.artifact for who, _ in self.shown), why={"strategy": "chat", "probability": 1.0},
+        )  # fmt: skip
+
+
+def _own(desk: Desk, person: str, item: NewItem) -> View:
+    """The view of this very item: one that was left open, by a kill in between, is passed over."""
+    while (view := desk.next(person)) is not None:
+        if sorted(view.completions) == sorted(item.texts) and view.prompt[-1]["content"] == item.prompt.text:
+            return view
+        desk.skip(person, view.assignment, "left open")
+    raise DataError("the reply cannot be judged now", "look at the collection: trueup feedback status")
