@@ -27,7 +27,9 @@ def judged(
     if not problems:
         ours = row.sides[0].name
         found["sides"] = {side.name: _side(row, side, rounds, shape, rates) for side in row.sides}
-        found["against"] = {peer.name: against(row, ours, peer.name, rounds) for peer in row.peers}
+        found["against"] = {
+            peer.name: {**against(row, ours, peer.name, rounds), "promised": peer.promised} for peer in row.peers
+        }
         found["checks"] = {peer.name: checks(rounds, ours, peer.name) for peer in row.peers}
         problems += [f"{peer}: {said}" for peer, each in found["checks"].items() for said in each["problems"]]
     return found | {"ok": not problems, "target": {"at least": row.least, "aim": row.aim, "less": row.memory}}
@@ -169,6 +171,8 @@ def _line(row: Mapping[str, Any], peer: str, goal: tuple[str, str]) -> tuple[str
     one, ours = row["against"][peer], next(iter(row["sides"].values()))
     theirs, ratio = row["sides"][peer], one["ratio"]
     said = "aim met" if one["aim_met"] else "met" if one["met"] else "missed"
+    if not one["promised"]:
+        goal, said = ("", ""), ""
     wall = f"{one['wall']['median']:.2f}" if "wall" in one else ""
     measured = [_figure(side) for side in (ours, theirs)]
     shares = f"{ours['floor_share']:.0%}, {theirs['floor_share']:.0%}" if "floor_share" in ours else ""

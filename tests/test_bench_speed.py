@@ -216,7 +216,13 @@ def test_the_table_goes_between_its_marks(tmp_path):
 
 def test_every_row_of_the_issue_is_there_with_its_target():
     named = {row.name: row for row in rows(Size(), Natural())}
-    assert len(named) == 13 and (named["ppo-equal"].least, named["ppo-equal"].aim) == (1.4, 2)
+    promised = {
+        "ppo-equal": (1.4, 2), "ppo": (2, 3.5), "ppo-27m": (4, 6), "ppo-natural": (4, 6), "ppo-16x8": (4, 6),
+        "rloo": (1.5, 2.5), "grpo": (1.5, 2.5), "reward": (2, 3), "dpo": (2, 3), "sft": (1.4, 2), "sampler": (2.5, 4),
+        "memory-ppo-lora": (0.5, 0.35), "memory-rl-sft": (1.3, 1.15),
+    }  # fmt: skip
+    assert {name: (row.least, row.aim) for name, row in named.items()} == promised
+    assert [side.promised for side in named["ppo-27m"].sides] == [True, True, False], "bf16 of TRL is shown, not asked"
     assert [side.name for side in named["ppo-27m"].sides] == ["trueup", "TRL 1.12 fp32", "TRL 1.12 bf16"]
     for row in named.values():
         assert row.memory or row.least < row.aim

@@ -273,3 +273,19 @@ def test_the_command_prints_a_plan_and_json():
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["stages"][0]["fits"] and found["cost"] > 0 and found["machine"]["name"] == "l4"
+
+
+def test_the_estimate_of_deepspeed_chats_run_is_the_one_on_the_page():
+    """13B and 6.7B on 8 A100, with the numbers that docs/plan.md sets beside the published ones."""
+    page = (Path(__file__).parents[1] / "docs" / "plan.md").read_text()
+    for model, hours in (("opt-13b", 6.6), ("opt-6.7b", 3.8)):
+        line = (
+            f"plan --model {model} --reward-model opt-350m --method ppo --adapter none --gpu a100-80g --count 8 "
+            "--sharded --rows 264292 --batch 1024 --micro-batch 16 --price 4 --json"
+        )
+        command = [sys.executable, "-m", "trueup", *line.split()]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["hours"] == pytest.approx(hours, abs=0.06), found["hours"]
+        assert f"| OPT-{model[4:].upper()}, 8 A100-80G | {hours} hours |" in page

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from trueup.config import PromptSettings
 from trueup.errors import ConfigError, DataError, ModelError
 from trueup.records import Demonstration, Judgement, Message, Prompt
-from trueup.text.batches import batch_indices, by_length, order
+from trueup.text.batches import batch_indices, order
 from trueup.text.chat import PLAIN_TEMPLATE, Encoder, PromptFormat, guard, prompt_format
 from trueup.text.show import CLOSE, OPEN, show, summarise
 from trueup.text.tokenizer import save_tokenizer, train_tokenizer
@@ -418,21 +418,6 @@ def test_batches_walk_whole_epochs(batch_size, n, seed):
     walked = [i for step in range(3 * n) for i in batch_indices(seed, step, batch_size, n)]
     for epoch in range(len(walked) // n):
         assert walked[epoch * n : (epoch + 1) * n] == order(seed, epoch, n)
-
-
-def test_batches_by_length_are_filled():
-    assert by_length([3, 1, 2, 4], 6) == [[1, 2], [0], [3]]
-    assert by_length([2, 2, 2, 2], 6) == [[0, 1, 2], [3]]
-    assert by_length([9, 1], 4) == [[1], [0]]
-
-
-@quick
-@given(st.lists(st.integers(1, 40), max_size=40), st.integers(1, 120))
-def test_batches_by_length_stay_within_their_budget(lengths, budget):
-    batches = by_length(lengths, budget)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
 
 
 # --- the tokenizer --------------------------------------------------------------------------------

@@ -19,20 +19,6 @@ def batch_indices(seed: int, step: int, batch_size: int, n: int) -> list[int]:
     return [_order(seed, i // n, n)[i % n] for i in range(start, start + batch_size)]
 
 
-def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices in batches of similar length whose padded size (rows x longest) stays within `budget` tokens.
-
-    A row longer than the budget is a batch of its own.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if batches and (len(batches[-1]) + 1) * lengths[i] <= budget:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
 def in_turn(n: int, size: int) -> list[list[int]]:
     """0..n-1 in order, `size` at a time."""
     return [list(range(start, min(start + size, n))) for start in range(0, n, size)]
