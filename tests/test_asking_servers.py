@@ -58,7 +58,7 @@ def ws(workspace):
 def impatient(monkeypatch):
     """Waits of a tenth of a millisecond, each noted."""
     waits = []
-    monkeypatch.setattr("trueup.engines.remote.PAUSE", waits.append)
+    monkeypatch.setattr("trueup.engines.remote.PAUSE", lambda stopped, seconds: waits.append(seconds))
     return waits
 
 
@@ -154,6 +154,25 @@ def test_the_key_comes_from_its_own_variable_and_goes_nowhere_else(ws, monkeypat
     assert {headers["authorization"] for headers in server.headers} == {"Bearer my-secret"}
     stored = [path.read_bytes() for path in ws.path.rglob("*") if path.is_file()]
     assert not any(b"my-secret" in each or b"other-secret" in each for each in stored)
+
+
+def test_a_key_does_not_cross_the_network_unencrypted(monkeypatch):
+    monkeypatch.setenv("TRUEUP_API_KEY", "my-secret")
+    with pytest.raises(ConfigError, match="the key in TRUEUP_API_KEY would cross the network unencrypted"):
+        RemoteEngine("http://example.invalid/v1#m").sample(PROMPTS[:1], Sampling(), seed=0)
+
+
+def test_an_error_does_not_wait_for_those_who_wait(monkeypatch):
+    """One is refused for good while another waits to be asked again for a minute."""
+    monkeypatch.undo()
+
+    def answer(question, number):
+        return (429, "", {"Retry-After": "60"}) if question == "question 0" else (401, "no")
+
+    began = time.monotonic()
+    with chat_server(answer) as server, pytest.raises(ModelError, match="status 401"):
+        engine(server, at_once=2).sample([PROMPTS[1]] * 3 + PROMPTS[:1], Sampling(), seed=0)
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("wrong", ["http://host/v1", "http://#m", "http://u:p@host/v1#m", "http://host/v1?key=x#m"])

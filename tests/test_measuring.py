@@ -10,7 +10,7 @@ from small import SENTENCES
 
 import trueup
 from trueup.cli.main import root
-from trueup.errors import ConfigError
+from trueup.errors import ConfigError, TrueupError
 from trueup.loading import put_records
 from trueup.records import Prompt
 from trueup.reporting import report
@@ -102,5 +102,7 @@ def test_on_the_command_line(ws, checkpoint, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="has no name"):
         wrong = f"{line} --measure {tmp_path}/rules.py:vowels"
         CliRunner().invoke(root, wrong.split(), standalone_mode=False, catch_exceptions=False)
+    with pytest.raises(TrueupError, match="have no gold score"):
+        trueup.compare(ws, ["best", "best"], prompts="asked", judge="gold")
     with pytest.raises(ConfigError, match="one model alone"):
         trueup.compare(ws, ["best"], prompts="asked")

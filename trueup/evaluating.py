@@ -10,6 +10,7 @@ from . import comparing
 from .config import Table
 from .errors import ConfigError
 from .inputs import Ref, by_role
+from .loading import read_prompts, require_gold
 from .running import check_best_of, config_of, run_stage
 from .store import Artifact, Workspace
 
@@ -79,6 +80,8 @@ def compare(
     refs |= {role: ref for role, ref in (("reference", reference), ("text", text)) if ref is not None}
     refs |= {"measure": measures} if measures else {}
     refs |= comparing.with_judge(ws, judge) if judge else {}
+    if judge == "gold":
+        require_gold(read_prompts(ws.get(prompts)))
     return _result(run_stage(ws, "compare", by_role(refs), config, settings, ""))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from ..records import FAILED, Completion, Prompt
 
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # busy, or broken for a moment
 LONGEST_WAIT = 60.0
-PAUSE: Callable[[float], object] = time.sleep
+PAUSE: Callable[[threading.Event, float], object] = threading.Event.wait  # until time is up, or nobody waits any more
 LARGEST = 2**24  # bytes of one answer: a server that sends without end is broken, too
 
 
@@ -42,6 +43,7 @@ class RemoteEngine:
         self.settings, self.progress = settings, progress
         self.trouble: Counter[str] = Counter()  # what went wrong on the way, answered in the end or not
         self._unanswered = 0  # one after another
+        self._stopped = threading.Event()
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seed: int, n: int = 1) -> list[Completion]:
         """In the order of the prompts. One without an answer has no text, and `meta` says why."""
@@ -50,6 +52,7 @@ class RemoteEngine:
 
     def each(self, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> Iterator[Completion]:
         """One answer a prompt, as they come, in the order of the prompts."""
+        self._stopped.clear()
         with self._client() as client, ThreadPoolExecutor(self.settings.at_once) as pool:
             answers = pool.map(lambda prompt, seed: self._answer(client, prompt, sampling, seed), prompts, seeds)
             try:
@@ -57,7 +60,8 @@ class RemoteEngine:
                     self._count(completion)
                     self.progress(1)
                     yield completion
-            finally:
+            finally:  # after an error, or Ctrl-C, nobody wants the rest
+                self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def logprobs(self, completions: Sequence[Completion], temperature: float = 1.0) -> list[list[float]]:
@@ -69,6 +73,11 @@ class RemoteEngine:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         host = urlsplit(self.url).hostname
         local = host in ("localhost", "127.0.0.1", "::1")
+        if key and not local and self.url.startswith("http://"):
+            raise ConfigError(
+                f"the key in {name} would cross the network unencrypted",
+                "use https, or take the key away: remote.key=''",
+            )
         limits = httpx2.Limits(max_connections=self.settings.at_once)
         return httpx2.Client(headers=headers, timeout=self.settings.timeout, limits=limits, trust_env=not local)
 
@@ -83,6 +92,8 @@ class RemoteEngine:
         }
         why = ""
         for attempt in range(self.settings.tries):
+            if self._stopped.is_set():
+                break
             try:
                 status, headers, sent = self._send(client, body)
             except httpx2.HTTPError as error:
@@ -99,7 +110,7 @@ class RemoteEngine:
                     raise self._refused(status, sent)
             self.trouble[why] += 1
             if attempt + 1 < self.settings.tries:
-                PAUSE(min(max(after, 0.5 * 2**attempt), LONGEST_WAIT))
+                PAUSE(self._stopped, min(max(after, 0.5 * 2**attempt), LONGEST_WAIT))
         return Completion(prompt, "", finished=False, model=self.model, meta={FAILED: why})
 
     def _send(self, client: Any, body: Any) -> tuple[int, Any, bytes]:
