@@ -14,6 +14,7 @@ from trueup.errors import ConfigError, TrueupError
 from trueup.loading import put_records
 from trueup.records import Prompt
 from trueup.reporting import report
+from trueup.reports.besides import sentence
 from trueup.reports.run_page import runs_page
 from trueup.runs import runs
 
@@ -52,7 +53,7 @@ def test_models_of_all_kinds_stand_on_one_table(ws, checkpoint, tmp_path):
     assert base["surprise"]["n"] == 6 and "surprise" not in best, "text of a file has no model to be surprised"
     assert tuned["surprise_change"]["value"] == pytest.approx(tuned["surprise"]["value"] - base["surprise"]["value"])
     assert best["measures"]["vowels"]["value"] == 1 and base["tokens_sampled"] <= 6 and best["tokens_sampled"] is None
-    assert best["score"]["value"] == 6 and {one["cpu_seconds"] for one in found["models"]} == {0}
+    assert best["score"]["value"] == 6 and {one["cpu_seconds"] for one in found["models"]} == {None}
     page = runs_page(report(ws, [runs(ws)[-1].id]))
     assert "On one table" in page and "KL to the reference (nats a completion)" in page and "best of 4" in page
     assert "on which the models differ most" in page and page.count('<article class="sample') == 8
@@ -92,12 +93,28 @@ def test_what_a_model_cost_is_of_its_own_runs(ws, checkpoint):
     assert found["judge"]["kind"] == "none" and "won" not in found["models"][1]
 
 
+def test_who_did_best_is_said_as_it_is():
+    def found(value, ci, verdict):
+        won = {"value": value, "ci": ci, "n": 80, "verdict": verdict}
+        return {"models": [{"model": "sft"}, {"model": "dpo", "won": won}], "prompts": 80}
+
+    names = {"sft": "sft", "dpo": "dpo"}
+    assert sentence(found(0.7, [0.6, 0.8], "a"), names) == (
+        "dpo did best against sft: it won 70.0% of 80 pairs (60.0 to 80.0%), beyond chance."
+    )
+    assert sentence(found(0.3, [0.2, 0.4], "b"), names) == (
+        "None is better than sft: dpo, the best of the others, won 30.0% of 80 pairs (20.0 to 40.0%)."
+    )
+    nobody = {"models": [{"model": "sft"}, {"model": "dpo"}], "prompts": 80}
+    assert sentence(nobody, names) == "sft and dpo on 80 prompts; nobody judged."
+
+
 def test_on_the_command_line(ws, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("TRUEUP_WORKSPACE", str(ws.path))
     line = f"eval compare {checkpoint('Llama')} best --prompts asked --judge {tmp_path}/rules.py:longer --threads 1"
     got = CliRunner().invoke(root, [*line.split(), "--set", "sampling.max_new_tokens=6"], standalone_mode=False)
     text = got.return_value.text
-    assert "best did best against" in text or "beyond chance" in text or "may be chance" in text, text
+    assert text.startswith("best did best against ") and "which may be chance" in text, text
     assert "won against the first (pairs won, ties half)" in text and "evaluation " in text
     with pytest.raises(ConfigError, match="has no name"):
         wrong = f"{line} --measure {tmp_path}/rules.py:vowels"

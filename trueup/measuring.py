@@ -205,7 +205,8 @@ def _add_cost(run: Run, models: list[dict[str, Any]], roles: Sequence[str]) -> N
     behind = [_runs_behind(run, role, made) for role in roles]
     for model, mine in zip(models, behind, strict=True):
         own = [each for identity, each in mine.items() if mine is behind[0] or identity not in behind[0]]
-        model["cpu_seconds"] = sum(timing[-1]["cpu"] for each in own if (timing := each.timing()))
+        spent = [timing[-1]["cpu"] for each in own if (timing := each.timing())]
+        model["cpu_seconds"] = sum(spent) if spent else None  # of what came from elsewhere nobody knows
 
 
 def _runs_behind(run: Run, role: str, made: Mapping[str, Run]) -> dict[str, Run]:

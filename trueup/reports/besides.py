@@ -56,11 +56,11 @@ def sentence(found: Found, names: Mapping[str, str]) -> str:
     if not rated:
         return f"{wording.listed(called)} on {found['prompts']:,} prompts; nobody judged."
     best, name = max(rated, key=lambda one: float(one[0]["value"]))
-    better = {"a": "beyond chance", "b": "and is worse", "undecided": "which may be chance"}[best["verdict"]]
-    return (
-        f"{name} did best against {called[0]}: it won {wording.percent(best['value'])} of {best['n']:,} pairs "
-        f"({wording.percent_range(best['ci'])}), {better}."
-    )
+    won = f"won {wording.percent(best['value'])} of {best['n']:,} pairs ({wording.percent_range(best['ci'])})"
+    if best["verdict"] == "b":
+        return f"None is better than {called[0]}: {name}, the best of the others, {won}."
+    how = "beyond chance" if best["verdict"] == "a" else "which may be chance"
+    return f"{name} did best against {called[0]}: it {won}, {how}."
 
 
 def remarks(found: Found, names: Mapping[str, str]) -> list[str]:
