@@ -51,13 +51,29 @@ ROWS: dict[str, tuple[str, str, dict[str, Any]]] = {  # the stage, its reward mo
         "whole",
         ALL | UPDATES | {"prompts_per_step": 16, "samples_per_prompt": 8},
     ),
+    "RLOO, 16 updates": (
+        "rl",
+        "whole",
+        ALL | UPDATES | {"prompts_per_step": 16, "samples_per_prompt": 4, "estimator": "rloo"},
+    ),
+    "PPO, bfloat16, 32 prompts, 8 updates": (
+        "rl",
+        "whole",
+        ALL | UPDATES | {"prompts_per_step": 32, "minibatches": 2, "model.dtype": "bfloat16"},
+    ),
+    "PPO, adapters, 32 prompts, 2 updates": (
+        "rl",
+        "adapter",
+        LORA | UPDATES | {"prompts_per_step": 32, "minibatches": 2, "epochs": 1, "value.model": "own"},
+    ),
     "SFT, bfloat16": ("sft", "", ALL | {"batch_size": BATCH, "model.dtype": "bfloat16"}),
     "PPO, bfloat16": ("rl", "whole", ALL | PPO | {"model.dtype": "bfloat16"}),
     "SFT, 2 threads": ("sft", "", ALL | {"batch_size": BATCH, "run.threads": 2}),
     "PPO, 2 threads": ("rl", "whole", ALL | PPO | {"run.threads": 2}),
 }
 
-SMALL, LONG = "5m", ("PPO, 64 prompts, 16 updates", "PPO, 16 prompts x 8, 16 updates")  # half an hour at 27M
+SMALL, LONG = "5m", ("PPO, 64 prompts, 16 updates", "PPO, 16 prompts x 8, 16 updates", "RLOO, 16 updates")
+LARGE = ("PPO, bfloat16, 32 prompts, 8 updates", "PPO, adapters, 32 prompts, 2 updates")  # as the benchmark has at 27M
 
 
 @click.command("plan")
@@ -69,7 +85,10 @@ SMALL, LONG = "5m", ("PPO, 64 prompts, 16 updates", "PPO, 16 prompts x 8, 16 upd
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the result there as JSON as well.")
 def plan(shapes: str, only: Sequence[str], as_json: bool, out: Path | None) -> None:
     """Predicted memory and time of every stage, beside measured."""
-    asked = [(shape, [row for row in only or ROWS if shape == SMALL or row not in LONG]) for shape in shapes.split(",")]
+    elsewhere = {True: LARGE, False: LONG}  # rows that take too long at one shape, or mean little at the other
+    asked = [
+        (shape, [row for row in only or ROWS if row not in elsewhere[shape == SMALL]]) for shape in shapes.split(",")
+    ]
     found = beside([row for shape, rows in asked for row in _of_shape(shape, rows)])
     if out:
         out.write_text(json.dumps(found, indent=1) + "\n")
