@@ -15,6 +15,7 @@ import pytest
 from chat_server import chat_server
 
 import trueup
+from trueup.comparing import with_judge
 from trueup.config import RemoteSettings, Sampling
 from trueup.engines.remote import RemoteEngine, address
 from trueup.errors import ConfigError, ModelError
@@ -329,6 +330,11 @@ def test_a_model_from_here_may_be_asked_and_what_it_cannot_read_is_counted(ws, c
         trueup.winrate(
             ws, a="one", b="two", prompts="asked", judge=str(checkpoint("Llama")), run=ONE, asked={"max_new_tokens": 4}
         )
+
+
+@pytest.mark.parametrize("family", ["GPT2", "Qwen2"])
+def test_a_language_model_of_any_family_is_asked_and_not_taken_for_a_scorer(ws, checkpoint, family):
+    assert with_judge(ws, folder := str(checkpoint(family))) == {"asked": folder}
 
 
 def test_only_one_can_judge(ws):

@@ -615,3 +615,14 @@ def test_the_program_itself_exits_with_1_and_shows_two_lines(line, says, ws, tmp
     assert (done.returncode, done.stdout) == (1, "")
     check_lines(done.stderr, says, "")
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_settings_for_a_judge_that_is_not_asked_are_not_ignored(ws, refused, tmp_path):
+    (tmp_path / "g.md").write_text("Be kind.")
+    prompts = "--prompts prompts"
+    line = f"eval winrate completions model {prompts} --judge reward"
+    refused(f"{line} --guideline {tmp_path}/g.md", says="asked has a meaning only with a language model as the judge")
+    refused(f"{line} --set remote.tries=2", says="remote has a meaning only with a model behind a server")
+    refused(f"sample --model model {prompts} --set remote.tries=2", says="remote has a meaning only with")
+    refused(f"eval safety model {prompts} --set asked.tries=2", says="asked has a meaning only with a language model")
+    refused(f"eval compare model completions {prompts} --set text_limit=5", says="text_limit has a meaning only with")

@@ -14,7 +14,7 @@ from .config import CollectionConfig, SampleConfig
 from .errors import ConfigError, DataError, NotFoundError
 from .feedback.collect import Collected, Filling, check_question, collect, first_prompts
 from .feedback.golds import agreed_golds, read_golds
-from .inputs import PROMPTS, Ref, find_input, find_inputs, note_inputs
+from .inputs import PROMPTS, Ref, find_input, find_inputs, is_remote, note_inputs
 from .planning import check_run
 from .runs import Run
 from .store import Artifact, Workspace
@@ -31,6 +31,7 @@ class Candidates:
     models: tuple[Ref, ...] = ()
     per_prompt: int = 4
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    remote: Mapping[str, Any] = field(default_factory=dict)  # how a model behind a server is asked
 
 
 def collect_for(
@@ -97,6 +98,7 @@ def sampled(ws: Workspace, model: Ref, prompts: Artifact, candidates: Candidates
     """A completion set by one model; the one that an earlier call made, if it is the same."""
     flags = {"per_prompt": candidates.per_prompt, "run": {"seed": seed + number}}
     flags |= {"sampling": dict(candidates.sampling)} if candidates.sampling else {}
+    flags |= {"remote": dict(candidates.remote)} if candidates.remote and is_remote(model) else {}
     config = configs.load("sample", flags=configs.flat(flags))
     assert isinstance(config, SampleConfig)
     found = find_inputs(ws, "sample", {"model": model, "prompts": prompts}, config)

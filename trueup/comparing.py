@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .config import CollectionConfig, WinrateConfig
-from .errors import ConfigError, DataError, TrueupError
+from .errors import ConfigError, DataError
 from .evals.asked import Pair, both_orders, places, read_verdict, verdict_on
 from .evals.compare import best_of, summary
 from .evals.matches import Match, Sides, by_judgements, by_scores, meetings
-from .inputs import ANY_SCORER, REMOTE, Ref, chain, find_input, is_remote
-from .loading import (
-    ROWS,
-    load_reader,
-    read_completions,
-    read_judgements,
-    read_prompts,
-    require_gold,
-)
-from .preparing import with_room
-from .questioning import asked, check_missing, put_answers, who_was_asked
+from .inputs import ANY_SCORER, PROMPTS, REMOTE, WRITERS, Ref, find_input, is_remote
+from .loading import put_records, read_judgements, read_prompts, require_gold
+from .questioning import asked, check_missing, who_was_asked
 from .records import Completion, Prompt
 from .runs import Run
 from .scorers import load_scorer, measured, scored_by
-from .store import Artifact, Workspace, write_jsonl
+from .store import Artifact, Workspace
 from .world import GoldScorer
-from .writing import forget, written
-
-if TYPE_CHECKING:
-    pass
+from .writing import answered, concluded, with_room_for
 
 PEOPLE = "people:"  # before the name of a collection: its people judge
 JUDGES = (*ANY_SCORER, "model", REMOTE, "preferences")  # kinds of what may be named as the judge
@@ -49,23 +37,13 @@ def winrate(run: Run, config: WinrateConfig) -> Artifact:
     roles = sides_of(run.inputs)
     if not {"judge", "asked", "verdicts"} & run.inputs.keys():
         require_gold(prompts)
-    local = [run.inputs[role] for role in roles if run.inputs[role].kind not in ("completions", REMOTE)]
-    readers = [load_reader(chain(run.workspace, writer), config.model) for writer in local]
-    prompts, dropped = with_room(run, prompts, readers, config)
+    prompts, dropped = with_room_for(run, roles, prompts, config)
     sides = [_answers(run, role, config, prompts, config.run.seed + place) for place, role in enumerate(roles)]
     matches, about = judged(run, config, sides)
     check_missing(run, config, Counter(m.why for m in matches if m.points is None), len(matches), "pairs")
-    models = [label(run.inputs[role].id, role, config) for role in roles]
+    models = [_label(run.inputs[role].id, role, config) for role in roles]
     result = summary(models, matches, about) | {"dropped": dropped}
-    with run.workspace.staging() as folder:
-        write_jsonl(folder / ROWS, (match.to_json() for match in matches))
-        put_answers(run, folder)
-        (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-        artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta={"config": run.config})
-    run.output("evaluation", artifact)
-    forget(run)
-    run.finish(result)
-    return artifact
+    return concluded(run, (match.to_json() for match in matches), result)
 
 
 def sides_of(roles: Mapping[str, Any]) -> list[str]:
@@ -96,7 +74,7 @@ def _writes(source: str) -> bool:
     if stored_kind(source):
         return False
     made_for = next(iter(load_config(source, ModelSettings()).architectures or ()), "")
-    return "CausalLM" in made_for
+    return "Classification" not in made_for
 
 
 # --- who answers
@@ -108,31 +86,14 @@ def _answers(run: Run, role: str, config: WinrateConfig, prompts: Sequence[Promp
     sampling = config.sampling
     if role == "b" and config.temperature_b is not None:
         sampling = sampling.model_copy(update={"temperature": config.temperature_b})
-    if run.inputs[role].kind == "completions":
-        found = stored(run.inputs[role], prompts, each)
-    else:
-        found = written(run, role, config, prompts, sampling, seed, each)
+    found = answered(run, role, config, prompts, sampling, seed, each)
     if each == 1:
         return found
     scorer, _ = load_scorer(run, scored_by(run.inputs)[0], config)
     return best_of(found, measured(scorer, found), each)
 
 
-def stored(artifact: Artifact, prompts: Sequence[Prompt], each: int) -> list[Completion]:
-    stored: dict[str, list[Completion]] = {}
-    for completion in read_completions(artifact):
-        stored.setdefault(completion.prompt.id, []).append(completion)
-    lacking = [prompt for prompt in prompts if len(stored.get(prompt.id, ())) < each]
-    if lacking:
-        raise TrueupError(
-            f"completion set {artifact.id} has fewer than {each} completions for {len(lacking)} of the "
-            f"{len(prompts)} prompts",
-            "sample it again for these prompts, or name the model instead",
-        )
-    return [completion for prompt in prompts for completion in stored[prompt.id][:each]]
-
-
-def label(identity: str, role: str, config: WinrateConfig) -> str:
+def _label(identity: str, role: str, config: WinrateConfig) -> str:
     """A model by its id, and by how it answered where that differs from the others."""
     if role == "b" and config.best_of > 1:
         return f"{identity}, best of {config.best_of}"
@@ -208,25 +169,23 @@ def before_people(
             "people judge completion sets: best_of and temperature_b have no meaning here",
             "make the set first: trueup sample --best-of 8 --reward REWARD, and name it as a model",
         )
-    every = find_input(ws, "prompts", prompts, ("prompts", "demonstrations", "preferences", "unpaired", "completions"))
-    assert every.artifact is not None, "prompts are always in the workspace"
-    chosen = _first(ws, every.artifact, config.limit)
-    how = Candidates(per_prompt=1, sampling=config.sampling.model_dump(mode="json"))
+    every = find_input(ws, "prompts", prompts, PROMPTS).artifact
+    assert every is not None, "prompts are always in the workspace"
+    chosen = _first(ws, every, config.limit)
+    said = config.model_dump(mode="json")
+    how = Candidates(per_prompt=1, sampling=said["sampling"], remote=said["remote"])
     sets = []
     for place, model in enumerate(models):
-        found = None if is_remote(model) else find_input(ws, "a", model, ("model", "external", "completions"))
-        if found is not None and found.kind == "completions":
-            assert found.artifact is not None
-            sets.append(found.artifact)
-        else:
-            sets.append(sampled(ws, model, chosen, how, config.run.seed, place))
+        found = find_input(ws, "a", model, (*WRITERS, "completions"))
+        stored = found.artifact if found.kind == "completions" else None
+        sets.append(stored or sampled(ws, model, chosen, how, config.run.seed, place))
     if len({artifact.id for artifact in sets}) < len(sets):
         raise ConfigError("the same completions are named twice", "people would compare them with themselves")
     pairs = len(sets) * (len(sets) - 1) // 2
     filling = Filling(items_per_prompt=pairs, heldout=EVALUATES, seed=config.run.seed)
-    settings = CollectionConfig(task="pair")
     there = next((each for each in queue.collections(ws.database) if each.name == name), None)
-    if there is None:
+    settings = CollectionConfig.model_validate(dict(there.config)) if there else CollectionConfig(task="pair")
+    if settings.task == "pair":  # pairs that are there already enter once, so what was cut off is completed
         collect(ws, name, settings, sets, now=time.time(), guideline=guideline, filling=filling)
     about = status(ws, queue.collection(ws.database, name).id, time.time(), leaks=False)
     progress = {"collection": name, "judgements": about.judgements, "needed": about.needed}
@@ -237,7 +196,5 @@ def before_people(
 def _first(ws: Workspace, prompts: Artifact, limit: int) -> Artifact:
     if not limit:
         return prompts
-    from .loading import put_records
-
     rows = [prompt.to_json() for prompt in read_prompts(prompts)[:limit]]
     return put_records(ws, "prompts", rows, parents={"prompts": prompts}, source=f"the first {limit}")

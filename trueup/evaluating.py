@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import comparing
-from .config import Table
+from .config import RemoteSettings, Table
 from .errors import ConfigError
 from .inputs import Ref, by_role
 from .loading import read_prompts, require_gold
@@ -45,6 +45,7 @@ def winrate(
         if votes is None:
             return {"waiting": progress}
         models, judge = list(sets), votes
+        chosen = chosen.model_copy(update={"remote": RemoteSettings()})  # whoever is behind a server has answered
     elif guideline:
         raise ConfigError("a guideline is for people", "of a model that is asked it is the setting asked.guideline")
     optional = {} if reward is None else {"reward": reward}

@@ -126,6 +126,7 @@ def find_inputs(workspace: Workspace, stage: str, refs: Mapping[str, Ref], confi
     for role, item in found.items():
         if item.kind == "external":
             _check_elsewhere(item.folders[0], config.model, scores=scores(stage, role))
+    _check_asked(found, config)
     for role, item in found.items():
         if stage in ("rl", "dpo") and scores(stage, role) and item.kind != FUNCTION:
             _check_formats(found["policy"], item)
@@ -173,6 +174,18 @@ def by_role(refs: Mapping[str, Ref | Mapping[str, Ref]]) -> dict[str, Ref]:
         else:
             found[role] = given
     return found
+
+
+def _check_asked(found: Mapping[str, Input], config: Any) -> None:
+    """What is set for a language model that judges, for a server, or for other texts would do nothing without it."""
+    needed = (
+        ("asked", "asked" in found, "a language model as the judge"),
+        ("remote", any(item.kind == REMOTE for item in found.values()), "a model behind a server"),
+        ("text_limit", "text" in found, "other texts to read: --text"),
+    )
+    for name, there, what in needed:
+        if not there and getattr(config, name, None) != getattr(type(config)(), name, None):
+            raise ConfigError(f"{name} has a meaning only with {what}", f"name one, or leave {name} out")
 
 
 def _check_mixed(has_demonstrations: bool, config: Any) -> None:

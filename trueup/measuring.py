@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .comparing import judged, stored
+from .comparing import judged, sides_of
 from .config import CompareConfig, Scoring
 from .errors import ModelError
 from .evals.compare import Comparison, findings, went_by_length
@@ -25,15 +24,14 @@ from .evals.measures import (
 )
 from .evals.measures import findings as findings_of_measures
 from .evals.scored import score_all
-from .inputs import REMOTE, chain
-from .loading import ROWS, in_world, load_policy, load_reader, read_demonstrations, read_prompts
-from .preparing import with_room
-from .questioning import check_missing, put_answers
+from .inputs import chain
+from .loading import in_world, load_policy, load_reader, read_demonstrations, read_prompts
+from .questioning import check_missing
 from .records import Completion, Demonstration
 from .runs import Run, runs, track
 from .scorers import as_noted, open_scorer
-from .store import Artifact, write_jsonl
-from .writing import forget, written
+from .store import Artifact
+from .writing import answered, concluded, is_here, with_room_for
 
 if TYPE_CHECKING:
     from .models.language_model import LanguageModel
@@ -46,17 +44,13 @@ def compare(run: Run, config: CompareConfig) -> Artifact:
     from .models.device import use_threads
 
     use_threads(config.run.threads)
-    roles = ["a", *sorted((r for r in run.inputs if r.startswith("other.")), key=lambda role: int(role[6:]))]
+    roles = sides_of(run.inputs)
     prompts = read_prompts(run.inputs["prompts"])[: config.limit or None]
-    local = [run.inputs[role] for role in roles if is_here(run, role)]
-    readers = [load_reader(chain(run.workspace, each), config.model) for each in local]
-    prompts, dropped = with_room(run, prompts, readers, config)
-    sides = []
-    for place, role in enumerate(roles):
-        if run.inputs[role].kind == "completions":
-            sides.append(stored(run.inputs[role], prompts, 1))
-        else:
-            sides.append(written(run, role, config, prompts, config.sampling, config.run.seed + place, 1))
+    prompts, dropped = with_room_for(run, roles, prompts, config)
+    sides = [
+        answered(run, role, config, prompts, config.sampling, config.run.seed + place)
+        for place, role in enumerate(roles)
+    ]
     models = [{"model": run.inputs[role].id, **of_answers(mine)} for role, mine in zip(roles, sides, strict=True)]
     matches, judge = _judge(run, config, sides, in_world(prompts))
     _add_rates(models, matches)
@@ -70,21 +64,7 @@ def compare(run: Run, config: CompareConfig) -> Artifact:
         "findings": findings_of_measures(models),
     }  # fmt: skip
     chosen = furthest_apart(scores, SHOWN) if scores else least_alike([[c.text for c in s] for s in sides], SHOWN)
-    rows = [_row(place, sides, scores) for place in chosen]
-    with run.workspace.staging() as folder:
-        write_jsonl(folder / ROWS, rows)
-        put_answers(run, folder)
-        (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-        artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta={"config": run.config})
-    run.output("evaluation", artifact)
-    forget(run)
-    run.finish(result)
-    return artifact
-
-
-def is_here(run: Run, role: str) -> bool:
-    """Whether it is a model whose weights are at hand."""
-    return run.inputs[role].kind not in ("completions", REMOTE)
+    return concluded(run, [_row(place, sides, scores) for place in chosen], result)
 
 
 def _judge(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import Sampling
@@ -15,14 +14,11 @@ from .loading import load_policy
 from .records import FAILED, Completion, Prompt
 from .runs import Run, track
 from .runs.streams import Stream, read_stream
-from .store import write_jsonl
-from .writing import say_trouble, source_of, told
+from .writing import ASKED, say_trouble, source_of, told
 
 if TYPE_CHECKING:
     from .ports import Engine
     from .text.chat import Encoder
-
-ASKED = "asked.jsonl"  # in a run's folder, and beside its result
 
 
 def asked(run: Run, config: Any, questions: Mapping[str, Question], read: Callable[[str], str]) -> Known:
@@ -55,13 +51,6 @@ def check_missing(run: Run, config: Any, missing: Mapping[str, int], of: int, wh
             f"{count} of {of} {what} have no verdict: {told(missing)}",
             f"ask again for these: {run.resume_command}; a new run may go without some: --set asked.missing=0.05",
         )
-
-
-def put_answers(run: Run, folder: Path) -> None:
-    """All that was said, into the folder of the result, in an order that does not hang on when it was said."""
-    if (run.path / ASKED).is_file():
-        rows = {row["question"]: row for row in read_stream(run.path / ASKED)}
-        write_jsonl(folder / ASKED, (rows[question] for question in sorted(rows)))
 
 
 def who_was_asked(run: Run) -> dict[str, Any]:

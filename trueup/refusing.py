@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
-from .comparing import stored
 from .config import SafetyConfig
 from .errors import DataError
 from .evals.refusals import Reply, by_rules, completion_id, questions, read_reply
 from .evals.safety import LABEL, LABELS, before_and_after, findings, label_of
 from .evals.safety import safety as measured
-from .inputs import REMOTE, chain
-from .loading import ROWS, load_reader, read_prompts
-from .preparing import with_room
-from .questioning import asked, check_missing, put_answers, who_was_asked
+from .loading import read_prompts
+from .questioning import asked, check_missing, who_was_asked
 from .records import Completion
 from .runs import Run
-from .store import Artifact, write_jsonl
-from .writing import forget, written
+from .store import Artifact
+from .writing import answered, concluded, with_room_for
 
 
 def safety(run: Run, config: SafetyConfig) -> Artifact:
@@ -35,17 +31,11 @@ def safety(run: Run, config: SafetyConfig) -> Artifact:
             f"add a file with the columns prompt and {LABEL}: trueup data add FILE --kind prompts",
         )
     roles = [role for role in ("model", "before") if role in run.inputs]
-    local = [run.inputs[role] for role in roles if run.inputs[role].kind not in ("completions", REMOTE)]
-    readers = [load_reader(chain(run.workspace, writer), config.model) for writer in local]
-    prompts, dropped = with_room(run, prompts, readers, config)
-    answers: dict[str, list[Completion]] = {}
-    for place, role in enumerate(roles):
-        if run.inputs[role].kind == "completions":
-            labelled = {prompt.id: prompt for prompt in prompts}
-            found = stored(run.inputs[role], prompts, 1)
-            answers[role] = [Completion(labelled[c.prompt.id], c.text, finished=c.finished) for c in found]
-        else:
-            answers[role] = written(run, role, config, prompts, config.sampling, config.run.seed + place, 1)
+    prompts, dropped = with_room_for(run, roles, prompts, config)
+    answers: dict[str, list[Completion]] = {
+        role: answered(run, role, config, prompts, config.sampling, config.run.seed + place)
+        for place, role in enumerate(roles)
+    }
     replies, judge = _read(run, config, answers)
     models = [{"model": run.inputs[role].id, **measured(answers[role], replies[role])} for role in roles]
     changed = before_and_after(replies["before"], replies["model"], prompts) if "before" in replies else {}
@@ -58,15 +48,7 @@ def safety(run: Run, config: SafetyConfig) -> Artifact:
         | {role: {"text": answers[role][i].text, "reply": replies[role][i]} for role in roles}
         for i, prompt in enumerate(prompts)
     ]
-    with run.workspace.staging() as folder:
-        write_jsonl(folder / ROWS, rows)
-        put_answers(run, folder)
-        (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-        artifact = run.workspace.put("evaluation", folder, parents=run.inputs, meta={"config": run.config})
-    run.output("evaluation", artifact)
-    forget(run)
-    run.finish(result)
-    return artifact
+    return concluded(run, rows, result)
 
 
 def _read(

@@ -121,3 +121,38 @@ def test_what_people_cannot_judge_is_refused_before_they_are_asked(ws):
     with pytest.raises(ConfigError, match="a guideline is for people"):
         trueup.winrate(ws, a="good", b="fair", prompts="asked", judge="gold", guideline="Be kind.", run=ONE)
     assert not queue.collections(ws.database)
+
+
+def test_a_collection_that_was_cut_off_while_it_was_filled_is_completed(ws, monkeypatch):
+    real, told = queue.add_items, []
+
+    def cut_off(db, collection, items, now):
+        told.append(real(db, collection, list(items)[:5], now))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trueup.feedback.collect.queue.add_items", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        rate(ws, "good", "fair")
+    monkeypatch.undo()
+    rate(ws, "good", "fair")
+    found = queue.collection(ws.database, "which")
+    assert told == [5] and len(queue.items(ws.database, found.id)) == 23
+
+
+def test_a_collection_with_rules_of_its_own_is_taken_as_it_is(ws):
+    from trueup.api import collect
+
+    collect(ws, "which", completions=["good", "fair"], overlap=2)
+    assert rate(ws, "good", "fair")["waiting"]["needed"] >= 46
+
+
+def test_a_model_behind_a_server_may_be_judged_by_people(ws):
+    from chat_server import chat_server
+
+    busy = iter([(503, "")])
+    with chat_server(lambda question, number: next(busy, f"poor {question}")) as server:
+        first = rate(ws, "good", server.url, remote={"tries": 2, "timeout": 9.0})
+        crowd_of(ws, "which").work([prefers("good", "the", "poor")] * 2)
+        found = rate(ws, "good", server.url, remote={"tries": 2, "timeout": 9.0})
+    assert first["waiting"]["judgements"] == 0 and found["losses"] == 0 and found["verdict"] == "a"
+    assert len(server.questions) == len(PROMPTS) + 1, "it is asked once, and again where it was busy"

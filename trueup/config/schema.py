@@ -366,49 +366,43 @@ class RlConfig(PresetConfig):
     missing_eos_score: float | None = Field(-1.0, description="score of a completion without EOS, none to keep its own")
 
 
-class WinrateConfig(Table):
-    """Models answer the same held-out prompts and somebody says which answer is better; ties count half."""
+class EvaluationConfig(Table):
+    """What every evaluation has in which models answer prompts and somebody judges."""
 
-    stage: ClassVar[str] = "winrate"
     sampling: Sampling = Sampling()
-    scoring: Scoring = Scoring()
     model: ModelSettings = ModelSettings()
     remote: RemoteSettings = RemoteSettings()
     asked: AskSettings = AskSettings()
     run: RunSettings = RunSettings()
+    limit: Annotated[int, Field(ge=0)] = Field(0, description="how many of the prompts, the first ones; 0 for all")
+
+
+class WinrateConfig(EvaluationConfig):
+    """Models answer the same held-out prompts and somebody says which answer is better; ties count half."""
+
+    stage: ClassVar[str] = "winrate"
+    scoring: Scoring = Scoring()
     best_of: Count = Field(1, description="B sends its best of n by the reward model; A always sends one")
     temperature_b: Annotated[float, Field(ge=0)] | None = Field(
         None, description="temperature of B where it differs from sampling.temperature; 0 is greedy"
     )
-    limit: Annotated[int, Field(ge=0)] = Field(0, description="how many of the prompts, the first ones; 0 for all")
 
 
-class CompareConfig(Table):
+class CompareConfig(EvaluationConfig):
     """Models on one table: win rate against the first, KL, length, variety, refusals, what was forgotten, cost."""
 
     stage: ClassVar[str] = "compare"
-    sampling: Sampling = Sampling()
     scoring: Scoring = Scoring()
-    model: ModelSettings = ModelSettings()
-    remote: RemoteSettings = RemoteSettings()
-    asked: AskSettings = AskSettings()
-    run: RunSettings = RunSettings()
-    limit: Annotated[int, Field(ge=0)] = Field(0, description="how many of the prompts, the first ones; 0 for all")
     text_limit: Annotated[int, Field(ge=0)] = Field(
         500, description="how many of the other texts are read for what was forgotten, the first ones; 0 for all"
     )
 
 
-class SafetyConfig(Table):
+class SafetyConfig(EvaluationConfig):
     """How often a model refuses what it should, and what it should not, on prompts labelled safe or unsafe."""
 
     stage: ClassVar[str] = "safety"
     sampling: Sampling = Sampling(max_new_tokens=256)
-    model: ModelSettings = ModelSettings()
-    remote: RemoteSettings = RemoteSettings()
-    asked: AskSettings = AskSettings()
-    run: RunSettings = RunSettings()
-    limit: Annotated[int, Field(ge=0)] = Field(0, description="how many of the prompts, the first ones; 0 for all")
 
 
 class SampleConfig(Table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -99,10 +100,7 @@ def summary(models: Sequence[str], matches: Sequence[Match], judge: Mapping[str,
     judged, to which is added what their verdicts say of them.
     """
     decided = [match for match in matches if match.points is not None]
-    missing: dict[str, int] = {}
-    for match in matches:
-        if match.points is None:
-            missing[match.why] = missing.get(match.why, 0) + 1
+    missing = dict(Counter(match.why for match in matches if match.points is None))
     found: dict[str, Any] = {"models": list(models), "missing": missing}
     about = {**judge, "longer": went_by_length(decided)}
     found |= {"judge": about, "findings": findings(decided, about)}

@@ -75,7 +75,7 @@ def section(told: Found) -> dict[str, Any] | None:
     found = told["result"]
     if told["stage"] != "compare" or "models" not in found:
         return None
-    names = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
+    names = standings.names_in(told)
     called = columns(found, names)[1:]
     drawn = []
     for key, heading, unit, share in MEANS:

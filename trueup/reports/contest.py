@@ -20,7 +20,7 @@ def contest(told: Mapping[str, Any]) -> dict[str, Any] | None:
     result = told["result"]
     if told["stage"] != "winrate" or "models" not in result:
         return None
-    names = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
+    names = standings.names_in(told)
     pairs = result.get("pairs") or ([{**result, "a": result["models"][0], "b": result["models"][1]}])
     pairs = [pair for pair in pairs if is_number(pair.get("value"))]
     return {

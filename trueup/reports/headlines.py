@@ -8,7 +8,7 @@ from typing import Any
 from . import wording
 from .besides import sentence as beside
 from .refusals import sentence as refused
-from .standings import order, sentence
+from .standings import names_in, order, sentence
 from .wording import is_number
 
 Told = Mapping[str, Any]
@@ -20,11 +20,9 @@ def headline(told: Told) -> str:
     if told["stage"] == "winrate":
         return _win_rate(told) or "Nothing could be compared."
     if told["stage"] == "compare" and "models" in told["result"]:
-        by_id = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
-        return beside(told["result"], by_id)
+        return beside(told["result"], names_in(told))
     if told["stage"] == "safety" and "models" in told["result"]:
-        by_id = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
-        return refused(told["result"], by_id)
+        return refused(told["result"], names_in(told))
     if told["stage"] == "reward" and told["result"].get("accuracy") is not None:
         return _reward(told["result"])
     return _learnt(told) or _made(told["result"]) or f"{status_words(told)}."
@@ -45,8 +43,7 @@ def _broken(told: Told) -> str:
 def _win_rate(told: Told) -> str:
     result, config = told["result"], told["config"]
     if result.get("ratings"):
-        by_id = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
-        return order(result, by_id)
+        return order(result, names_in(told))
     if result.get("value") is None:
         return ""
     names = {one["role"]: one["names"][0] if one["names"] else one["id"][:8] for one in told["inputs"]}

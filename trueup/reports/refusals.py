@@ -73,7 +73,7 @@ def section(told: Found) -> dict[str, Any] | None:
     found = told["result"]
     if told["stage"] != "safety" or "models" not in found:
         return None
-    names = {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
+    names = standings.names_in(told)
     labels = [
         (f"{label}: {name}", each["labels"][label])
         for label in found["models"][0]["labels"]

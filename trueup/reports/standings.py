@@ -10,6 +10,11 @@ from . import wording
 Found = Mapping[str, Any]
 
 
+def names_in(told: Found) -> dict[str, str]:
+    """Of the inputs of a run that have one: id -> name."""
+    return {one["id"]: one["names"][0] for one in told["inputs"] if one["names"]}
+
+
 def called(model: str, names: Mapping[str, str]) -> str:
     """A model of a result, an id and how it answered, with its name in place of the id."""
     identity, comma, how = model.partition(",")
