@@ -273,6 +273,16 @@ def test_a_model_is_told_with_all_that_led_to_it_and_measured_it(ws, loop):
     assert page.count('<section class="run"') == 4 and "foresees 70.0% (60.0 to 80.0%, n = 99)" in page
 
 
+def test_a_model_is_measured_by_what_it_wrote(ws, loop):
+    wrote = ws.put("completions", {"rows.jsonl": b"{}"}, parents={"model": loop})
+    ws.set_name("heldout-tuned", wrote)
+    beside = Run.start(ws, "winrate", {}, {"a": wrote, "b": ws.get("sft")}, seed=0)
+    beside.finish({"value": 0.9, "ci": [0.85, 0.95], "n": 300})
+    found = told(ws, "tuned")
+    assert [run["stage"] for run in found["runs"]] == ["sft", "reward", "rl", "winrate", "winrate"]
+    assert "heldout-tuned won 90.0% of 300 pairs against sft" in runs_page(found).split("</header>")[0]
+
+
 def test_a_reward_model_is_not_told_by_what_it_judged(ws, loop):
     beside = Run.start(ws, "winrate", {}, {"a": loop, "b": loop, "judge": ws.get("judge")}, seed=0)
     beside.finish({"value": 0.5, "ci": [0.4, 0.6], "n": 100})

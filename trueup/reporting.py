@@ -109,9 +109,11 @@ def _behind(ws: Workspace, artifact: Artifact) -> tuple[list[Run], list[Artifact
 
 
 def _measures(run: Run, artifact: str) -> bool:
-    """Not those in which it was the judge, or chose the best of several."""
+    """By itself, or by a completion set that it wrote. Not those in which it was the judge, or chose the best."""
+    if run.stage not in MEASURES:
+        return False
     measured = [of for role, of in run.row.inputs.items() if kind_of_role(role) in MEASURED]
-    return run.stage in MEASURES and artifact in measured
+    return artifact in measured or any(run.workspace.get(of).parents.get("model") == artifact for of in measured)
 
 
 def _artifacts(ws: Workspace, ids: Mapping[str, str]) -> list[dict[str, Any]]:
