@@ -108,12 +108,12 @@ def test_a_call_that_hangs_is_ended_before_the_next(rule, tmp_path):
         def hangs(completions):
             note(subprocess.Popen(["sleep", "60"]).pid)
             time.sleep(60)
-    """, time_limit=0.1)  # fmt: skip
+    """, time_limit=1.0)  # fmt: skip
     function_file(tmp_path, "def hangs(completions): return [0] * len(completions)")
     began = time.monotonic()
-    with pytest.raises(RunError, match=r"no answer within 0.1 s"):
+    with pytest.raises(RunError, match=r"no answer within 1 s"):
         scorer.score(TEXTS)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
     assert len(set(pids)) == 6, "a process and what it started, three times"
     wait_until(lambda: not any(is_alive(pid) for pid in pids))  # the system takes a moment to end what was killed
