@@ -8,7 +8,8 @@ import pytest
 from chat_server import chat_server
 from click.testing import CliRunner
 
-from trueup.chatting import Chat, Speaker
+from trueup import voting
+from trueup.chatting import Chat, Speaker, _reply
 from trueup.cli.main import root
 from trueup.config import Sampling
 from trueup.engines.fake import FakeEngine
@@ -91,7 +92,7 @@ def test_a_choice_that_was_left_open_is_passed_over(two, workspace):
     name = queue.collection(workspace.database, "duel-pair").id
     two.shown, two.messages = before, two.messages[:1]
     two.say("two")
-    item = two._item([said for _, said in two.shown])
+    item = voting.as_item(workspace, two._occasion, [_reply(*each) for each in two.shown])
     queue.add_items(workspace.database, name, [item], 0.0)  # as a kill between asking and answering leaves it
     two.say("three")
     two.prefer(1)

@@ -21,7 +21,7 @@ from trueup.text.formats import SHAPES
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CHANGELOG", "CONTRIBUTING")]
-PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in [*TOP, *ROOT.glob("docs/*.md")]}
+PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in [*TOP, *ROOT.glob("docs/**/*.md")]}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

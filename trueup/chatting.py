@@ -1,36 +1,27 @@
 """A conversation with one model, or with two at once, and what the person thinks of the replies.
 
-Feedback goes the way of all judgements: an item in a collection, handed out to whoever sits at the machine and answered
-through the desk. So `trueup feedback freeze` makes a set of it that a model can be trained on.
+Feedback goes the way of all judgements (`voting`), as said by whoever sits at the machine.
 """
 
 from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .config import CollectionConfig, ModelSettings, RemoteSettings, Sampling, TaskKind
+from . import voting
+from .config import ModelSettings, RemoteSettings, Sampling, TaskKind
 from .errors import DataError, ModelError
-from .feedback.collect import open_collection
-from .feedback.desk import Desk, View
 from .inputs import REMOTE, WRITERS, Ref, find_input, note_inputs
 from .records import FAILED, Completion, Message, Prompt
-from .store import Workspace, people, queue, write_jsonl
-from .store.items import NewItem
+from .store import Workspace, people
 
 if TYPE_CHECKING:
     from .ports import Engine
     from .text.chat import Encoder
-
-TASKS = {
-    "thumbs": "Is this reply good?",
-    "pair": "Which reply is better?",
-    "edit": "Rewrite the reply as it ought to be.",
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class Speaker:
         if fitted is None:
             raise ModelError(
                 f"that does not fit into the {self.context} tokens that {self.name} can see",
-                "say it in fewer words, or lower --max-new-tokens",
+                "say it in fewer words, or ask for fewer new tokens",
             )
         (said,) = self.engine.sample([fitted], sampling, seed=seed)
         if why := said.meta.get(FAILED):
@@ -126,10 +117,7 @@ class Chat:
         assert len(self.shown) == 2
         if self.shown[0][1].text == self.shown[1][1].text:
             raise DataError("both said the same: neither is better", "go on with the conversation")
-        if place is None:
-            identity = self._judged("pair", lambda order: {"choice": 0})
-        else:
-            identity = self._judged("pair", lambda order: {"choice": -1 if order[0] == place else 1})
+        identity = self._judged("pair", voting.prefers(place))
         self._take(place or 0)
         return identity
 
@@ -139,39 +127,17 @@ class Chat:
             self.messages = [*self.messages, Message("assistant", self.shown[place][1].text)]
             self.shown = []
 
-    def _judged(self, task: TaskKind, payload: Callable[[Sequence[int]], Mapping[str, Any]]) -> str:
-        """Through the queue, as if it had been asked there."""
-        replies = [said for _, said in self.shown]
-        item = self._item(replies)
-        config = CollectionConfig(task=task, question=TASKS[task], calibration_share=0.0, gold_every=0, overlap=1)
-        collection = open_collection(self.ws, f"{self.name}-{task}", config, "", self.now())
+    def _judged(self, task: TaskKind, payload: voting.Payload) -> str:
         me = people.local_owner(self.ws.database, getpass.getuser(), self.now())
-        if not queue.add_items(self.ws.database, collection.id, [item], self.now()):
-            raise DataError("you have said that of this reply already", "trueup label shows and changes what was said")
-        desk = Desk(self.ws, collection.id, self.now)
-        view = _own(desk, me.id, item)
-        order = [item.texts.index(text) for text in view.completions]
-        return desk.answer(
-            me.id, view.assignment, f"{self.name} {self.turn} {time.time_ns()}", payload(order)
-        ).judgement
-
-    def _item(self, replies: Sequence[Completion]) -> NewItem:
-        prompt = Prompt(replies[0].prompt.messages, {"chat": self.name, "turn": self.turn})
-        row = {"prompt": prompt.to_json(), "completions": [said.to_json() for said in replies]}
-        with self.ws.staging() as folder:
-            write_jsonl(folder / "rows.jsonl", [row])
-            parents = {f"model {who.artifact[:8]}": self.ws.get(who.artifact) for who, _ in self.shown}
-            artifact = self.ws.put("completions", folder, parents=parents, meta={"rows": 1, "source": "chat"})
-        return NewItem(
-            prompt, tuple(said.text for said in replies), artifact.id, tuple(said.finished for said in replies),
-            tuple(who.artifact for who, _ in self.shown), why={"strategy": "chat", "probability": 1.0},
+        return voting.vote(
+            self.ws, self._occasion, task, [_reply(*each) for each in self.shown], payload,
+            person=me.id, key=f"{self.name} {self.turn} {time.time_ns()}", now=self.now,
         )  # fmt: skip
 
+    @property
+    def _occasion(self) -> voting.Occasion:
+        return voting.Occasion("chat", self.name, {"chat": self.name, "turn": self.turn})
 
-def _own(desk: Desk, person: str, item: NewItem) -> View:
-    """The view of this very item: one that was left open, by a kill in between, is passed over."""
-    while (view := desk.next(person)) is not None:
-        if sorted(view.completions) == sorted(item.texts) and view.prompt[-1]["content"] == item.prompt.text:
-            return view
-        desk.skip(person, view.assignment, "left open")
-    raise DataError("the reply cannot be judged now", "look at the collection: trueup feedback status")
+
+def _reply(who: Speaker, said: Completion) -> voting.Reply:
+    return voting.Reply(said, who.artifact, {f"model {who.artifact[:8]}": who.artifact})

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .config import ModelSettings, Scoring
 from .errors import ConfigError, DataError, NotFoundError
+from .evals.matches import by_judgements
 from .evals.overopt import PROXY, best_of_n
 from .evals.overopt import overopt as measure
 from .inputs import ANY_SCORER, Ref, find_input
-from .loading import in_world, prompts_of, read_completions
+from .loading import completion_rows, in_world, prompts_of, put_records, read_completions
 from .records import Completion, Prompt
 from .runs import Run, track
 from .scorers import as_noted, open_scorer
@@ -27,6 +30,9 @@ GOLD = "gold"
 
 
 MINIMUM = "minimum"  # of the run's own ensemble: its least content member
+PEOPLE = "people:"  # before the name of a collection: its people judge
+PLACES_JUDGED = 4  # evaluations that people compare with the start: each costs one judgement a prompt
+PROMPTS_JUDGED = 50
 
 
 def overopt(
@@ -35,6 +41,8 @@ def overopt(
     *,
     judges: Sequence[Ref] = (),
     reward: Ref | None = None,
+    guideline: str = "",
+    limit: int = PROMPTS_JUDGED,
     threads: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -42,8 +50,9 @@ def overopt(
     set with several to each prompt, what the best of n by `reward` is worth to them.
 
     A judge is a reward model, a function or `gold`, the true score of the built-in world, which is asked by itself
-    where there is one; `minimum` is the least content member of the run's own ensemble. The first judge decides what
-    to ship.
+    where there is one; `minimum` is the least content member of the run's own ensemble. `people:NAME` are people in the
+    collection NAME: they compare what evaluations wrote to `limit` prompts with what the start wrote, and the same call
+    tells at any time what they have said so far. The first judge decides what to ship.
     """
     if _is_a_set(ws, run):
         return _of_a_set(ws, run, judges, reward, threads, seed)
@@ -54,12 +63,20 @@ def overopt(
     prompts = prompts_of(loaded)
     texts = [_completions(each, prompts) for each in rows]
     told: dict[str, Floats] = {PROXY: _numbers(rows, "score")}
+    kl, asked = _numbers(rows, "kl"), {}
     for name in _names(judges, list(prompts.values())):
+        if name.startswith(PEOPLE):
+            asked[name] = before_people(loaded, name.removeprefix(PEOPLE), steps, kl, texts, guideline, limit)
+            if (verdicts := asked[name].verdicts) is not None:
+                told[name] = verdicts
+            continue
         scorer = _minimum(loaded, threads) if name == MINIMUM else _scorer(ws, name, threads)
         told[name] = _judged(scorer, texts)
-    found = measure(steps, _numbers(rows, "kl"), told, seed=seed)
+    found = measure(steps, kl, told, seed=seed)
     kept = {step for step, _ in loaded.checkpoints()}
-    return {"run": loaded.id, "shipped": loaded.result.get("best_step"), "kept": sorted(kept), **found}
+    people = {name: each.progress for name, each in asked.items()}
+    shipped = loaded.result.get("best_step")
+    return {"run": loaded.id, "shipped": shipped, "kept": sorted(kept), "people": people, **found}
 
 
 def _is_a_set(ws: Workspace, ref: str) -> bool:
@@ -86,10 +103,12 @@ def _of_a_set(
         )
     texts = [each[:fewest] for each in groups.values()]  # by prompt
     names = _names(judges, [each[0].prompt for each in texts])
+    if any(name.startswith(PEOPLE) for name in names):
+        raise ConfigError("people judge what an RL run wrote, not the best of n", "trueup eval winrate compares sets")
     scorers = {PROXY: _scorer(ws, str(reward), threads)} | {name: _scorer(ws, name, threads) for name in names}
     sizes, kl, told = best_of_n({name: _judged(scorer, texts) for name, scorer in scorers.items()})
     found = measure(sizes, kl, told, way="best-of-n", seed=seed)
-    return {"run": artifact.id, "shipped": None, "kept": sizes, **found}
+    return {"run": artifact.id, "shipped": None, "kept": sizes, "people": {}, **found}
 
 
 def _names(judges: Sequence[Ref], prompts: Sequence[Prompt]) -> list[str]:
@@ -108,6 +127,70 @@ def _minimum(run: Run, threads: int) -> Scorer:
     if not isinstance(scorer, RewardScorer) or scorer.model.members < 2:
         raise ConfigError("the run's reward model is no ensemble: it has no least content member", "name another judge")
     return scorer.lowest()
+
+
+# --- people
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`verdicts` as scores: 1 where people preferred an evaluation's text to the start's, 0 where they did not, a half
+    for ties and for the start; NaN where nobody said. None while no prompt has them all."""
+
+    verdicts: Floats | None
+    progress: dict[str, Any]
+
+
+def before_people(
+    run: Run,
+    name: str,
+    steps: Sequence[int],
+    kl_ep: Floats,
+    texts: Sequence[Sequence[Completion]],
+    guideline: str,
+    limit: int,
+) -> Asked:
+    """Puts the start's and some evaluations' texts before people, two by two, and reads what they have said."""
+    from .comparing import into_collection, said_in
+
+    places = _spread_out(kl_ep)
+    chosen = range(min(limit, len(texts[0])))
+    sets = {
+        place: put_records(
+            run.workspace, "completions", completion_rows([texts[place][i] for i in chosen]),
+            parents={"prompts": run.inputs["prompts"]}, source=f"run {run.id}, evaluation at step {steps[place]}",
+        )
+        for place in (0, *places)
+    }  # fmt: skip
+    for place in places:
+        into_collection(run.workspace, name, [sets[0], sets[place]], run.seed, guideline)
+    votes, progress = said_in(run.workspace, name)
+    verdicts = np.full((len(steps), len(texts[0])), np.nan)
+    if votes:
+        verdicts[0, chosen] = 0.5
+    column = {texts[0][i].prompt.id: i for i in chosen}
+    for place in places if votes else ():
+        sides = [[texts[of][i] for i in chosen] for of in (place, 0)]
+        found: defaultdict[int, list[float]] = defaultdict(list)
+        for match in by_judgements(sides, votes).matches:
+            if match.points is not None:
+                found[column[match.a.prompt.id]].append(match.points)
+        for i, points in found.items():
+            verdicts[place, i] = float(np.mean(points))
+    judged = ~np.isnan(verdicts[[0, *places]]).any(0)
+    progress |= {"steps": [steps[place] for place in places], "prompts": len(chosen), "judged": int(judged.sum())}
+    return Asked(verdicts if judged.sum() > 1 else None, progress)
+
+
+def _spread_out(kl_ep: Floats) -> list[int]:
+    """The evaluations that people judge: the last, and others evenly by their distance from the start."""
+    distance = np.sqrt(np.maximum(kl_ep.mean(1), 0.0))
+    wanted = np.linspace(0, distance[-1], PLACES_JUDGED + 1)[1:]
+    nearest = {1 + int(np.abs(distance[1:] - each).argmin()) for each in wanted}
+    return sorted({*nearest, len(distance) - 1})
+
+
+# --- what a run left
 
 
 def _evaluations(run: Run) -> tuple[list[int], list[list[dict[str, Any]]]]:

@@ -15,7 +15,7 @@ from .evals.matches import Match, Sides, by_judgements, by_scores, meetings
 from .inputs import ANY_SCORER, PROMPTS, REMOTE, WRITERS, Ref, find_input, is_remote
 from .loading import put_records, read_judgements, read_prompts, require_gold
 from .questioning import asked, check_missing, who_was_asked
-from .records import Completion, Prompt
+from .records import Completion, Judgement, Prompt
 from .runs import Run
 from .scorers import load_scorer, measured, scored_by
 from .store import Artifact, Workspace
@@ -115,7 +115,14 @@ def judged(run: Run, config: Any, sides: Sides, last: bool = False) -> tuple[lis
         return by_scores(sides, measured(GoldScorer(), [c for side in sides for c in side]), last), {"kind": "gold"}
     judge, _ = load_scorer(run, ["judge"], config, by_itself="judge" in scored_by(run.inputs)[1])
     found = by_scores(sides, measured(judge, [c for side in sides for c in side]), last)
-    return found, {"kind": "score", "id": run.inputs["judge"].id}
+    return found, {"kind": "score", "id": run.inputs["judge"].id, "shaped": _shaped(run)}
+
+
+def _shaped(run: Run) -> list[str]:
+    """The models that this judge had a part in making: trained against it or chosen by it, or by a part of it."""
+    behind = {role: run.workspace.lineage(artifact).nodes for role, artifact in run.inputs.items()}
+    judge = {node.id for node in behind["judge"].values() if node.kind == "reward"} | {run.inputs["judge"].id}
+    return [run.inputs[role].id for role in sides_of(run.inputs) if judge & behind[role].keys()]
 
 
 def _by_people(run: Run, sides: Sides, last: bool) -> tuple[list[Match], dict[str, Any]]:
@@ -159,10 +166,6 @@ def before_people(
     """What the models wrote, as completion sets, in the collection `name`, which is made if it is not there; and the
     votes in it, frozen as they were given, None while there are none. Also how far people have come."""
     from .collecting import Candidates, sampled
-    from .feedback.collect import Filling, collect
-    from .feedback.freeze import Choice, freeze
-    from .feedback.status import status
-    from .store import queue
 
     if config.best_of > 1 or config.temperature_b is not None:
         raise ConfigError(
@@ -181,16 +184,40 @@ def before_people(
         sets.append(stored or sampled(ws, model, chosen, how, config.run.seed, place))
     if len({artifact.id for artifact in sets}) < len(sets):
         raise ConfigError("the same completions are named twice", "people would compare them with themselves")
+    into_collection(ws, name, sets, config.run.seed, guideline)
+    frozen, progress = _frozen(ws, name)
+    return sets, frozen, progress
+
+
+def into_collection(ws: Workspace, name: str, sets: Sequence[Artifact], seed: int, guideline: str = "") -> None:
+    """Every two different answers to a prompt, before people; the collection is made if it is not there. All of it is
+    held out."""
+    from .feedback.collect import Filling, collect
+    from .store import queue
+
     pairs = len(sets) * (len(sets) - 1) // 2
-    filling = Filling(items_per_prompt=pairs, heldout=EVALUATES, seed=config.run.seed)
+    filling = Filling(items_per_prompt=pairs, heldout=EVALUATES, seed=seed)
     there = next((each for each in queue.collections(ws.database) if each.name == name), None)
     settings = CollectionConfig.model_validate(dict(there.config)) if there else CollectionConfig(task="pair")
     if settings.task == "pair":  # pairs that are there already enter once, so what was cut off is completed
         collect(ws, name, settings, sets, now=time.time(), guideline=guideline, filling=filling)
+
+
+def said_in(ws: Workspace, name: str) -> tuple[list[Judgement], dict[str, Any]]:
+    """What people have said in a collection so far, and how far they have come."""
+    frozen, progress = _frozen(ws, name)
+    return (read_judgements(frozen) if frozen else []), progress
+
+
+def _frozen(ws: Workspace, name: str) -> tuple[Artifact | None, dict[str, Any]]:
+    """The votes as they were given, so the same votes are the same artifact; None while there are none."""
+    from .feedback.freeze import Choice, freeze
+    from .feedback.status import status
+    from .store import queue
+
     about = status(ws, queue.collection(ws.database, name).id, time.time(), leaks=False)
     progress = {"collection": name, "judgements": about.judgements, "needed": about.needed}
-    frozen = freeze(ws, name, Choice(rule="raw")).artifact if about.judgements else None
-    return sets, frozen, progress
+    return (freeze(ws, name, Choice(rule="raw")).artifact if about.judgements else None), progress
 
 
 def _first(ws: Workspace, prompts: Artifact, limit: int) -> Artifact:

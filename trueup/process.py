@@ -17,6 +17,14 @@ def resident_mib() -> float:
     return _status("VmRSS") or peak_mib()
 
 
+def gpu_mib() -> int | None:
+    """What this process has taken on its GPU, if it has taken anything. Loads nothing: who uses one has torch."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "cuda") or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.memory_reserved() / 2**20)
+
+
 def _status(key: str) -> float | None:
     try:
         with open("/proc/self/status") as file:

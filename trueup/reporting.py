@@ -122,7 +122,8 @@ def _artifacts(ws: Workspace, ids: Mapping[str, str]) -> list[dict[str, Any]]:
     for role, identity in ids.items():
         artifact = ws.get(identity)
         called = sorted(name for name, of in names.items() if of == identity)
-        found.append({"role": role, "id": identity, "kind": artifact.kind, "names": called})
+        wrote = artifact.parents.get("model", "") if artifact.kind == "completions" else ""
+        found.append({"role": role, "id": identity, "kind": artifact.kind, "names": called, "written_by": wrote})
     return found
 
 

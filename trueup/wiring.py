@@ -47,7 +47,7 @@ from .preparing import (
     split_judgements,
     with_room,
 )
-from .records import Judgement, Prompt, by_prompt
+from .records import Demonstration, Judgement, Prompt, by_prompt
 from .runs import Run
 from .scorers import load_scorer, load_scorers, measured, read_by, scored_by
 from .store import Artifact
@@ -70,17 +70,10 @@ REFERENCE_PROMPTS = 256  # enough to know a mean and a std by
 
 
 def _pretrain(run: Run, config: PretrainConfig) -> Artifact:
-    from .models.device import place
-    from .models.load import new_model
-    from .text.chat import prompt_format
-    from .text.tokenizer import EOS, PAD, train_tokenizer
     from .train.pretrain import pretrain
 
     demonstrations = read_demonstrations(run.inputs["data"])
-    texts = [text for prompt, answers in grouped(demonstrations) for text in (prompt.text, *answers)]
-    tokenizer = train_tokenizer(texts, config.architecture.vocabulary)
-    format = prompt_format(tokenizer, config.prompt, eos=EOS, pad=PAD)
-    model = new_model(config.architecture, tokenizer, format, config.run.seed, place(config.model))
+    model = untrained(demonstrations, config)
     train, heldout, dropped = split_demonstrations(run, model, demonstrations, config.architecture.context, config)
     best = pretrain(run, config, model, train, heldout)
     return finish_model(run, model, config, best, dropped)
@@ -306,6 +299,19 @@ EXECUTE: dict[str, Callable[[Run, Any], Artifact]] = {
 def execute(run: Run, config: Table) -> Artifact:
     with run:
         return EXECUTE[run.stage](run, config)
+
+
+def untrained(demonstrations: Sequence[Demonstration], config: PretrainConfig) -> LanguageModel:
+    """What pretraining starts from: random weights, for a tokenizer that is made of the texts."""
+    from .models.device import place
+    from .models.load import new_model
+    from .text.chat import prompt_format
+    from .text.tokenizer import EOS, PAD, train_tokenizer
+
+    texts = [text for prompt, answers in grouped(demonstrations) for text in (prompt.text, *answers)]
+    tokenizer = train_tokenizer(texts, config.architecture.vocabulary)
+    format = prompt_format(tokenizer, config.prompt, eos=EOS, pad=PAD)
+    return new_model(config.architecture, tokenizer, format, config.run.seed, place(config.model))
 
 
 # --- inside

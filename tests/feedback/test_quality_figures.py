@@ -207,7 +207,7 @@ def everything(tally):
 
 def test_models_are_rated_by_what_people_preferred():
     tally, entries = judged_models()
-    found = ratings(tally, entries, everything(tally), {"big": "tuned"}, 0)
+    found = ratings(tally, entries, everything(tally), {"big": "tuned"})
     best, worst = found["models"]
     assert (best["model"], worst["model"]) == ("tuned", "small") and (best["rank"], worst["rank"]) == (1, 2)
     assert best["value"] - worst["value"] == pytest.approx(400 * np.log10(3), abs=25)
@@ -222,12 +222,12 @@ def test_with_one_model_or_none_there_is_nothing_to_show():
     tally.add(vote("a", 1), about("i"), ())
     for models in ((), ("one", "one"), ("one", "")):
         entries.add(entry("i", models))
-    assert ratings(tally, entries, everything(tally), {}, 0) is None
+    assert ratings(tally, entries, everything(tally), {}) is None
 
 
 def test_nobody_decides_alone():
     tally, entries = judged_models(n=2 * MOST_A_DAY, judges=1)
-    found = ratings(tally, entries, everything(tally), {}, 0)
+    found = ratings(tally, entries, everything(tally), {})
     assert found["votes"] == MOST_A_DAY and found["capped"] == MOST_A_DAY
 
 
@@ -238,7 +238,7 @@ def test_a_ranking_of_three_models_is_three_votes_of_one_judgement():
         entries.add(entry(f"i{i}", ("a", "b", "c"), texts))
         said = Judgement(Prompt.user(f"about i{i}"), texts, (1, 2, 3), f"j{i % 4}", "human", meta={"order": [0, 1, 2]})
         tally.add(said, about(f"i{i}", i), ())
-    found = ratings(tally, entries, everything(tally), {}, 0)
+    found = ratings(tally, entries, everything(tally), {})
     assert found["votes"] == 120 and [each["model"] for each in found["models"]] == ["a", "b", "c"]
     assert found["length"]["value"] < 0, "here the shorter always won"
 

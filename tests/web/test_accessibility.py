@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.routing import APIRoute
+from left_runs import prompts, rl_run
 from sites import PASSWORD, Site, new_collection, playwright
 
 from trueup.feedback import learning, quality
+from trueup.runs import Run
 from trueup.store import figures, people, queue
 from trueup.web import auth
 
@@ -47,6 +49,8 @@ SIZES: dict[str, dict[str, Any]] = {
 # No pages, or opened by the tests in another way.
 OTHERWISE = (
     *("/start", "/login", "/invite/{token}", "/c/{collection}", "/c/{collection}/next"),
+    "/try/{tried}",  # test_try.py
+    *("/runs/beside", "/runs/{run}/now", "/runs/{run}/report"),
     *("/api/export/{collection}", "/api/status/{collection}", "/a/{assignment}/covered"),
 )
 
@@ -57,13 +61,16 @@ class World:
     tasks: dict[str, str]
     owner: people.Person
     invite: str
+    runs: list[Run]
 
     def pages(self) -> list[str]:
         """Every other page that somebody who is signed in can open, read from the routes: a new one is checked too."""
         ids = {"collection": self.site.collection, "person": self.owner.id}
+        ids["run"] = self.runs[1].id
         ids["item"] = queue.items(self.site.db, self.site.collection)[0].id
         routes = [each for each in self.site.app.routes if isinstance(each, APIRoute) and "GET" in each.methods]
-        return [each.path.format(**ids) for each in routes if each.path not in OTHERWISE]
+        found = [each.path.format(**ids) for each in routes if each.path not in OTHERWISE]
+        return [*found, "/runs/beside?" + "&".join(f"run={run.id}" for run in self.runs)]
 
 
 @pytest.fixture
@@ -80,7 +87,10 @@ def world(serve: Callable[..., Site]) -> World:
     keep_a_curve(site)
     made = {name: new_collection(site.workspace, name, **config) for name, config in TASKS.items()}
     token = people.new_invite(site.db, "annotator", owner.id, time.time(), 3600, 1, site.collection)
-    return World(site, made, owner, token)
+    ran = [rl_run(site.workspace, note=SENTENCE, inputs={"prompts": prompts(site.workspace, 4)}) for _ in range(2)]
+    ran[0].finish({"best_step": 6})
+    ran[1].fail("the disk is full")
+    return World(site, made, owner, token, ran)
 
 
 def keep_a_curve(site: Site) -> None:

@@ -35,7 +35,7 @@ def filled(judgements: int = 900, people: int = 6) -> dict[str, Any]:
             vote = said(f"human:people{at // 5 % people}", 1.5, texts, at, chance)
             tally.add(vote, about(f"g{i}", at, "gold"), (1, 2))
     found = quality.describe(tally, {0: 1}, skips=SKIPS)
-    return found | {"leaderboard": ratings(tally, entries, quality._shared(tally), {}, 0)}
+    return found | {"leaderboard": ratings(tally, entries, quality._shared(tally), {})}
 
 
 def said(judge: str, gap: float, texts: tuple[str, ...], at: int, chance: Random) -> Judgement:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from sites import PASSWORD, Clock, Site, new_collection, new_items
 
 from trueup.records import Message, Prompt
+from trueup.runs import Run
 from trueup.store import Workspace, audit, figures, people, queue
 from trueup.web import create_app
 from trueup.web.limits import Limit, Limits
@@ -66,6 +67,12 @@ class World:
         (new,) = {each["id"] for each in people.tokens(self.site.db)} - before
         return new
 
+    def run(self) -> str:
+        """One that is over: there is nothing to stop, and nothing to go on with."""
+        run = Run.start(self.site.workspace, "sft", {}, {}, seed=0)
+        run.finish({})
+        return run.id
+
     def item(self, collection: str) -> str:
         """One that nobody is handed, so that there is something to decide about it."""
         item = queue.items(self.site.db, collection, limit=1)[0]
@@ -83,6 +90,8 @@ class World:
             "person": someone.id,
             "invite": self.invite(collection),
             "token_id": self.token(collection),
+            "tried": "nobody-has-it",
+            "run": self.run(),
             "token": people.new_invite(self.site.db, "annotator", "", time.time(), 3600),
         }
 
@@ -142,6 +151,14 @@ CASES = {
     "POST /people/{person}/deactivate": Case("O"),
     "GET /people/{person}/anonymise": Case("O"),
     "POST /people/{person}/anonymise": Case("O"),
+    # Runs belong to no collection, and everybody here but the owner to one. Others: test_watch.py
+    "GET /runs": Case("O"),
+    "GET /runs/beside": Case("O", ok=(400,)),
+    "GET /runs/{run}": Case("O"),
+    "GET /runs/{run}/now": Case("O"),
+    "GET /runs/{run}/report": Case("O"),
+    "POST /runs/{run}/stop": Case("O", ok=(400,)),
+    "POST /runs/{run}/resume": Case("O", {"how": "go on"}, ok=(400,)),
     "GET /audit": Case("O"),
     "POST /audit/verify": Case("O"),
     "GET /start": Case(ANYBODY, ok=(403,)),  # without its token
@@ -156,9 +173,16 @@ CASES = {
     "GET /account/demographics": Case(SIGNED),
     "POST /account/demographics": Case(SIGNED, NO_ANSWERS),
     "POST /account/demographics/forget": Case(SIGNED),
+    # Models belong to no collection either; what is asked here is no prompt, and nobody has such replies.
+    "GET /try": Case("O"),
+    "POST /try": Case(
+        "O", {"a": "", "b": "", "system": "", "prompt": "", "temperature": "0", "max_new_tokens": "8"}, ok=(400,)
+    ),
+    "GET /try/{tried}": Case("O", ok=(404,)),
+    "POST /try/{tried}": Case("O", {"choice": "first"}, ok=(404,)),
     "POST /account/categories": Case(JUDGES, {"listed": "[]"}),
 }
-OBJECTS = ("{collection}", "{assignment}", "{item}", "{person}", "{invite}", "{token_id}")
+OBJECTS = ("{run}", "{collection}", "{assignment}", "{item}", "{person}", "{invite}", "{token_id}")
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +267,7 @@ def test_nobody_gets_what_is_another_tenants(world, key):
 @pytest.mark.parametrize("wild", ["0" * 16, "'", "%00", "..", "x" * 300, "%F0%9F%92%A9", "1 OR 1=1", "__proto__"])
 def test_ids_that_nobody_has_are_not_found(world, key, wild):
     case = CASES[key]
-    objects = dict.fromkeys(("collection", "assignment", "item", "person", "invite", "token_id"), wild)
+    objects = dict.fromkeys(("run", "collection", "assignment", "item", "person", "invite", "token_id"), wild)
     answer = send(world, world.person("owner"), key, case, objects)
     # A path of dots is resolved by the client before it is sent; where it leads is again a page of ours.
     assert answer.status_code in (404, 405) or (wild == ".." and answer.status_code < 500), answer.status_code

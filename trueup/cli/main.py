@@ -36,6 +36,7 @@ from .safety import safety
 from .text import printable, to_json
 from .tradeoff import tradeoff
 from .train import train
+from .watch import watch
 from .workspaces import init, upgrade
 
 PIPE_CLOSED = 141  # what a shell reports for a program that SIGPIPE ended
@@ -68,7 +69,7 @@ evaluate.add_command(rewards)
 evaluate.add_command(tradeoff)
 evaluate.add_command(overopt)
 _WORK = (init, data, train, sample, score, label, feedback, evaluate)
-_LOOK = (chat, runs, report, artifacts, lineage, ensemble, export, gc, plan, env, upgrade, demo)
+_LOOK = (watch, runs, report, chat, artifacts, lineage, ensemble, export, gc, plan, env, upgrade, demo)
 for command in (*_WORK, *_LOOK):
     root.add_command(command)
 

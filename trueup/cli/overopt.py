@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .command import Command, Result, workspace
+from .team import read_text
 from .text import printable, table
 
 
@@ -18,6 +19,7 @@ from .text import printable, table
     examples="""
     trueup eval overopt 20261121-0137-rl --judge second-reward
     trueup eval overopt 20261121-0137-rl --judge gold --judge minimum --chart overopt.svg
+    trueup eval overopt 20261121-0137-rl --judge people:worth-it --guideline titles.md
     trueup eval overopt sixteen --reward reward --judge second-reward
     """,
 )
@@ -25,12 +27,22 @@ from .text import printable, table
 @click.option(
     "--judge", "judges", multiple=True, metavar="ID",
     help="Who was not trained on: a reward model, a function as FILE.py:NAME, 'gold', or 'minimum' of the run's own "
-    "ensemble. Of several the first decides.",
+    "ensemble; 'people:NAME' asks people, in the collection NAME. Of several the first decides.",
 )  # fmt: skip
 @click.option("--reward", metavar="ID", help="Of a completion set: by what the best of n is chosen.")
+@click.option("--guideline", type=click.Path(path_type=Path), metavar="FILE", help="Of people: what they judge by.")
+@click.option("--limit", type=click.IntRange(2), default=50, show_default=True, help="Of people: how many prompts.")
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="CPU threads; 0: all cores.")
 @click.option("--chart", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The curves as SVG.")
-def overopt(run: str, judges: tuple[str, ...], reward: str | None, threads: int, chart: Path | None) -> Result:
+def overopt(
+    run: str,
+    judges: tuple[str, ...],
+    reward: str | None,
+    guideline: Path | None,
+    limit: int,
+    threads: int,
+    chart: Path | None,
+) -> Result:
     """Whether the score of an RL run, or of a best-of-n, was worth climbing: what judges say, against √KL.
 
     Reads the held-out completions that the run kept, or a set with several completions to each prompt. Says where each
@@ -42,7 +54,8 @@ def overopt(run: str, judges: tuple[str, ...], reward: str | None, threads: int,
     from ..store import atomic_write
 
     with workspace() as ws:
-        found = measure(ws, run, judges=judges, reward=reward, threads=threads)
+        words = read_text(guideline) if guideline else ""
+        found = measure(ws, run, judges=judges, reward=reward, guideline=words, limit=limit, threads=threads)
     if chart:
         atomic_write(chart, overopt_chart(found, width=640).encode())
     return Result(found, _shown(found) + (f"\n\nchart {chart}" if chart else ""))
@@ -62,10 +75,25 @@ def _shown(found: Mapping[str, Any]) -> str:
         fitted = table(["score", "a", "b", "highest at √KL"], laws)
         law = "d (a - b d)" if found["way"] == "best-of-n" else "d (a - b ln d)"
         parts.append(f"gain = {law} with d = √KL\n{fitted}")
+    parts += [_asked(name, each) for name, each in found["people"].items()]
     return "\n\n".join(parts)
 
 
-def _cell(curve: Mapping[str, Any], place: int) -> str:
+def _asked(name: str, told: Mapping[str, Any]) -> str:
+    """How far people have come: they compare with the start, so a half is no better than it."""
+    steps = ", ".join(map(str, told["steps"]))
+    words = (
+        f"{name}: the share of prompts on which they prefer the texts of step {steps} to the start's; "
+        f"{told['judged']} of {told['prompts']} prompts are judged whole, {told['judgements']} judgements"
+    )
+    go_on = f", {told['needed']} still wanted: trueup label {told['collection']}, then the same command again"
+    return printable(words + (go_on if told["needed"] else ""))
+
+
+def _cell(curve: Mapping[str, Any], evaluation: int) -> str:
+    if evaluation not in curve["places"]:
+        return "-"
+    place = curve["places"].index(evaluation)
     return f"{curve['mean'][place]:.3g} [{curve['low'][place]:.3g}, {curve['high'][place]:.3g}]"
 
 

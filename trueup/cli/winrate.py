@@ -109,5 +109,5 @@ def _text(found: Mapping[str, Any], names: Mapping[str, str]) -> str:
             lines.append(table(["slice", "", "n", "won", "95% interval"], standings.slice_rows(found["slices"])))
     else:
         lines.append("Nothing could be compared.")
-    lines += standings.remarks(found)
+    lines += standings.remarks(found, names)
     return "\n\n".join([*lines, f"evaluation {found['evaluation']}"])

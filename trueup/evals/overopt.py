@@ -47,13 +47,13 @@ def overopt(
 ) -> dict[str, Any]:
     """Of the proxy and of every judge: the curve, its highest point, and the law. `scores` are (evaluations, prompts).
 
-    `judge` is who decides what to ship: the first one who is not the proxy.
+    `judge` is who decides what to ship: the first one who is not the proxy. A judge may know some evaluations and
+    prompts only (people do): the others are NaN, and their curve stands on what they know of whole prompts.
     """
     n = kl_ep.shape[1]
     assert PROXY in scores and all(each.shape == kl_ep.shape == (len(steps), n) for each in scores.values())
-    counts = np.concatenate([*redraws(np.random.default_rng(seed), n, DRAWS)]) / n  # (draws, prompts)
     distance = _root(kl_ep.mean(1))
-    found = {name: _curve(distance, each, kl_ep, counts, level, way) for name, each in scores.items()}
+    found = {name: _known_curve(distance, each, kl_ep, level, way, seed) for name, each in scores.items()}
     judges = [name for name in scores if name != PROXY]
     return {
         "n": n,
@@ -64,6 +64,20 @@ def overopt(
         "judge": judges[0] if judges else PROXY,
         "ship": _ship(list(steps), found, judges),
     }
+
+
+def _known_curve(
+    distance: Floats, score_ep: Floats, kl_ep: Floats, level: float, way: Way, seed: int
+) -> dict[str, Any]:
+    """The curve over the evaluations that were judged, of prompts on which all of these were."""
+    places = np.flatnonzero(~np.isnan(score_ep).all(1))
+    whole = np.flatnonzero(~np.isnan(score_ep[places]).any(0))
+    n, rows = len(whole), np.ix_(places, whole)
+    assert n and len(places) > 1 and places[0] == 0, "a curve has a start, and somebody knows it"
+    counts = np.concatenate([*redraws(np.random.default_rng(seed), n, DRAWS)]) / n  # (draws, prompts)
+    partly = n < score_ep.shape[1] or len(places) < len(distance)
+    found = _curve(distance[places], score_ep[rows], kl_ep[rows], counts, level, way)
+    return found | {"places": places.tolist(), "n": n} | ({"law": None} if partly else {})
 
 
 def _curve(distance: Floats, score_ep: Floats, kl_ep: Floats, counts: Floats, level: float, way: Way) -> dict[str, Any]:
@@ -119,9 +133,9 @@ def _ship(steps: list[int], found: Mapping[str, Any], judges: Sequence[str]) -> 
     """The evaluation that the judge likes best; and whether the proxy would have gone on beyond it."""
     judge = judges[0] if judges else PROXY
     about = found[judge]
-    best, last = about["peak"]["place"], len(steps) - 1
+    best, last = about["places"][about["peak"]["place"]], about["places"][-1]
     fell = about["fallen"]["chance"] < CHANCE
-    rose = found[PROXY]["mean"][-1] > found[PROXY]["mean"][best]
+    rose = found[PROXY]["mean"][last] > found[PROXY]["mean"][best]
     return {"step": steps[best], "last": steps[last], "fell": bool(fell), "gamed": bool(judges and fell and rose)}
 
 

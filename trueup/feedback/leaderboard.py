@@ -42,15 +42,13 @@ class Entries:
         self.items[item.id] = Entry(prompt, models, tuple(len(text.split()) for text in item.texts))
 
 
-def ratings(
-    tally: Tally, entries: Entries, rows: NDArray[np.bool_], names: Mapping[str, str], seed: int
-) -> dict[str, Any] | None:
+def ratings(tally: Tally, entries: Entries, rows: NDArray[np.bool_], names: Mapping[str, str]) -> dict[str, Any] | None:
     """Of the judgements in `rows`; None where no two models met. `names`: of artifacts that have one."""
     found, votes = _contests(tally, entries, rows)
     if not len(found):
         return None
     known = [names.get(model, model) for model in entries.models]
-    plain, equal = leaderboard(found, seed=seed), leaderboard(found, length=True, seed=seed)
+    plain, equal = leaderboard(found), leaderboard(found, length=True)
     return {
         "votes": len(found),
         "judges": len(np.unique(found.judge)),

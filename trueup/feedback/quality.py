@@ -58,7 +58,7 @@ def compute(workspace: Workspace, collection: str, *, seed: int = 0) -> dict[str
     versions = {version: numbers.get(name, 0) for name, version in tally.guidelines.items()}
     names = {artifact: name for name, artifact in workspace.names().items()}
     figures_of_all = describe(tally, versions, skips=_skips(workspace, found.id), seed=seed)
-    board = ratings(tally, entries, _shared(tally), names, seed)
+    board = ratings(tally, entries, _shared(tally), names)
     assistance = golds.figures(queue.current_judgements(workspace.database, found.id), seed=seed)
     return figures_of_all | {"leaderboard": board, "assistance": assistance}
 

@@ -12,8 +12,11 @@ RIGHTS: dict[str, tuple[PersonRole, ...]] = {
     "see judgements": ("owner", "manager"),  # what others said, golds, names of models
     "adjudicate": ("owner", "manager"),  # decide an item, send it back, clear a quarantine
     "manage collections": ("owner", "manager"),  # open, close, guideline
+    "try models": ("owner", "manager"),  # put prompts to models and checkpoints: it costs computing
     "invite": ("owner", "manager"),  # annotators and viewers
     "export": ("owner", "manager"),  # judgements out of the workspace
+    "see runs": ("owner", "manager", "viewer"),  # what is trained and measured, with samples and names of models
+    "steer runs": ("owner", "manager"),  # stop one, take one up again
     "manage people": ("owner",),  # roles, deactivate, anonymise, invite managers and owners, demographics as counts
     "manage tokens": ("owner",),  # let programs in
     "audit": ("owner",),

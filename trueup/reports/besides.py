@@ -67,7 +67,7 @@ def remarks(found: Found, names: Mapping[str, str]) -> list[str]:
     said = [f"{standings.called(each['model'], names)} {each['says']}." for each in found["findings"]]
     judge = found["judge"]
     about = {"judge": judge, "findings": judge.get("findings", ()), "missing": judge.get("missing", {})}
-    return said + standings.remarks({**about, "dropped": found["dropped"]})
+    return said + standings.remarks({**about, "dropped": found["dropped"]}, names)
 
 
 def section(told: Found) -> dict[str, Any] | None:

@@ -24,8 +24,8 @@ def contest(told: Mapping[str, Any]) -> dict[str, Any] | None:
     pairs = result.get("pairs") or ([{**result, "a": result["models"][0], "b": result["models"][1]}])
     pairs = [pair for pair in pairs if is_number(pair.get("value"))]
     return {
-        "who": _who_judged(result["judge"], names),
-        "remarks": standings.remarks(result),
+        "who": who_judged(result["judge"], names),
+        "remarks": standings.remarks(result, names),
         "rates": _rates(pairs, names),
         "ratings": standings.rating_rows(result, names) if result.get("ratings") else [],
         "slices": [(_title(pair, names), _slices(pair)) for pair in pairs if pair["slices"]],
@@ -34,7 +34,7 @@ def contest(told: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _who_judged(judge: Mapping[str, Any], names: Mapping[str, str]) -> str:
+def who_judged(judge: Mapping[str, Any], names: Mapping[str, str]) -> str:
     kind = judge.get("kind")
     if kind == "gold":
         return "Judged by the true score of the built-in world."

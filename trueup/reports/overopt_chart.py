@@ -13,7 +13,7 @@ def verdict(found: Mapping[str, Any]) -> str:
     ship, judge = found["ship"], found["judge"]
     about = found["curves"][judge]
     what = "the best of {step:,} (up to {last:,})" if found["way"] == "best-of-n" else "step {step:,} of {last:,}"
-    where = f"{what.format(**ship)}, n = {found['n']:,} prompts"
+    where = f"{what.format(**ship)}, n = {about['n']:,} prompts"
     if judge == "proxy":
         return f"nobody but the score itself judges here; it is highest at {where}: give a --judge"
     words = f"ship {where}: {judge} is highest there, {about['peak']['value']:.3g}"
@@ -34,6 +34,9 @@ def overopt_chart(found: Mapping[str, Any], *, width: int = 340) -> str:
     for name, curve in found["curves"].items():
         start, span = curve["mean"][0], max(map(abs, (m - curve["mean"][0] for m in curve["mean"]))) or 1.0
         y, low, high = ([(value - start) / span for value in curve[key]] for key in ("mean", "low", "high"))
-        lines.append(Series(name, found["distance"], y, low, high))
-    label = f"share of the largest gain, n = {found['n']:,} prompts, 95% interval"
+        at = [found["distance"][place] for place in curve["places"]]
+        lines.append(Series(name, at, y, low, high))
+    counts = sorted({curve["n"] for curve in found["curves"].values()})
+    n = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+    label = f"share of the largest gain, n = {n} prompts, 95% interval"
     return line_chart(lines, "√KL from the start, √nats", label, "What the score was worth", width=width)

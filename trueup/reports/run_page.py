@@ -19,6 +19,7 @@ from .contest import contest
 from .headlines import headline, status_words
 from .lineage_chart import lineage_chart
 from .page import METRICS, STAGES, TEXT_LIMIT, both, environment, flat_rows, marked, styles
+from .shipping import before_shipping
 from .visible import clipped
 from .wording import is_number
 
@@ -51,12 +52,13 @@ class Chart:
 
 def runs_page(found: Mapping[str, Any]) -> str:
     """The page for what `reporting.report` returns."""
-    runs = [_run(told, i) for i, told in enumerate(found["runs"])]
+    runs = [view(told, i) for i, told in enumerate(found["runs"])]
     title = runs[0]["title"] if len(runs) == 1 else f"{wording.counted(len(runs), 'run')}: {_last_name(found)}"
     return _rendered(
         title=title,
         lead=runs[-1]["headline"] if len(runs) == 1 else _loop_headline(found["runs"]),
         runs=runs,
+        shipping=before_shipping(found["runs"]),
         lineage=_lineage(found["lineage"]),
         cost={key: _cost_words(key, value) for key, value in found["cost"].items()} if len(runs) > 1 else None,
         differences=None,
@@ -75,13 +77,14 @@ def difference_page(found: Mapping[str, Any]) -> str:
         title=f"{_title(a)} beside {_title(b)}",
         lead=f"First: {headline(a)} Second: {headline(b)}",
         runs=[],
+        shipping={},
         lineage=None,
         cost=None,
         differences={
             "names": (f"first, {a['id']}", f"second, {b['id']}"),
             "parts": [part for part in parts if part["rows"]],
             "same": wording.listed(same) if same else "",
-            "curves": _both_curves(a, b),
+            "curves": curves_together([a, b], ["first", "second"]),
             "samples": _samples(found["samples"], ("first, ", "second, ")),
         },
     )
@@ -96,7 +99,8 @@ def _rendered(**context: Any) -> str:
     return environment().get_template("runs.html").render(css=styles("page.css", "runs.css"), **context)
 
 
-def _run(told: Told, number: int) -> dict[str, Any]:
+def view(told: Told, number: int = 0) -> dict[str, Any]:
+    """All that a page shows of one run, in words and charts."""
     drawn = dict(_charts(told))
     curves = [Markup(chart.svg()) for name, chart in drawn.items() if not name.startswith("against-")]
     against = [both(chart.svg, wide=470) for name, chart in drawn.items() if name.startswith("against-")]
@@ -319,17 +323,18 @@ def _ordered(kl: Sequence[Any], values: Sequence[Any]) -> tuple[list[float], lis
     return [k for k, _ in pairs], [v for _, v in pairs]
 
 
-def _both_curves(a: Told, b: Told) -> list[Markup]:
-    """Metrics that both have, each in one chart."""
+def curves_together(runs: Sequence[Told], labels: Sequence[str]) -> list[Markup]:
+    """Metrics that at least two of the runs have, each in one chart."""
     drawn = []
-    common = [name for name in a["metrics"] if name in b["metrics"] and name != "step"]
-    for metric in _in_order(common):
-        sides = [
-            (label, _known(told["metrics"]["step"], told["metrics"][metric]))
-            for label, told in (("first", a), ("second", b))
+    every = dict.fromkeys(name for told in runs for name in told["metrics"] if name != "step")
+    for metric in _in_order(list(every)):
+        lines = [
+            _banded(label, points, None)
+            for label, told in zip(labels, runs, strict=True)
+            if len(points := _known(told["metrics"].get("step") or [], told["metrics"].get(metric) or [])) > 1
         ]
-        if all(len(points) > 1 for _, points in sides):
-            drawn.append(Markup(_of_metric(metric, [_banded(*side, None) for side in sides], a).svg()))
+        if len(lines) > 1:
+            drawn.append(Markup(_of_metric(metric, lines, runs[0]).svg()))
     return drawn
 
 
@@ -385,6 +390,18 @@ def _row(row: Mapping[str, Any], sides: Sequence[str], best: int | None, prompt:
             for side, text, entry in zip(sides or [""] * len(entries), shown, entries, strict=True)
         ],
     }
+
+
+def newest(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What `watching` found of the newest completions: what was asked, what was written, how it was measured."""
+    return [
+        {
+            "prompt": clipped(found["prompts"].get(row["prompt"], "") or f"prompt {row['prompt']}", TEXT_LIMIT),
+            "text": clipped(str(row["text"]), TEXT_LIMIT),
+            "measured": _measured(row),
+        }
+        for row in found["rows"]
+    ]
 
 
 def _moment(step: int, best: int | None) -> str:

@@ -49,10 +49,15 @@ def order(found: Found, names: Mapping[str, str]) -> str:
     return words + "."
 
 
-def remarks(found: Found) -> list[str]:
+def remarks(found: Found, names: Mapping[str, str]) -> list[str]:
     """What one should know before one believes it: of the judge, and of what is missing."""
     said = [wording.capital(each) + "." for each in found.get("findings", ())]
     judge = found.get("judge") or {}
+    if judge.get("shaped"):
+        made = wording.listed([called(each, names) for each in judge["shaped"]])
+        said.append(
+            f"The judge had a part in making {made}, which does well before the score it was trained or chosen by."
+        )
     if "order" in judge and not judge["order"]["by_place"] and judge["order"]["same"]["n"]:
         same, first = judge["order"]["same"], judge["order"]["first"]
         said.append(

@@ -18,6 +18,7 @@ from .run import Run
 
 STEPS_READ = 200  # steps whose samples are read for their distributions
 SHOWN = 48  # prompts of which completions are shown side by side
+NEWEST = 6  # completions of the newest step that are shown while a run goes on
 EACH = 8  # of these, of every kind that is looked for: risen most, fallen most, ...
 MEASURED = ("score", "length", "kl")  # what a sample tells of itself
 LEVELS = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
@@ -61,6 +62,18 @@ def side_by_side(run: Run, best_step: int | None = None) -> dict[str, Any]:
     if not early:
         return dict(NOTHING)
     return _chosen([_by_prompt(run, early), _by_prompt(run, late[::-1])], "prompts of rollouts")
+
+
+def of_now(run: Run) -> dict[str, Any]:
+    """Some of the newest completions: of an evaluation if it is as new as the last rollout, evenly by their score."""
+    newest = [(steps[-1], heldout) for heldout in (False, True) if (steps := run.sample_steps(heldout=heldout))]
+    if not newest:
+        return {"step": None, "of": "", "of_all": 0, "rows": []}
+    step, heldout = max(newest)
+    rows = run.samples(step, heldout=heldout)
+    rows.sort(key=lambda row: -row["score"] if is_number(row.get("score")) else math.inf)
+    of = "the last evaluation" if heldout else "the last rollout"
+    return {"step": step, "of": of, "of_all": len(rows), "rows": evenly(rows, NEWEST)}
 
 
 def both_ends(run_a: Run, run_b: Run) -> dict[str, Any]:

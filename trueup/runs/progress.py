@@ -17,6 +17,9 @@ _WARM_UP = 3  # steps before a measured rate is trusted over an estimate given b
 _quiet = False
 _live: _Bars | None = None
 
+meters: list[Meter] = []  # what is going on in this process, the outermost first
+listeners: list[Callable[[], None]] = []  # the last is told of every step: the run that is going on
+
 
 class Advance(Protocol):
     def __call__(self, n: int = 1, **info: Any) -> None: ...
@@ -74,13 +77,24 @@ def track(total: int, label: str, *, start: int = 0, expected: float = 0.0) -> I
     """
     meter = Meter(total, label, start, expected)
     show = _silent if _is_quiet() else _bar if sys.stderr.isatty() else _plain
-    with show(meter) as refresh:
+    with show(meter) as refresh, _going_on(meter):
 
         def advance(n: int = 1, **info: Any) -> None:
             meter.advance(n, info)
             refresh()
+            if listeners:
+                listeners[-1]()
 
         yield advance
+
+
+@contextmanager
+def _going_on(meter: Meter) -> Iterator[None]:
+    meters.append(meter)
+    try:
+        yield
+    finally:
+        meters.remove(meter)
 
 
 def quiet(on: bool = True) -> None:

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
@@ -36,6 +37,7 @@ from ..store import (
 from . import checkpoints
 from .board import Board
 from .checkpoints import Checkpoints
+from .now import Now, ask_to_stop, read_now, stop_is_asked
 from .progress import note, say
 from .streams import Stream, finite, read_stream
 from .trackers import Trackers
@@ -54,6 +56,7 @@ class Run:
     resume_step: int = 0
     resume_folder: Path | None = None
     goes_on: bool = True  # False: what it has learnt so far is all it will learn
+    stops_itself: bool = False  # True: its stage looks at `stop_asked` when it can stop; else it is stopped at once
 
     def __init__(self, workspace: Workspace, row: RunRow) -> None:
         self.workspace = workspace
@@ -63,6 +66,7 @@ class Run:
         self._lock = Lock(self.path / "lock")
         self._streams: dict[str, Stream] = {}
         self._board: Board | None = None
+        self._now: Now | None = None
         self._trackers = Trackers((), self.path, row.id, row.stage, {})
         self._earlier = (0.0, 0.0)  # wall and CPU seconds of the attempts before this one
 
@@ -85,9 +89,7 @@ class Run:
         `name` is what its result is to be called, kept here so that a resumed run still knows.
         """
         config = plain_json(config, "config")
-        identity = f"{stamp()}-{stage}-{secrets.token_hex(2)}"
-        with saying_disk_full(workspace.path):
-            workspace.run_folder(identity).mkdir(parents=True)
+        identity = _new_folder(workspace, stage)
         row = RunRow(
             identity, stage, "running", config, seed, installed_versions(), note, started=utc_now(), name=name,
             inputs={role: artifact.id for role, artifact in inputs.items()},
@@ -179,6 +181,23 @@ class Run:
         """How to go on with it from here: the workspace is named unless this folder or the environment tells it."""
         named = "" if _is_found(self.workspace) else f"--workspace {quote(str(self.workspace.path))} "
         return f"trueup {named}runs resume {self.id}"
+
+    # Seen from another process
+
+    def now(self) -> dict[str, Any] | None:
+        """How far it is, when it last said so, and what it takes of the machine. None unless it runs."""
+        told = read_now(self.path) if self.status == "running" else None
+        return told if told and str(told["pid"]) == self._lock.path.read_text() else None  # not of who died before
+
+    def ask_to_stop(self) -> None:
+        """It will end as interrupted, after its step if it learns in steps, and can be taken up again."""
+        if self.status != "running":
+            raise RunError(f"run {self.id} is not running: it is {self.status}", "there is nothing to stop")
+        ask_to_stop(self.path)
+
+    @property
+    def stop_asked(self) -> bool:
+        return stop_is_asked(self.path)
 
     # While it runs
 
@@ -312,8 +331,13 @@ class Run:
         timing.append({"step": self.resume_step, "wall": wall, "cpu": cpu, "at": utc_now()})
         if self.config.get("run", {}).get("tensorboard"):
             self._board = Board(self.path / "tensorboard", self.resume_step)
+        self._now = Now(self.path, self._stop_if_asked)
         names = self.config.get("run", {}).get("trackers", ())
         self._trackers = Trackers(names, self.path, self.id, self.stage, self.config, self._prompt_texts)
+
+    def _stop_if_asked(self) -> None:
+        if not self.stops_itself:
+            raise Interrupted("stopped, as somebody asked", self.resume_command)
 
     def _rewind(self) -> None:
         """Back to the last complete checkpoint, or to the very beginning. What the run will need later is looked at
@@ -375,7 +399,19 @@ class Run:
             self._board.close()
             self._board = None
         self._trackers.close(status)
+        if self._now:
+            self._now.close()
+            self._now = None
         self._lock.release()
+
+
+def _new_folder(workspace: Workspace, stage: str) -> str:
+    """The id of a run that there was not yet: short ids of one minute may be the same."""
+    while True:
+        identity = f"{stamp()}-{stage}-{secrets.token_hex(2)}"
+        with saying_disk_full(workspace.path), suppress(FileExistsError):
+            workspace.run_folder(identity).mkdir(parents=True)
+            return identity
 
 
 def check_space(path: Path, size: int) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 from ..errors import RunError
 from ..store import saying_disk_full
 
+TAIL = 1 << 16  # bytes: no line of metrics is longer
+
 
 class Stream:
     """One open file. A line is written whole at once; only a kill can tear it, and `cut` removes what it tore."""
@@ -60,6 +62,22 @@ def read_stream(path: Path) -> list[dict[str, Any]]:
     if torn and not torn.startswith(b"{"):
         raise _damaged(path, len(rows) + 1)
     return rows
+
+
+def last_row(path: Path) -> dict[str, Any]:
+    """The last complete line, without reading what came before it; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            lines = file.read().rpartition(b"\n")[0].splitlines()
+    except FileNotFoundError:
+        return {}
+    try:
+        row = json.loads(lines[-1]) if lines else {}
+    except ValueError:  # longer than what was read of it, or damaged: whoever reads all of it will say so
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:

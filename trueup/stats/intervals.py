@@ -69,6 +69,7 @@ def clustered_mean(values: ArrayLike, clusters: ArrayLike, level: float = 0.95) 
 
 
 @cache
+@cache
 def student_quantile(freedom: int, level: float) -> float:
     """The t for which a share `level` of Student's distribution lies between -t and t.
 

@@ -1,12 +1,13 @@
-"""Ratings of models from votes on their completions: Bradley-Terry on counts, with intervals that redraw whole prompts
-and whole judges, and the same with the difference in length taken out.
+"""Ratings of models from votes on their completions: Bradley-Terry on counts, with intervals for votes that hang
+together, and the same with the difference in length taken out.
 
-Votes of one judge hang together, and so do votes on one prompt. Intervals that redraw single votes are too narrow.
+Votes of one judge hang together, and so do votes on one prompt: an interval for single votes is too narrow. Redrawing
+prompts and judges at once is too wide, for it draws the luck of a single vote three times. So the variance is added up:
+that of single votes, and what prompts and what judges add to it (Cameron, Gelbach and Miller 2011).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 
 from .aggregation import components_of
 from .agreement import Ints, numbered
-from .intervals import Floats
+from .intervals import Floats, student_quantile
 
 MIDDLE, POINTS = 1000.0, 400.0  # the mean of a component, and what odds of ten to one are worth
 PRIOR = 0.1  # precision of strengths around their mean: whoever never lost is not infinitely strong
 TWICE_AS_LONG = 1 / 3  # as a difference over the sum
 BINS = 20  # of the difference in length, to each side: votes are counted, not kept one by one
 
-_DRAWS, _FEWEST_DRAWS, _MOST_WEIGHED = 1000, 200, 2 * 10**8
+POINT = POINTS / log(10)  # points for one unit of log-odds
 _NEWTON_STEPS = 100
 
 
@@ -48,9 +49,9 @@ class Contests:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """`rank` is one more than the models of the same component that are surely better: that stay above whatever is
-    redrawn, a share `level` of the time. Two models may be told apart though their intervals overlap, since a redraw
-    moves both. Without redraws nobody is surely better, and all are first."""
+    """`rank` is one more than the models of the same component that are surely better: the interval of their difference
+    is above nothing. Two models may be told apart though their own intervals overlap. Of one prompt by one judge there
+    are no intervals: nobody is surely better, and all are first."""
 
     model: int
     value: float
@@ -71,9 +72,7 @@ class Leaderboard:
     length: tuple[float, float | None, float | None] | None
 
 
-def leaderboard(
-    contests: Contests, *, length: bool = False, draws: int = _DRAWS, level: float = 0.95, seed: int = 0
-) -> Leaderboard:
+def leaderboard(contests: Contests, *, length: bool = False, level: float = 0.95) -> Leaderboard:
     """Ratings of all models that met another. With `length` the difference in words is a covariate: ratings are then
     those of answers of equal length."""
     models, place = np.unique(np.concatenate([contests.first, contests.second]), return_inverse=True)
@@ -83,28 +82,21 @@ def leaderboard(
     cells, row = _cells(first, second, contests.longer if length else np.zeros(len(contests)), n)
     design = _design(cells, n, length)
 
-    def fitted(weight: Floats, start: Floats) -> Floats:
-        played, won = (np.bincount(row, w, len(cells)) for w in (weight, weight * contests.points))
-        return _fit(design, won.astype(np.float64), played.astype(np.float64), start)
-
-    def rated(found: Floats) -> Floats:
-        strength = found[:n]
-        means = np.bincount(parts, strength, len(groups)) / np.bincount(parts, minlength=len(groups))
-        return MIDDLE + POINTS / log(10) * (strength - means[parts])
-
-    best = fitted(np.ones(len(contests)), np.zeros(design.shape[1]))
-    draws = min(draws, max(_FEWEST_DRAWS, _MOST_WEIGHED // max(1, len(contests)))) if draws else 0
-    redrawn = [fitted(weight, best) for weight in _redraws(contests, draws, seed)]
-    drawn = [rated(each) for each in redrawn]
-    low, high = _bounds(drawn, level)
+    played, won = (np.bincount(row, w, len(cells)) for w in (np.ones(len(contests)), contests.points))
+    best = _fit(design, won.astype(np.float64), played.astype(np.float64), np.zeros(design.shape[1]))
+    means = np.bincount(parts, best[:n], len(groups)) / np.bincount(parts, minlength=len(groups))
+    value = MIDDLE + POINT * (best[:n] - means[parts])
+    noise = _noise(contests, design, row, best)
+    centred = np.eye(n) - (parts[:, None] == parts) / np.bincount(parts, minlength=len(groups))[parts]
+    half = None if noise is None else noise.along(POINT * np.pad(centred, ((0, 0), (0, int(length))))).half(level)
     votes = np.bincount(first, minlength=n) + np.bincount(second, minlength=n)
-    ratings = _ranked(models, rated(best), low, high, votes, parts, _surely_above(drawn, n, level))
+    ratings = _ranked(models, value, half, votes, parts, _surely_above(value, noise, n, level))
     slope = None
     if length:
-        below, above = _bounds([each[n:] for each in redrawn], level)
-        scale = POINTS / log(10) * TWICE_AS_LONG
-        ends = [None if end is None else float(end[0] * scale) for end in (below, above)]
-        slope = (float(best[n] * scale), ends[0], ends[1])
+        scale = POINT * TWICE_AS_LONG
+        at = float(best[n] * scale)
+        ends = noise.along(scale * np.eye(n + 1)[[n]]).half(level) if noise else None
+        slope = (at, None, None) if ends is None else (at, at - float(ends[0]), at + float(ends[0]))
     return Leaderboard(ratings, len(groups), slope)
 
 
@@ -160,37 +152,72 @@ def _fit(design: Floats, won: Floats, played: Floats, start: Floats) -> Floats:
     return found
 
 
-def _redraws(contests: Contests, draws: int, seed: int) -> Iterator[Floats]:
-    """How often each vote comes when prompts and judges are drawn anew, each on their own: the product of both. One
-    judge alone, or one prompt, says nothing about others and is not redrawn."""
-    random = np.random.default_rng(seed)
-    sides = [(member, n) for member, n in (numbered(contests.prompt), numbered(contests.judge)) if n > 1]
-    for _ in range(draws if sides else 0):
-        weight = np.ones(len(contests))
-        for member, n in sides:
-            weight *= np.bincount(random.integers(0, n, n), minlength=n)[member]
-        yield weight
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """Covariances of what was fitted: of single votes, and with the votes of one cluster taken as one, each with how
+    many clusters there are. One judge alone, or one prompt, says nothing about others and is no cluster."""
+
+    votes: Floats
+    clustered: tuple[tuple[Floats, int], ...]
+
+    def along(self, directions: Floats) -> _Variances:
+        def of(covariance: Floats) -> Floats:
+            found: Floats = np.einsum("ij,jk,ik->i", directions, covariance, directions)
+            return np.maximum(found, 0.0)
+
+        return _Variances(of(self.votes), [(of(covariance), count) for covariance, count in self.clustered])
 
 
-def _bounds(redrawn: list[Floats], level: float) -> tuple[Floats | None, Floats | None]:
-    if not redrawn:
-        return None, None
-    low, high = np.quantile(np.array(redrawn), [0.5 - level / 2, 0.5 + level / 2], axis=0)
-    return low, high
+@dataclass(frozen=True, slots=True)
+class _Variances:
+    votes: Floats
+    clustered: list[tuple[Floats, int]]
+
+    def half(self, level: float) -> Floats:
+        """Half of each interval: Student's, with the freedom that Welch and Satterthwaite give a sum of variances. What
+        clusters add to single votes is at least nothing."""
+        more = [(np.maximum(each - self.votes, 0.0), count) for each, count in self.clustered]
+        variance = self.votes + sum(added for added, _ in more)
+        most = max(count for _, count in self.clustered)
+        doubt = self.votes**2 / (most - 1) + sum(added**2 / (count - 1) for added, count in more)
+        freedom = variance**2 / np.maximum(doubt, np.finfo(float).tiny)
+        students = [student_quantile(each, level) for each in np.clip(freedom.round(), 1, 1000).astype(int).tolist()]
+        found: Floats = np.array(students) * np.sqrt(variance)
+        return found
 
 
-def _surely_above(drawn: list[Floats], n: int, level: float) -> NDArray[np.bool_]:
-    """(n, n): whether the model of the row is above that of the column, beyond what redraws say of their difference."""
-    if not drawn:
+def _noise(contests: Contests, design: Floats, row: Ints, found: Floats) -> _Noise | None:
+    prompt, prompts = numbered(contests.prompt)
+    judge, judges = numbered(contests.judge)
+    sides = [(member, n) for member, n in ((prompt, prompts), (judge, judges)) if n > 1]
+    if not sides:
+        return None
+    chance = 1 / (1 + np.exp(-(design @ found)))
+    played = np.bincount(row, minlength=len(design))
+    curvature = (design.T * (played * chance * (1 - chance))) @ design + PRIOR * np.eye(len(found))
+    inverse, missed = np.linalg.inv(curvature), contests.points - chance[row]
+
+    def covariance(member: Ints, n: int) -> Floats:
+        pulls = np.stack([np.bincount(member, missed * column[row], n) for column in design.T])
+        found: Floats = n / (n - 1) * inverse @ (pulls @ pulls.T) @ inverse
+        return found
+
+    both = numbered(prompt * judges + judge)
+    return _Noise(covariance(*both), tuple((covariance(*side), side[1]) for side in sides))
+
+
+def _surely_above(value: Floats, noise: _Noise | None, n: int, level: float) -> NDArray[np.bool_]:
+    """(n, n): whether the model of the row is above that of the column, beyond the doubt about their difference."""
+    if noise is None:
         return np.zeros((n, n), dtype=bool)
-    ratings = np.array(drawn)
-    found = [np.quantile(ratings[:, [i]] - ratings, 0.5 - level / 2, axis=0) > 0 for i in range(n)]
-    return np.array(found)
+    i, j = (each.ravel() for each in np.indices((n, n)))
+    directions = POINT * (np.eye(n, len(noise.votes))[i] - np.eye(n, len(noise.votes))[j])
+    found: NDArray[np.bool_] = (value[i] - value[j] > noise.along(directions).half(level)).reshape(n, n)
+    return found
 
 
 def _ranked(
-    models: Ints, value: Floats, low: Floats | None, high: Floats | None, votes: Ints, parts: Ints,
-    above: NDArray[np.bool_],
+    models: Ints, value: Floats, half: Floats | None, votes: Ints, parts: Ints, above: NDArray[np.bool_],
 ) -> tuple[Rating, ...]:  # fmt: skip
     """The largest component first, in it the highest rating."""
     sizes = np.bincount(parts)
@@ -199,8 +226,8 @@ def _ranked(
         Rating(
             int(models[i]),
             float(value[i]),
-            None if low is None else float(low[i]),
-            None if high is None else float(high[i]),
+            None if half is None else float(value[i] - half[i]),
+            None if half is None else float(value[i] + half[i]),
             int(votes[i]),
             1 + int((above[:, i] & (parts == parts[i])).sum()),
             component[int(parts[i])],

@@ -84,6 +84,7 @@ class Loop:
         begins with it: to yield that step again would be to learn from it twice.
         """
         every, label = self.config.run.checkpoint_every, self.config.stage
+        self.run.stops_itself = True
         with graceful() as stop_requested, track(self.total, label, start=self.step) as advance:
             while self.step < self.total and not self._stopped and self.run.goes_on:
                 self.step += 1
@@ -96,7 +97,7 @@ class Loop:
                         examine()
                 self.run.log(self.step, self._values)
                 advance(1, **{key: self._values[key] for key in SHOWN if key in self._values})
-                asked = stop_requested()  # once: a signal between two looks would be half obeyed
+                asked = stop_requested() or self.run.stop_asked  # once: a signal between two looks would be half obeyed
                 last = self.step == self.total or self._stopped
                 if last or asked or self._score is not None or self.step % every == 0:
                     self.run.checkpoint(self.step, self._save, score=self._score)
@@ -105,6 +106,7 @@ class Loop:
                         f"stopped at step {self.step} of {self.total}; the checkpoint is written",
                         self.run.resume_command,
                     )
+        self.run.stops_itself = False
         if not self.run.goes_on:
             if self._learnt is not None:
                 self.run.log(self.step, self._learnt)

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from ..errors import TrueupError
 from ..store import Workspace
-from . import account, categories, collections, decisions, export, judging, people, programs
+from . import account, categories, collections, decisions, export, judging, people, programs, runs, trying
 from .limits import Limits
 from .security import LOOPBACK, SECRET_FILE, Guard, Refused, SignInNeeded, as_refused, problem, read_secret, wants_json
 from .site import STATIC, Site, Visit
@@ -37,7 +37,7 @@ def create_app(
     secret = read_secret(secret_file or workspace.path / SECRET_FILE)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.site = Site(workspace, secret, now, token, secure, limits or Limits())
-    for routes in (judging, collections, decisions, export, people, programs, account, categories):
+    for routes in (judging, collections, decisions, export, people, programs, account, categories, runs, trying):
         app.routes.extend(routes.router.routes)  # one flat list, which the tests hold to the rights
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(TrueupError, _refuse)

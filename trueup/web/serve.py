@@ -91,10 +91,16 @@ def check_binding(workspace: Workspace, binding: Binding) -> list[str]:
 class Server:
     """The app behind a socket that is open already, so its address is known before the first request."""
 
-    def __init__(self, app: ASGIApp, binding: Binding, chore: Callable[[], object] = lambda: None) -> None:
-        """`chore` is done when the server starts and every day that it runs."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        binding: Binding,
+        chore: Callable[[], object] = lambda: None,
+        last: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`chore` is done when the server starts and every day that it runs, `last` when it has ended."""
         self.binding = binding
-        self.chore = chore
+        self.chore, self.last = chore, last
         self._socket = _listen(binding)
         config = uvicorn.Config(
             app,
@@ -127,8 +133,11 @@ class Server:
 
     def run(self) -> None:
         """Until Ctrl-C or `stop`."""
-        with _every_day(self.chore):
-            self._server.run(sockets=[self._socket])
+        try:
+            with _every_day(self.chore):
+                self._server.run(sockets=[self._socket])
+        finally:
+            self.last()
 
     def stop(self) -> None:
         self._server.should_exit = True
@@ -139,7 +148,8 @@ def prepare(workspace: Workspace, binding: Binding, first: str = "/") -> tuple[S
     machine gets in."""
     token = secrets.token_urlsafe(32) if binding.is_local_only else None
     app = create_app(workspace, hosts=binding.hosts, token=token, secure=binding.certificate is not None)
-    server = Server(app, binding, lambda: retention.sweep(workspace.database, time.time()))
+    models = app.state.site.models  # who still waits for their answer must not keep the server from ending
+    server = Server(app, binding, lambda: retention.sweep(workspace.database, time.time()), models.close)
     return server, f"{server.url}/start?token={token}&next={first}" if token else f"{server.url}{first}"
 
 

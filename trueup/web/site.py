@@ -21,6 +21,8 @@ from ..store import Workspace, review
 from ..store.database import Database
 from ..store.people import Person
 from ..store.review import Differing
+from ..trying import Models, Waiting
+from ..watching import Teller
 from .limits import Limits, Meter, network_of
 from .markdown import raw, render, shown
 from .security import SignInNeeded, keyed
@@ -47,6 +49,8 @@ NOTICES = {
     "asked-again": "More people are asked. The item comes back here if they still disagree.",
     "ambiguous": "Called ambiguous: a set that is frozen leaves it out and counts it.",
     "let-back": "The item is back in the queue.",
+    "run-stop": "Asked to stop. It ends after its step, writes a checkpoint and can be taken up again.",
+    "run-resume": "Started again in a process of its own. It takes a few seconds until it is at work.",
     "kept-out": "The item stays out: nobody is handed it, and no frozen set has it.",
 }
 
@@ -62,9 +66,11 @@ class Site:
     secure: bool = False
     limits: Limits = field(default_factory=Limits)
     meter: Meter = field(default_factory=Meter)
+    teller: Teller = field(default_factory=Teller)
 
     def __post_init__(self) -> None:
         self.templates = _environment()
+        self.models, self.tried = Models(self.workspace.path), Waiting()
         self._desks: dict[str, tuple[float, Desk]] = {}
         self._differing: dict[str, tuple[float, list[Differing]]] = {}
         # Cookies do not know ports: servers of two workspaces on one machine must not overwrite each other's.
@@ -155,6 +161,8 @@ class Visit:
             return []
         entries = [
             ("/", "Collections", True),
+            ("/runs", "Runs", self.may("see runs") and not self.person.collection),
+            ("/try", "Try models", self.may("try models") and not self.person.collection),
             ("/people", "People", self.may("invite")),
             ("/audit", "Audit log", self.may("audit")),
             ("/account", "Account", True),
