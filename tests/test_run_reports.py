@@ -257,6 +257,43 @@ def test_sources_stand_above_what_was_made_of_them(ws, loop):
     assert all(words in drawn for words in ("tuned", "model · rl", "preferences · given · n = 1"))
 
 
+@pytest.mark.parametrize("width", [340, 1000])
+def test_no_line_of_the_lineage_runs_behind_a_box(width):
+    """Sources that are used again far below: a line that a box hides would be missed."""
+    made = {"base": (), "posts": (), "sft": ("base",), "drawn": ("sft", "posts"), "votes": ("drawn",)}
+    made |= {"reward": ("base", "votes"), "asked": (), "tuned": ("sft", "reward", "asked"), "last": ("base", "tuned")}
+    nodes = [
+        {"id": name, "kind": "model", "names": [name], "stage": "sft", "judges": [], "sources": dict(enumerate(of))}
+        for name, of in made.items()
+    ]
+    drawn = lineage_chart(nodes, width=width)
+    boxes = [
+        [*map(float, found)] for found in re.findall(r'<rect x="(.*?)" y="(.*?)" width="(.*?)" height="42"', drawn)
+    ]
+    lines = re.findall(r'<path d="M(.*?)"', drawn)
+    assert len(boxes) == 9 and len(lines) == 11
+    hidden = sum(
+        left + 1 < x < left + wide - 1 and top + 1 < y < top + 41
+        for line in lines for x, y in along(line) for left, top, wide in boxes
+    )  # fmt: skip
+    assert hidden == 0
+
+
+def along(path: str) -> list[tuple[float, float]]:
+    """Points of a path of lines and cubic curves."""
+    found = []
+    start, *parts = re.split(r" ?([CL])", path)
+    at = tuple(map(float, start.split(",")))
+    for kind, words in zip(parts[::2], parts[1::2], strict=True):
+        to = [tuple(map(float, each.split(","))) for each in words.split()]
+        a, b, c, d = (at, *to) if kind == "C" else (at, at, to[0], to[0])
+        for t in [i / 40 for i in range(41)]:
+            weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3)
+            found.append(tuple(sum(w * each[k] for w, each in zip(weights, (a, b, c, d), strict=True)) for k in (0, 1)))
+        at = to[-1]
+    return found
+
+
 def test_a_cycle_in_the_lineage_is_drawn_all_the_same():
     node = {"kind": "model", "names": [], "stage": "sft", "judges": []}
     nodes = [{"id": "a", "sources": {"base": "b"}, **node}, {"id": "b", "sources": {"base": "a"}, **node}]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from .charts import drawing, label_of
 
 HIGH, BETWEEN, GAP = 42, 40, 10  # of a box, between two rows, between two boxes
 WIDEST, NARROWEST = 210, 104
+CLEAR = 6  # room that a line needs to pass between two boxes
 
 Node = Mapping[str, Any]
 Box = tuple[float, float, float]  # left, top, width
@@ -18,8 +20,8 @@ def lineage_chart(nodes: Sequence[Node], *, width: int = 340) -> str:
     """Every artifact a box with its name, its kind and the stage that made it; lines go down to what it is part of."""
     boxes, bottom = _placed(nodes, width)
     lines = [
-        _line(boxes[source], boxes[node["id"]]) for node in nodes for source in node["sources"].values()
-        if source in boxes
+        _line(boxes[source], boxes[node["id"]], boxes.values(), width)
+        for node in nodes for source in node["sources"].values() if source in boxes
     ]  # fmt: skip
     said = "; ".join(f"{_name(node)} from {_sources(node, nodes)}" for node in nodes if node["sources"])
     drawn = [_box(node, boxes[node["id"]]) for node in nodes]
@@ -73,11 +75,33 @@ def _middle_of_sources(node: Node, boxes: Mapping[str, Box], width: int) -> floa
     return sum(middles) / len(middles) if middles else width / 2
 
 
-def _line(above: Box, below: Box) -> str:
+def _line(above: Box, below: Box, boxes: Iterable[Box], width: int) -> str:
+    """Down from one to the other, past the boxes between them and never behind one, where there is room."""
     x1, y1, x2, y2 = above[0] + above[2] / 2, above[1] + HIGH, below[0] + below[2] / 2, below[1]
-    half = max((y2 - y1) / 2, 10)
-    path = f"M{x1:.1f},{y1:.1f} C{x1:.1f},{y1 + half:.1f} {x2:.1f},{y2 - half:.1f} {x2:.1f},{y2:.1f}"
+    tops = sorted({top for _, top, _ in boxes if y1 < top and top + HIGH < y2})
+    path, x, y = f"M{x1:.1f},{y1:.1f}", x1, y1
+    for top in tops:
+        past = _free(x + (x2 - x) * (top - y) / (y2 - y), [box for box in boxes if box[1] == top], width)
+        path += _curve(x, y, past, top) + f" L{past:.1f},{top + HIGH:.1f}"
+        x, y = past, top + HIGH
+    path += _curve(x, y, x2, y2)
     return f'<path d="{path}" fill="none" stroke="var(--muted,#66625c)" stroke-width="1.2" opacity="0.6"/>'
+
+
+def _curve(x1: float, y1: float, x2: float, y2: float) -> str:
+    half = (y2 - y1) / 2
+    return f" C{x1:.1f},{y1 + half:.1f} {x2:.1f},{y2 - half:.1f} {x2:.1f},{y2:.1f}"
+
+
+def _free(wanted: float, row: Sequence[Box], width: int) -> float:
+    """The place nearest to the wanted one at which a line can pass a row of boxes."""
+    sides = [0.0, *(end for left, _, wide in sorted(row) for end in (left, left + wide)), float(width)]
+    gaps = [(low, high) for low, high in pairwise(sides) if high - low > CLEAR]
+    gaps = [gap for gap in gaps if not any(left < sum(gap) / 2 < left + wide for left, _, wide in row)]
+    if not gaps:
+        return wanted  # the row is full: behind a box, then
+    places = [min(max(wanted, low + CLEAR / 2), high - CLEAR / 2) for low, high in gaps]
+    return min(places, key=lambda place: abs(place - wanted))
 
 
 def _box(node: Node, box: Box) -> str:
