@@ -17,7 +17,7 @@ async function look() {
 }
 
 async function refresh() {
-  const page = new DOMParser().parseFromString(await (await get(location.href)).text(), "text/html");
+  const page = parsed(await (await get(location.href)).text());
   for (const part of live.querySelectorAll("[data-part]")) {
     const next = page.querySelector(`[data-part="${part.dataset.part}"]`);
     if (next) put(part, next.innerHTML);
@@ -31,12 +31,13 @@ function put(node, html) {
   const ticked = new Set([...node.querySelectorAll("input:checked")].map((input) => input.value));
   const opened = new Map([...node.querySelectorAll("details[id]")].map((details) => [details.id, details.open]));
   const focus = node.contains(document.activeElement) ? describe(document.activeElement) : null;
-  node.innerHTML = html;
+  node.replaceChildren(...parsed(html).body.childNodes);
   for (const input of node.querySelectorAll("input")) input.checked = ticked.has(input.value);
   for (const details of node.querySelectorAll("details[id]")) details.open = opened.get(details.id) ?? details.open;
   if (focus) [...node.querySelectorAll("a, button, input, summary, [tabindex]")].find((each) => describe(each) === focus)?.focus();
 }
 
+const parsed = (html) => new DOMParser().parseFromString(html, "text/html");
 const describe = (node) => [node.tagName, node.id, node.name, node.value, node.getAttribute("href"), node.textContent].join("|");
 
 async function get(address) {
@@ -55,5 +56,7 @@ async function go() {
   setTimeout(go, every);
 }
 
-for (const part of live.querySelectorAll("[data-part], #now")) part.seen = part.innerHTML;
+for (const part of live.querySelectorAll("[data-part], #now")) {
+  part.seen = part.innerHTML; // as it came, to be compared with what comes
+}
 setTimeout(go, every);
