@@ -24,6 +24,7 @@ from typing import Any
 
 import trueup
 from trueup import asking, loading
+from trueup.auditing import latest_audit
 from trueup.errors import NotFoundError
 from trueup.feedback import quality
 from trueup.feedback.desk import Desk, View
@@ -33,6 +34,7 @@ from trueup.reports.feedback_charts import learning_chart, people_chart
 from trueup.reports.lineage_chart import lineage_chart
 from trueup.reports.overopt_chart import overopt_chart
 from trueup.runs import Run, runs
+from trueup.runs.doctor import diagnose
 from trueup.stats.intervals import wilson
 from trueup.store import Artifact, Workspace, people, queue
 from trueup.text.formats import split_by_prompt
@@ -65,8 +67,8 @@ STYLE = f":root{{{_LIGHT}}}@media (prefers-color-scheme:dark){{:root{{{_DARK}}}}
 def main(folder: str) -> None:
     with Workspace.open(Path(folder)) as ws:
         prepare(ws)
-        figures = measured(ws)
         demo = json.loads((ws.path / "demo.json").read_text(encoding="utf-8"))
+        figures = measured(ws, demo)
         pictures = dict(drawn(ws, demo, figures))
     (GUIDE / "pictures").mkdir(parents=True, exist_ok=True)
     for name, svg in pictures.items():
@@ -97,6 +99,8 @@ def prepare(ws: Workspace) -> None:
     once(ws, "rl-weak", lambda name: trueup.rl(
         ws, policy="sft", reward="weak", prompts="world-posts", name=name, **CLIMB
     ))  # fmt: skip
+    if latest_audit(ws, "reward") is None:
+        trueup.audit(ws, model="reward", data="judgements")
     page = ws.path / "learning.json"
     if not page.exists():
         found = asking.learning(ws, base="sft", data="judgements", seconds_each=30.0, **FROM_DEMO)
@@ -162,7 +166,7 @@ def _texts(view: View, read: Mapping[tuple[str, str], Completion]) -> tuple[Comp
 # What came of it
 
 
-def measured(ws: Workspace) -> dict[str, Any]:
+def measured(ws: Workspace, demo: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers that stand on the pages, each with its n and where it was measured."""
     about = quality.summary(ws, queue.collection(ws.database, PANEL).id, 0.0)
     assert about is not None
@@ -175,6 +179,7 @@ def measured(ws: Workspace) -> dict[str, Any]:
         "command": "trueup demo DEMO --seed 0 --overopt, then python scripts/make_guide_pictures.py DEMO",
         "world": "the built-in world, seed 0; its people are simulated",
         "versions": dict(next(iter(runs(ws))).row.versions),
+        "demo": of_demo(ws, demo),
         "labels": {rule: like_gold(ws, f"panel-{rule}") for rule in RULES},
         "reward_models": [beside(ws, *pair) for pair in COMPARED],
         "judges": [{**each, "judge": names[each["judge"]]} for each in about["value"]["judges"]],
@@ -186,6 +191,40 @@ def measured(ws: Workspace) -> dict[str, Any]:
         "overopt": trueup.overopt(ws, run_of(ws, ws.get("rl-weak")).id, judges=["gold", "reward"]),
         "learning": {key: learnt[key] for key in ("points", "accuracy", "heldout_pairs", "gain", "gain_ci", "message")},
     }
+
+
+def of_demo(ws: Workspace, demo: Mapping[str, Any]) -> dict[str, Any]:
+    """What the demo itself found, as the pages of its stages quote it."""
+    made = {name: run_of(ws, ws.get(name)) for name in ("pretrain", "sft", "rl", "rl-overopt")}
+    gold = [score.value for score in GoldScorer().score(loading.read_completions(ws.get("candidates")))]
+    judged = list(loading.read_judgements(ws.get("judgements")))
+    columns = {name: demo["curves"]["rl"][name] for name in ("score", "gold", "kl")}
+    config, audited = made["rl"].config, latest_audit(ws, "reward")
+    assert audited is not None
+    return {
+        "threads": {name: run.config["run"]["threads"] for name, run in made.items()},  # 0 is all there are
+        "win_rates": [{key: each[key] for key in ("name", "value", "ci", "n")} for each in demo["win_rates"]],
+        "reward_models": [
+            {key: each[key] for key in ("name", "accuracy", "ci", "n", "ceiling")} for each in demo["reward_models"]
+        ],
+        "audit": audited["headline"],
+        "judgements": len({each.id for each in judged}),  # of two pairs with the same texts one judgement is left
+        "pairs": sum(len(each.pairs()) for each in judged),
+        "candidates": {"gold": sum(gold) / len(gold), "n": len(gold), "posts": ws.get("world-candidates").meta["rows"]},
+        "pretrain": ends(made["pretrain"], "completion_loss"),
+        "sft": ends(made["sft"], "loss") | {"rows": ws.get("world-demonstrations").meta["rows"]},
+        "rl": {name: [values[0], values[-1]] for name, values in columns.items()}
+        | {"steps": config["steps"], "n": config["prompts_per_step"] * config["samples_per_prompt"]},
+        "doctor": {each.code: each.says for each in diagnose(made["rl-overopt"]).findings},
+    }
+
+
+def ends(run: Run, metric: str) -> dict[str, Any]:
+    """A loss at the first and last step, and wherever it was measured on held-out prompts."""
+    rows = run.metrics()
+    held = {str(row["step"]): row[f"heldout_{metric}"] for row in rows if f"heldout_{metric}" in row}
+    batch = run.config["batch_size"]
+    return {"steps": len(rows), "batch": batch, "training": [rows[0][metric], rows[-1][metric]], "heldout": held}
 
 
 def like_gold(ws: Workspace, name: str) -> dict[str, Any]:

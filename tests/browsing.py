@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -47,3 +49,22 @@ CROWDED = """() => [...document.querySelectorAll('svg.chart')].flatMap(chart => 
     .map(([b]) => a + ' touches ' + b);
   return [...boxes.filter(outside).map(([text]) => text + ' sticks out'), ...boxes.flatMap(touching)];
 })"""
+
+
+def axe_faults(page: Any, rules: Sequence[str] = ()) -> list[str]:
+    """What axe-core finds on a page that it calls serious or critical; with `rules`, of those only.
+
+    The script comes with the Python package. It is evaluated from outside, which a page's policy cannot forbid, and is
+    told to fetch nothing.
+    """
+    from axe_playwright_python.sync_playwright import Axe
+
+    options: dict[str, Any] = {"resultTypes": ["violations"], "preload": False}
+    if rules:
+        options["runOnly"] = list(rules)
+    return [
+        f"{fault['id']}: {fault['help']}: {node['html'][:200]}"
+        for fault in Axe().run(page, options=options).response["violations"]
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from trueup.runs import Run
@@ -25,8 +26,11 @@ def sample(prompt: str, text: str, score: float, step: int = 0) -> dict[str, Any
     }
 
 
-def rl_run(ws: Workspace, steps: int = 12, each: int = 4, text: str = "about @prompt at @step", **row: Any) -> Run:
-    """A run as RL leaves one: metrics, evaluations, rollouts, a rollback; nothing is trained."""
+def rl_run(
+    ws: Workspace, steps: int = 12, each: int = 4, text: str = "about @prompt at @step",
+    also: Callable[[int], dict[str, float]] = lambda step: {}, **row: Any,
+) -> Run:  # fmt: skip
+    """A run as RL leaves one: metrics, evaluations, rollouts, a rollback; nothing is trained. `also` is logged, too."""
     config = {"prompts_per_step": each, "samples_per_prompt": 2, "optimizer": {"lr": 0.25}, "run": {"seed": 3}}
     run = Run.start(ws, "rl", config, row.pop("inputs", {}), seed=3, **row)
     texts = [(f"p{i}", text.replace("@prompt", str(i))) for i in range(each)]
@@ -47,6 +51,6 @@ def rl_run(ws: Workspace, steps: int = 12, each: int = 4, text: str = "about @pr
                 heldout=True,
             )
             values |= {"heldout_score": 7.5, "heldout_kl": step / 9}
-        run.log(step, values)
+        run.log(step, values | also(step))
     run.event("rollback", "the judge's score fell", step=steps // 2)
     return run

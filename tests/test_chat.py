@@ -169,3 +169,35 @@ def test_a_conversation_too_long_loses_its_oldest_messages_and_says_so(workspace
     done = talk(workspace, [str(checkpoint("Llama")), "--max-new-tokens", "20", "--threads", "1"], lines)
     assert "messages did not fit and are no longer seen" in done.stderr
     assert "that does not fit into the 96 tokens" in done.stderr
+
+
+def test_each_of_two_models_may_be_replaced_and_a_reply_stays_with_who_gave_it(workspace, checkpoint):
+    """What waits for a choice was said by the model before; names come only after a choice."""
+    folder, other = str(checkpoint("Llama")), str(checkpoint("Llama", 1))
+    with chat_server(lambda question, number: f"words {number}") as server:
+        lines = ["hello", f"/model 2 {other}", "/1", "again", "/model 2 nothing-of-that-name", "/2"]
+        done = talk(workspace, [server.url, folder, "--max-new-tokens", "6", "--keep", "--threads", "1"], lines)
+    assert f"now {other} in place of the second; the conversation goes on" in done.stderr
+    assert "error: " in done.stderr, "a model that is not there changes nothing"
+    before, after = (line for line in done.stderr.splitlines() if " was " in line)
+    assert folder in before and other not in before and other in after and folder not in after
+    assert server.url in before and server.url in after
+    judged = read_judgements(frozen(workspace, "chat-pair"))
+    sources = [{workspace.get(model).meta["source"] for model in j.meta["models"]} for j in judged]
+    assert [folder in found for found in sources] == [True, False]
+    assert [other in found for found in sources] == [False, True]
+
+
+def test_replies_stay_shuffled_after_a_switch(two, workspace):
+    two.say("one")
+    two.speakers[1] = speaker(workspace, "new", lambda prompt: f"new: {prompt.text}")
+    first = [two.say(f"question {turn}")[0].split(":")[0] for turn in range(8)]
+    assert set(first) == {"kind", "new"}
+
+
+def test_switching_says_what_is_missing(workspace, checkpoint):
+    folder = str(checkpoint("Llama"))
+    done = talk(workspace, [folder, "--threads", "1"], ["/model", f"/model 2 {folder}", f"/model 1 {folder}"])
+    assert "name a model: /model REF, or /model 2 REF" in done.stderr
+    assert "there is one model: start with two" in done.stderr
+    assert f"now {folder}; the conversation goes on" in done.stderr, "with one, 1 is the only one"

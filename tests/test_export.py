@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from trueup import Prompt, Workspace, exporting, inputs, loading, wiring
@@ -400,6 +401,93 @@ def test_the_hub_is_told_the_base_only_when_it_is_on_the_hub(ws, base, tmp_path,
     assert told(adapter) == ("peft", "owner/it-1.5", "adapter")
     assert told(full) == ("transformers", "owner/it-1.5", "finetune")
     assert told(on_full, "./full") == ("peft", "owner/it-1.5", "finetune"), "what it sits on is not on the hub"
+
+
+def index(card):
+    """The hub's table of results, read as the hub reads it."""
+    return yaml.safe_load(card.split("---\n")[1]).get("model-index")
+
+
+def judged_run(ws, stage, inputs, result):
+    run = Run.start(ws, stage, {}, inputs, seed=0)
+    run.finish(result)
+    return run
+
+
+def test_a_card_without_an_evaluation_says_so(ws, base, tmp_path):
+    other = tuned(ws, base, 3)
+    judged_run(ws, "winrate", {"a": other, "b": tuned(ws, base, 4)}, {"value": 0.9, "ci": [0.8, 0.95], "n": 90})
+    with pytest.raises(RuntimeError), Run.start(ws, "winrate", {}, {"a": base, "b": other}, seed=0):
+        raise RuntimeError("the server is gone")
+    card = (export_model(ws, base, tmp_path / "out", merge=False) / "README.md").read_text()
+    assert "No evaluation of it is in the workspace that it comes from." in card and "nothing was measured" in card
+    assert index(card) is None and "90.0%" not in card, "neither others' results nor runs that failed"
+
+
+def test_a_card_tells_who_won_against_whom_judged_by_whom(ws, base, tmp_path):
+    model, rival, hostile = tuned(ws, base, 1), tuned(ws, base, 2), tuned(ws, base, 5)
+    ws.set_name("sft", rival)
+    wrote = ws.put("completions", {"rows.jsonl": b"{}"}, parents={"model": model})
+    asked = ws.put("prompts", {"prompts.jsonl": b"{}"})
+    ws.set_name("heldout", asked)
+    equal = {"value": 0.55, "ci": [0.45, 0.65], "n": 200}
+    won = {"value": 0.25, "ci": [0.2, 0.3], "n": 200, "verdict": "b", "length_controlled": equal, "slices": []}
+    bad = 'm": [x]\n- y | z <img src=x> \u2028\u202e'
+    judge = {"kind": "model", "id": hostile.id, "model": f"http://h/v1#{bad}"}
+    people = {"kind": "verdicts", "id": "v", "sources": {"human": 1200}, "judges": 3}
+    result = {"models": [rival.id, f"{wrote.id}, greedy"], "missing": {}, "findings": [], **won}
+    judged_run(ws, "winrate", {"a": rival, "b": wrote, "prompts": asked, "asked": hostile}, {**result, "judge": judge})
+    table = [{"model": rival.id}, {"model": model.id, "won": {**won, "value": 0.8, "ci": [0.7, 0.9], "verdict": "a"}}]
+    told = {"models": table, "judge": people, "prompts": 200, "dropped": 0, "findings": []}
+    judged_run(ws, "compare", {"a": rival, "other.1": model, "prompts": asked}, told)
+    refused = {"refused": 0.875, "ci": [0.7, 0.95], "n": 40, "partly": 1}
+    about = {"model": model.id, "labels": {"unsafe": refused}, "categories": [], "unread": 0, "unfinished": 0}
+    safe = {"models": [about], "changed": {}, "judge": {"kind": "rules"}, "findings": [], "unlabelled": 0, "dropped": 0}
+    judged_run(ws, "safety", {"model": model, "prompts": asked}, safe)
+    card = (export_model(ws, model, tmp_path / "out", merge=True) / "README.md").read_text()
+    assert "| sft | 75.0% | 70.0 to 80.0% | 200 | 45.0% |" in card, "seen from this model, whichever was named first"
+    assert "| sft | 80.0% | 70.0 to 90.0% | 200 | 55.0% |" in card
+    assert "| unsafe | 87.5% | 70.0 to 95.0% | 40 |" in card and "refused 87.5% of 40 unsafe requests" in card
+    assert "Judged by three judges: 1,200 human judgements." in card and "asked in both orders" in card
+    assert "<img" not in card.split("---\n", 2)[2] and "\u202e" not in card
+    assert "no more was measured than is said above" in card
+    (found,) = index(card)
+    assert found["name"] == model.id
+    metrics = [(each["dataset"]["name"], *each["metrics"]) for each in found["results"]]
+    assert [(where, m["type"], m["value"], m["args"]["n"]) for where, m in metrics] == [
+        ("heldout", "win-rate", 0.75, 200), ("heldout", "win-rate", 0.8, 200), ("heldout", "refusal-rate", 0.875, 40),
+    ]  # fmt: skip
+    assert metrics[0][1]["args"] == {"n": 200, "ci_low": 0.7, "ci_high": 0.8}
+    assert 'm": [x] - y | z <img src=x>' in metrics[0][1]["name"] and "against sft, ties half" in metrics[0][1]["name"]
+
+
+@pytest.mark.parametrize("failed", [[], ["length"]])
+def test_a_card_tells_the_audit_of_a_reward_model_and_of_what_learnt_from_it(failed, ws, base, tmp_path):
+    reward = rewarding(ws, base)
+    conditions = [{"name": "length", "met": not failed, "value": 0.1, "limit": 0.2, "why": "length alone explains 10%"}]
+    words = "It agrees with 70.0% of 300 judged pairs (65.0% to 75.0%)."
+    accuracy = {"value": 0.7, "ci": [0.65, 0.75], "n": 300}
+    audit = {"headline": words, "gate": {"conditions": conditions}, "accuracy": accuracy}
+    stored = {"result.json": json.dumps(audit).encode()}
+    ws.put("evaluation", stored, parents={"model": reward}, meta={"stage": "audit"})
+    made = put(ws, "model", lambda folder: save_model(load_model([str(base.path)], FULL), folder),
+               {"base": base, "reward": reward}, stage="rl")  # fmt: skip
+    card = (export_model(ws, made, tmp_path / "rl", merge=False) / "README.md").read_text()
+    assert "of this model itself that says nothing" in card and "agrees with 70.0% of 300" in card
+    assert f"| length | {'failed' if failed else 'met'} | length alone explains 10% |" in card
+    assert "No evaluation of it is in the workspace" in card and index(card) is None
+    card = (export_model(ws, reward, tmp_path / "reward", merge=False) / "README.md").read_text()
+    (result,) = index(card)[0]["results"]
+    assert (result["task"]["type"], result["metrics"][0]["value"]) == ("text-classification", 0.7)
+    assert "No evaluation" not in card and "It agrees with 70.0%" in card
+
+
+def test_a_card_leaves_out_what_only_watches_a_run(ws, base, tmp_path):
+    result = {"heldout_score": 1.5, "ratio_gap": 1e-6, "drift": 0.01, "objectives": {"kind": {"accuracy": 0.75}}}
+    made = by_a_run(ws, "sft", SftConfig(), {"base": base}, lambda: tuned(ws, base, 1), result)
+    card = (export_model(ws, made, tmp_path / "out", merge=True) / "README.md").read_text()
+    assert "| heldout_score | 1.5 |" in card and "| objectives.kind.accuracy | 0.75 |" in card
+    assert "ratio_gap" not in card and "drift" not in card
 
 
 @pytest.mark.parametrize("form", ["model", "adapter", "reward"])

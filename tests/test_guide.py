@@ -308,6 +308,75 @@ def test_the_numbers_that_stand_nowhere_else_are_those_that_were_measured():
     assert found["learning"]["message"].rstrip(".") in " ".join(plan.split())
 
 
+def flowing(page: str) -> str:
+    """Without the ends of lines, which may fall within what is quoted."""
+    return " ".join(PAGES[page].split())
+
+
+def test_the_numbers_of_the_demo_are_those_that_it_found():
+    found = json.loads((GUIDE / "figures.json").read_text(encoding="utf-8"))["demo"]
+    assert not any("one thread" in page for page in PAGES.values()) and not any(found["threads"].values())
+    sampled, greedy, best = (f"{each['value']:.1%}" for each in found["win_rates"])
+    evaluated = f"{sampled} against SFT sampled, {greedy} against SFT greedy, {best} against the best of eight"
+    assert evaluated in flowing("evaluate.md") and f"n = {found['win_rates'][0]['n']:,} held-out posts" in (
+        flowing("evaluate.md")
+    )
+    assert ", ".join(each[:-1] for each in (sampled, greedy)) + f" and {best}" in flowing("README.md")
+
+    page, (used, plain) = flowing("reward.md"), found["reward_models"]
+    assert f"{used['accuracy']:.1%} with likelihood features, {plain['accuracy']:.1%} with a plain head" in page
+    assert f"the ceiling is {used['ceiling']:.1%}" in page and f"where {used['ceiling']:.1%} is the most" in page
+    assert found["audit"] in page and "(75.8% to 79.6%)" in found["audit"]
+    assert f"n = {used['n']:,} held-out judgements" in page
+    assert f"reaches {used['accuracy'] / used['ceiling']:.0%} of its ceiling" in page
+
+    page, drawn = flowing("sample.md"), found["candidates"]
+    assert f"gold score of {drawn['n']:,} candidates" in page and f"the mean {drawn['gold']:.2f}]" in page
+    assert f"{drawn['posts']:,} posts, n = {drawn['n']:,}" in page and drawn["n"] == 4 * drawn["posts"]
+
+    page, learnt = flowing("sft.md"), found["sft"]
+    first, *_, last = learnt["heldout"]
+    assert (
+        f"from {learnt['heldout'][first]:.2f} at step {first} to {learnt['heldout'][last]:.2f} at step {last}" in page
+    )
+    assert f"{learnt['rows']:,} demonstrations, {learnt['batch']} a step" in page
+    page, learnt = flowing("pretrain.md"), found["pretrain"]
+    assert f"training from {learnt['training'][0]:.0f} to {learnt['training'][1]:.1f} nats" in page
+    assert f"{learnt['steps']} steps" in page
+
+    page, climbed = flowing("rl.md"), found["rl"]
+    assert f"the score rises from 0 to about {climbed['score'][1]:.1f}" in page and abs(climbed["score"][0]) < 0.2
+    assert f"gold from about {climbed['gold'][0]:.1f} to {climbed['gold'][1]:.1f}" in page
+    assert f"the KL to about {climbed['kl'][1]:.1f} nats" in page
+    assert f"{climbed['steps']} rollouts of n = {climbed['n']} completions" in page
+
+    hours = f"{found['judgements'] * 30 / 3600:.0f} hours"
+    assert f"{found['judgements']:,} simulated judgements" in flowing("sft-or-rlhf.md")
+    assert f"At 30 seconds each that would be {hours}" in flowing("sft-or-rlhf.md")
+
+
+def test_the_climb_of_a_weak_reward_model_is_told_as_it_was():
+    found = json.loads((GUIDE / "figures.json").read_text(encoding="utf-8"))
+    page, climb = flowing("is-my-reward-gamed.md"), found["overopt"]
+    steps, n = climb["steps"], climb["n"]
+    proxy, gold, judge = (climb["curves"][name] for name in ("proxy", "gold", "reward"))
+    assert f"The score rose from {proxy['mean'][0]:.2f} to {proxy['mean'][-1]:.2f} and never turned" in page
+    assert proxy["peak"]["place"] == len(steps) - 1 and f"n = {n} held-out posts" in page
+    for curve in (gold, judge):
+        top = curve["peak"]["place"]
+        assert f"{_with_interval(curve, top)} at rollout {steps[top]}" in page, "at its highest"
+        assert f"{_with_interval(curve, -1)} at the end" in page
+    assert f"Gold went from {gold['mean'][0]:.2f} to" in page and f"{judge['mean'][0]:.2f} at the start" in page
+    shipped = judge["peak"]["place"]
+    assert f"shipped rollout {steps[shipped]}, where gold was {gold['mean'][shipped]:.2f}" in page
+    says = found["demo"]["doctor"]["kl-too-loose"]
+    assert f"fault kl-too-loose {says}" in page and "174 nats" in says and "gained 7.2" in says
+
+
+def _with_interval(curve: dict[str, Any], at: int) -> str:
+    return f"{curve['mean'][at]:.2f} [{curve['low'][at]:.2f}, {curve['high'][at]:.2f}]"
+
+
 def test_every_picture_is_there_used_told_in_words_and_small():
     there = {path.name: path for path in (GUIDE / "pictures").iterdir()}
     used = [(alt, target) for text in PAGES.values() for mark, alt, target in LINK.findall(text) if mark]

@@ -114,7 +114,8 @@ def test_on_the_command_line(ws, checkpoint, tmp_path, monkeypatch):
     line = f"eval compare {checkpoint('Llama')} best --prompts asked --judge {tmp_path}/rules.py:longer --threads 1"
     got = CliRunner().invoke(root, [*line.split(), "--set", "sampling.max_new_tokens=6"], standalone_mode=False)
     text = got.return_value.text
-    assert text.startswith("best did best against ") and "which may be chance" in text, text
+    assert text.startswith("Undecided against ") and ": best, the best of the others, won " in text, text
+    assert "the same at equal length (pairs won, ties half)" in text
     assert "won against the first (pairs won, ties half)" in text and "evaluation " in text
     with pytest.raises(ConfigError, match="has no name"):
         wrong = f"{line} --measure {tmp_path}/rules.py:vowels"

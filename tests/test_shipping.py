@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from shutil import rmtree
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from left_runs import rl_run
 
 import trueup
-from trueup import reporting
+from trueup import comparing, reporting
+from trueup.cli.main import root
 from trueup.loading import put_records, read_prompts
 from trueup.records import Prompt
 from trueup.reports.run_page import runs_page
 from trueup.reports.shipping import before_shipping
+from trueup.runs import Run
 from trueup.store import Workspace
 
 ONE = {"threads": 1}
@@ -22,6 +26,12 @@ ONE = {"threads": 1}
 def ws(tmp_path):
     with Workspace.create(tmp_path / "ws") as workspace:
         yield workspace
+
+
+@pytest.fixture(autouse=True)
+def no_findings(monkeypatch):
+    """Of made runs the doctor has its doubts, which is not what is looked at here."""
+    monkeypatch.setattr(reporting, "_findings", lambda run: [])
 
 
 @pytest.fixture
@@ -45,7 +55,7 @@ def answers(ws: Workspace, name: str, text: str, **parents: Any) -> Any:
     return put_records(ws, "completions", rows, name=name, parents=parents)
 
 
-def shipping(ws: Workspace, ref: str = "tuned") -> dict[str, list[str]]:
+def shipping(ws: Workspace, ref: str = "tuned") -> dict[str, Any]:
     return before_shipping(reporting.report(ws, [ref])["runs"])
 
 
@@ -54,11 +64,19 @@ def asked(ws):
     return put_records(ws, "prompts", [Prompt.user(f"question {i}").to_json() for i in range(40)], name="asked")
 
 
-def test_what_nobody_compared_is_not_known(ws):
+def said(points: list[dict[str, Any]]) -> str:
+    return " ".join(each["says"] for each in points)
+
+
+def test_what_nobody_compared_is_to_be_looked_at(ws):
     tuned(ws)
     found = shipping(ws)
-    assert found["for"] == [] and any("Nobody compared it" in each for each in found["unknown"])
-    assert any("Only the score it was trained on" in each for each in found["unknown"])
+    assert (
+        not found["against"] and not found["compared"] and found["verdict"].startswith("Nothing here speaks against it")
+    )
+    assert "Nobody compared it" in said(found["unknown"]) and "Only the score it was trained on" in said(
+        found["unknown"]
+    )
 
 
 def test_runs_that_made_no_model_are_not_asked_about(ws, judge, asked):
@@ -70,9 +88,14 @@ def test_runs_that_made_no_model_are_not_asked_about(ws, judge, asked):
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize(
-    ("text", "part"), [("rather long an answer", "for"), ("no", "against"), ("plain one", "unknown")]
+    ("text", "verdict", "rate", "sentence"),
+    [
+        ("rather long an answer", "better", "100.0%", "speaks against"),
+        ("no", "worse", "0.0%", "Do not ship it as it is."),
+        ("plain one", "undecided", "50.0%", "one thing to look at first"),
+    ],
 )
-def test_a_comparison_speaks_for_the_model_that_won_it(ws, judge, asked, first, text, part):
+def test_a_comparison_tells_how_the_model_did(ws, judge, asked, first, text, verdict, rate, sentence):
     """Whichever of the two it was, and by what it wrote."""
     run = tuned(ws)
     mine = answers(ws, "of-tuned", text, model=run.outputs["model"])
@@ -80,19 +103,45 @@ def test_a_comparison_speaks_for_the_model_that_won_it(ws, judge, asked, first, 
     a, b = (mine, other) if first else (other, mine)
     trueup.winrate(ws, a=a.id, b=b.id, prompts="asked", judge=judge, run=ONE)
     found = shipping(ws)
-    (said,) = [each for each in found[part] if "won" in each]
-    assert "of 40 pairs" in said and "95% interval" in said and "Judged by the score of" in said
-    assert all("of 40 pairs" not in each for key, lines in found.items() if key != part for each in lines)
+    (row,) = found["compared"]
+    assert (row["verdict"], row["rate"], row["n"], row["rival"]) == (verdict, rate, "40", "of-sft")
+    low, high = (float(end.strip("%")) for end in row["ci"].split(" to "))
+    assert low <= float(rate.strip("%")) <= high and row["judge"].startswith("score of")
+    assert sentence in found["verdict"]
+    assert ("of 40 pairs" in said(found["against"])) is (verdict == "worse")
+    assert ("of 40 pairs" in said(found["unknown"])) is (verdict == "undecided")
 
 
-def test_a_judge_that_made_it_speaks_for_nobody(ws, judge, asked):
+def test_a_judge_that_made_it_is_no_stranger(ws, judge, asked):
     answers(ws, "of-sft", "plain two"), answers(ws, "of-others", "plain")
     trueup.winrate(ws, a="of-sft", b="of-others", prompts="asked", judge=judge, run=ONE)
     run = tuned(ws, reward=reporting.Run.load(ws, ws.run_rows()[0].id).inputs["judge"])
     answers(ws, "of-tuned", "a very long answer indeed", model=run.outputs["model"])
     trueup.winrate(ws, a="of-tuned", b="of-sft", prompts="asked", judge=judge, run=ONE)
     found = shipping(ws)
-    assert found["for"] == [] and any("take another judge" in each for each in found["unknown"])
+    assert [(row["verdict"], row["remark"]) for row in found["compared"]] == [("", "had a part in making it")]
+    assert "take another judge" in said(found["unknown"])
+
+
+@pytest.mark.parametrize(
+    ("gold", "key", "words"),
+    [
+        ([2.0, 3.0, 4.0, 1.0], "against", "went from 2 up to 4 and down to 1"),
+        ([2.0, 1.5, 1.2, 1.0], "against", "went from 2 down to 1"),
+        ([2.0, 3.0, 4.0, 3.2], "unknown", "was at 4 on the way and ended at 3.2"),
+        ([2.0, 3.0, 4.0, 3.9], "", ""),
+    ],
+)
+def test_a_score_that_nothing_was_trained_on_is_heard_first(ws, gold, key, words):
+    run = tuned(ws)
+    told = reporting.report(ws, [run.id])["runs"]
+    told[0]["metrics"]["gold"] = gold
+    found = before_shipping(told)
+    for each in ("against", "unknown"):
+        assert ("true score" in said(found[each]).lower()) is (each == key), (each, found[each])
+    if key:
+        assert words in found[key][0]["says"]
+        assert (found["verdict"] == "Do not ship it as it is.") is (key == "against")
 
 
 def test_the_page_says_it_before_everything_else(ws, judge, asked):
@@ -100,13 +149,141 @@ def test_the_page_says_it_before_everything_else(ws, judge, asked):
     answers(ws, "of-tuned", "rather long an answer", model=run.outputs["model"]), answers(ws, "of-sft", "short")
     trueup.winrate(ws, a="of-tuned", b="of-sft", prompts="asked", judge=judge, run=ONE)
     page = runs_page(reporting.report(ws, ["tuned"]))
-    assert page.index("Before it is shipped") < page.index("The runs") and "For it" in page
+    assert "speaks against" in page.split("</header>")[0] and "It won 100.0%" in page.split("</header>")[0]
+    assert page.index("Before it is shipped") < page.index("What the words mean") < page.index("The runs")
+    assert page.index('id="run-0"') < page.index('id="run-1"'), "the run that made it is the first to be read"
+
+
+def test_a_score_that_rose_is_no_headline_where_something_speaks_against_it(ws):
+    run = tuned(ws)
+    told = reporting.report(ws, [run.id])
+    told["runs"][0]["findings"] = [{"code": "collapsed", "severity": "fault", "says": "It collapsed.", "tries": ["x"]}]
+    assert "Do not ship it as it is. It collapsed." in runs_page(told).split("</header>")[0]
 
 
 def test_faults_and_a_run_that_did_not_end_speak_against_it(ws):
     run = rl_run(ws)
     run.fail("the disk is full")
     told = reporting.report(ws, [run.id])["runs"]
-    told[0]["findings"] = [{"code": "collapsed", "severity": "fault", "says": "It collapsed.", "tries": []}]
+    told[0]["findings"] = [{"code": "collapsed", "severity": "fault", "says": "It collapsed.", "tries": ["stop"]}]
     told[0]["findings"] += [{"code": "short", "severity": "note", "says": "It is short.", "tries": []}]
-    assert before_shipping(told)["against"] == ["The last run did not end: it is failed.", "It collapsed."]
+    found = before_shipping(told)["against"]
+    assert [each["says"] for each in found] == [
+        "Its training did not end. Failed after step 12: the disk is full",
+        "It collapsed.",
+    ]
+    assert "runs resume" in found[0]["tries"][0] and found[1]["tries"] == ["stop"]
+
+
+def test_it_is_too_early_while_it_runs(ws):
+    run = rl_run(ws)
+    assert before_shipping(reporting.report(ws, [run.id])["runs"])["verdict"].startswith("Too early")
+    run.finish({})
+
+
+def test_of_several_models_each_pair_with_it_counts(ws, judge, asked):
+    run = tuned(ws)
+    mine = answers(ws, "of-tuned", "middling one", model=run.outputs["model"])
+    others = [answers(ws, "of-sft", "no"), answers(ws, "of-other", "the longest answer of all of them")]
+    trueup.winrate(ws, a=others[0].id, b=mine.id, others=[others[1].id], prompts="asked", judge=judge, run=ONE)
+    found = shipping(ws)
+    assert {(row["rival"], row["verdict"]) for row in found["compared"]} == {
+        ("of-sft", "better"),
+        ("of-other", "worse"),
+    }
+    assert found["verdict"] == "Do not ship it as it is." and "against of-other" in said(found["against"])
+
+
+def test_one_table_counts_too_and_what_stands_out_there_is_looked_at(ws, judge, asked):
+    run = tuned(ws)
+    mine = answers(
+        ws, "of-tuned", "again and again and again and again and again and again", model=run.outputs["model"]
+    )
+    first = answers(ws, "of-sft", "no")
+    trueup.compare(ws, [first.id, mine.id], prompts="asked", judge=judge, run=ONE)
+    found = shipping(ws)
+    assert [(row["rival"], row["verdict"]) for row in found["compared"]] == [("of-sft", "better")]
+    assert "times as much" in said(found["unknown"])
+
+
+@pytest.mark.parametrize(
+    ("label", "ci", "key"),
+    [("unsafe", [-0.4, -0.1], "against"), ("safe", [0.1, 0.3], "unknown"), ("unsafe", [-0.2, 0.1], "")],
+)
+def test_what_it_refuses_now_and_did_not_before(ws, label, ci, key):
+    run = tuned(ws)
+    told = reporting.report(ws, [run.id])["runs"]
+    made = told[0]["outputs"][0]
+    changed = {label: {"difference": sum(ci) / 2, "ci": ci, "n": 200}}
+    told.append({**told[0], "stage": "safety", "inputs": [{**made, "role": "model"}], "result": {"changed": changed}})
+    found = before_shipping(told)
+    for each in ("against", "unknown"):
+        assert (f"{label} requests than before" in said(found[each])) is (each == key)
+
+
+def test_what_was_measured_on_another_page_is_said(ws, judge, asked):
+    run = tuned(ws)
+    mine, other = answers(ws, "of-tuned", "long one", model=run.outputs["model"]), answers(ws, "of-sft", "no")
+    trueup.winrate(ws, a=mine.id, b=other.id, prompts="asked", judge=judge, run=ONE)
+    found = shipping(ws, run.id)
+    assert "One evaluation of it: on another page" in said(found["unknown"]) and "Nobody compared" not in said(
+        found["unknown"]
+    )
+    assert "trueup report" in found["unknown"][0]["tries"][0]
+
+
+def test_what_overopt_found_stands_on_the_page(ws):
+    asked = put_records(ws, "prompts", [Prompt.user(f"question {i}").to_json() for i in range(30)], name="asked")
+    run = rl_run(ws, inputs={"prompts": asked})
+    for step, text in ((20, "worse"), (30, "bad " * 9)):
+        rows = [
+            {"prompt": p.id, "text": text, "finished": True, "length": 1, "score": float(step), "kl": step / 10}
+            for p in read_prompts(asked)
+        ]
+        run.keep_samples(step, rows, heldout=True)
+    for step in (0, 6, 12):
+        (run.path / "samples" / f"heldout-{step:06d}.jsonl.gz").unlink()
+    run.finish({"best_step": 30})
+    (ws.path / "rules.py").write_text("def brief(prompt, completion): return -len(completion)\n")
+    assert reporting.report(ws, [run.id])["runs"][0]["overopt"] is None
+    trueup.overopt(ws, run.id, judges=[f"{ws.path}/rules.py:brief"])
+    told = reporting.report(ws, [run.id])
+    told["runs"][0]["findings"] = []
+    page = runs_page(told)
+    assert "Was the score worth climbing?" in page and "it is being gamed" in page
+    assert "Do not ship it as it is. Ship step 20 of 30" in page.split("</header>")[0]
+
+
+def test_what_is_missing_is_said_on_the_page_and_in_the_exit_code(ws, tmp_path):
+    run = tuned(ws)
+    command = ["--workspace", str(ws.path), "report", "tuned", "--out", str(tmp_path / "page.html")]
+    assert CliRunner().invoke(root, command, standalone_mode=False).return_value.refused is None
+    rmtree(run.outputs["model"].path)
+    (run.path / "metrics.jsonl").unlink()
+    result = CliRunner().invoke(root, command, standalone_mode=False).return_value
+    assert "The files of model" in result.refused.message
+    page = (tmp_path / "page.html").read_text()
+    assert "are missing" in page and "Its metrics are missing" in page and "went from" not in page.split("</header>")[0]
+
+
+@pytest.mark.parametrize("ends", ["fail", "_close"])
+def test_a_crashed_run_is_said_in_the_exit_code(ws, tmp_path, ends):
+    run = rl_run(ws)
+    run.fail("the disk is full") if ends == "fail" else run._close()
+    command = ["--workspace", str(ws.path), "report", run.id, "--out", str(tmp_path / "page.html")]
+    result = CliRunner().invoke(root, command, standalone_mode=False).return_value
+    assert f"run {run.id} is {'failed' if ends == 'fail' else 'dead'}" in result.refused.message
+    assert (tmp_path / "page.html").stat().st_size > 1000
+
+
+def test_a_judge_that_learnt_from_the_same_votes_is_a_cousin(ws, asked):
+    """By lineage: the score that the model was trained against and the judge read the same judgements."""
+    votes = ws.put("preferences", {"rows.jsonl": b""})
+    score, judge = (ws.put("reward", {"w": name.encode()}, parents={"data": votes}) for name in ("one", "two"))
+    other = ws.put("reward", {"w": b"three"}, parents={"data": ws.put("preferences", {"rows.jsonl": b"", "y": b"y"})})
+    mine = answers(ws, "mine", "a", reward=score)
+    for who, expected in ((judge, {"shaped": [], "cousins": [mine.id]}), (score, {"shaped": [mine.id], "cousins": []}),
+                          (other, {"shaped": [], "cousins": []})):  # fmt: skip
+        run = Run.start(ws, "winrate", {}, {"a": mine, "b": answers(ws, "b", "b"), "judge": who}, seed=0)
+        assert comparing._relations(run) == expected
+        run.finish({})

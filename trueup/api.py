@@ -415,8 +415,14 @@ def simulate(
     heldout: float = 0.15,
     name: str = "",
 ) -> Artifact:
-    """The simulated people of the built-in world judge a completion set; what they said becomes a preference set."""
+    """The simulated people of the built-in world judge a completion set; what they said becomes a preference set.
+
+    A prompt that was judged before in this workspace stays on its side of the held-out split, whatever the seed.
+    """
+    from .feedback.collect import sides_of
+    from .feedback.splits import side_of
     from .records import by_prompt
+    from .store import JUDGED
     from .world import SimulatedPeople
 
     if name:
@@ -430,9 +436,10 @@ def simulate(
             f"{lone} of the {len(items)} prompts have one completion only: there is nothing to compare",
             "sample the prompts again with per_prompt of 2 or more",
         )
+    known = sides_of(ws, [artifact for kind in JUDGED for artifact in ws.artifacts(kind)])
     sides: dict[str, list[Any]] = {"train": [], "heldout": []}
     for item in items:
-        sides[formats.split_by_prompt(item[0].prompt.id, heldout, seed)].append(item)
+        sides[side_of(item[0].prompt, known, heldout, seed)].append(item)
     judgements = [
         judgement
         for split, chosen in sides.items()

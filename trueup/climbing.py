@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from .records import Completion, Prompt
 from .runs import Run, track
 from .scorers import as_noted, open_scorer
 from .stats.intervals import Floats
-from .store import Workspace
+from .store import Workspace, atomic_write
 from .world import GoldScorer
 
 if TYPE_CHECKING:  # torch loads when a model scores, not when this module does
@@ -30,6 +31,7 @@ GOLD = "gold"
 
 
 MINIMUM = "minimum"  # of the run's own ensemble: its least content member
+KEPT_AS = "overopt.json"  # in the run's folder: it says nothing that could not be found again
 PEOPLE = "people:"  # before the name of a collection: its people judge
 PLACES_JUDGED = 4  # evaluations that people compare with the start: each costs one judgement a prompt
 PROMPTS_JUDGED = 50
@@ -76,7 +78,16 @@ def overopt(
     kept = {step for step, _ in loaded.checkpoints()}
     people = {name: each.progress for name, each in asked.items()}
     shipped = loaded.result.get("best_step")
-    return {"run": loaded.id, "shipped": shipped, "kept": sorted(kept), "people": people, **found}
+    result = {"run": loaded.id, "shipped": shipped, "kept": sorted(kept), "people": people, **found}
+    atomic_write(loaded.path / KEPT_AS, json.dumps(result, indent=1).encode())  # reports of the run tell of it
+    return result
+
+
+def overopt_of(run: Run) -> dict[str, Any] | None:
+    """What was last found of a run; None where nobody asked."""
+    path = run.path / KEPT_AS
+    found: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+    return found
 
 
 def _is_a_set(ws: Workspace, ref: str) -> bool:

@@ -115,14 +115,31 @@ def judged(run: Run, config: Any, sides: Sides, last: bool = False) -> tuple[lis
         return by_scores(sides, measured(GoldScorer(), [c for side in sides for c in side]), last), {"kind": "gold"}
     judge, _ = load_scorer(run, ["judge"], config, by_itself="judge" in scored_by(run.inputs)[1])
     found = by_scores(sides, measured(judge, [c for side in sides for c in side]), last)
-    return found, {"kind": "score", "id": run.inputs["judge"].id, "shaped": _shaped(run)}
+    return found, {"kind": "score", "id": run.inputs["judge"].id, **_relations(run)}
 
 
-def _shaped(run: Run) -> list[str]:
-    """The models that this judge had a part in making: trained against it or chosen by it, or by a part of it."""
+def _relations(run: Run) -> dict[str, list[str]]:
+    """`shaped` are the models that this judge had a part in making: trained against it or chosen by it, or by a part of
+    it. `cousins` were made by a score that learnt from judgements which this judge learnt from, too."""
     behind = {role: run.workspace.lineage(artifact).nodes for role, artifact in run.inputs.items()}
-    judge = {node.id for node in behind["judge"].values() if node.kind == "reward"} | {run.inputs["judge"].id}
-    return [run.inputs[role].id for role in sides_of(run.inputs) if judge & behind[role].keys()]
+    scores = {role: {node.id for node in nodes.values() if node.kind == "reward"} for role, nodes in behind.items()}
+    judge = scores["judge"] | {run.inputs["judge"].id}
+    learnt = _judgements(behind["judge"])
+    shaped = [role for role in sides_of(run.inputs) if judge & behind[role].keys()]
+    others = [role for role in sides_of(run.inputs) if role not in shaped and scores[role]]
+    cousins = [
+        role
+        for role in others
+        if any(learnt & _judgements(run.workspace.lineage(score).nodes) for score in sorted(scores[role]))
+    ]
+    return {
+        "shaped": [run.inputs[role].id for role in shaped],
+        "cousins": [run.inputs[role].id for role in cousins],
+    }
+
+
+def _judgements(nodes: Mapping[str, Any]) -> set[str]:
+    return {node.id for node in nodes.values() if node.kind in ("preferences", "unpaired")}
 
 
 def _by_people(run: Run, sides: Sides, last: bool) -> tuple[list[Match], dict[str, Any]]:

@@ -126,6 +126,10 @@ def _add_distances(
             model = load_policy(run, role, config)
             if model.encoder.tokenizer.to_str() == words:
                 own[place] = Sampler(model).logprobs(mine)
+            else:
+                models[place]["not_measured"] = {"kl": "writes with other tokens"}
+        else:
+            models[place]["not_measured"] = {"kl": "weights are not here"}
     if not own:
         return
     reference = Sampler(load_policy(run, "reference", config))

@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from .config import STAGES, as_toml
+from .auditing import latest_audit
+from .config import STAGES, as_toml, flat
 from .records import Prompt
+from .reporting import about, measuring
+from .reports import measured
 from .store import Artifact, Lineage, Workspace
 from .text.chat import PromptFormat
 
@@ -36,6 +39,10 @@ _MADE_BY: dict[str, tuple[str, str]] = {  # stage -> (what was done, the hub's t
     "ilql": ("tuned on scored completions by implicit Q-learning", "ilql"),
     "reward": ("trained on judgements: of two completions, the better one gets the higher score", "reward-model"),
 }
+INTERNAL = (  # results of a run's last step by which somebody watches a run, and nobody knows a model
+    *("ratio_gap", "ratio_max", "ratio_mean", "drift", "drift_mean", "clip_fraction", "clipped", "approx_kl"),
+    *("updates", "lr", "gradient_norm", "value_gradient_norm", "tokens", "kl_coefficient", "skipped"),
+)
 _FORMS: dict[Form, tuple[str, str, str]] = {  # form -> (library, pipeline, what it is)
     "model": ("transformers", "text-generation", "A causal language model"),
     "adapter": ("peft", "text-generation", "A LoRA adapter for a causal language model"),
@@ -91,10 +98,13 @@ class Base:
 def model_card(ws: Workspace, artifact: Artifact, form: Form, folder: Path, base: Base) -> str:
     """`folder` holds the exported files."""
     lineage = ws.lineage(artifact)
-    names = lineage.nodes[artifact.id].names
+    name = _called(lineage, artifact.id)
+    told = [found for run in measuring(ws, artifact.id) if measured.is_told(found := about(run))]
+    audits = _audits(ws, lineage)
+    mine = audits.get(artifact.id)
     parts = [
-        _header(artifact, form, base),
-        f"# {names[0] if names else artifact.id}",
+        _header(artifact, form, base, measured.model_index(name, told, artifact.id, mine)),
+        f"# {name}",
         *_what_it_is(artifact, form, base, lineage),
         "## How to use it",
         *_how_to_use(form, folder, base),
@@ -104,13 +114,20 @@ def model_card(ws: Workspace, artifact: Artifact, form: Form, folder: Path, base
         _fence(lineage.text()),
         *_judged(lineage),
         *_run(ws, artifact, lineage),
+        "## What was measured",
+        *_measured(artifact, told, audits, lineage),
         "## Intended use and limits",
-        *_limits(form, artifact),
+        *_limits(form, artifact, bool(told or mine)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _header(artifact: Artifact, form: Form, base: Base) -> str:
+def _called(lineage: Lineage, identity: str) -> str:
+    names = lineage.nodes[identity].names
+    return names[0] if names else identity
+
+
+def _header(artifact: Artifact, form: Form, base: Base, results: Iterable[str] = ()) -> str:
     """The hub's metadata. The licence is the owner's to choose; a folder on somebody's disk is no base on the hub."""
     library, pipeline, _ = _FORMS[form]
     tags = ["trueup", "rlhf", *([_MADE_BY[_stage(artifact)][1]] if _stage(artifact) in _MADE_BY else [])]
@@ -119,7 +136,7 @@ def _header(artifact: Artifact, form: Form, base: Base) -> str:
     relation, named = ("adapter", base.source) if on_hub else ("finetune", base.origin)
     if _HUB_ID.fullmatch(named):
         lines += [f"base_model: {named}", f"base_model_relation: {relation}"]
-    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+    return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), *results, "---"])
 
 
 def _what_it_is(artifact: Artifact, form: Form, base: Base, lineage: Lineage) -> Iterator[str]:
@@ -210,9 +227,9 @@ def _run(ws: Workspace, artifact: Artifact, lineage: Lineage) -> Iterator[str]:
         return
     row = ws.run_row(maker["id"])
     yield f"Run `{row.id}`, stage `{row.stage}`, seed {row.seed}."
-    if row.result:
+    if results := {key: _shown(value) for key, value in flat(row.result).items() if key not in INTERNAL}:
         yield "Results, as the run recorded them:"
-        yield _table(("result", "value"), {key: _shown(value) for key, value in row.result.items()})
+        yield _table(("result", "value"), results)
     yield "Settings:"
     yield _fence(*_settings(row.stage, row.config))
     yield "Versions: " + ", ".join(f"{name} {version}" for name, version in row.versions.items()) + "."
@@ -226,10 +243,36 @@ def _settings(stage: str, config: Mapping[str, Any]) -> tuple[str, str]:
         return json.dumps(config, indent=1, ensure_ascii=False), "json"
 
 
-def _limits(form: Form, artifact: Artifact) -> Iterator[str]:
+def _audits(ws: Workspace, lineage: Lineage) -> dict[str, dict[str, Any]]:
+    """The last audit of each reward model that had a part in it, itself included."""
+    rewards = [node.id for node in lineage.nodes.values() if node.kind == "reward"]
+    return {identity: audit for identity in rewards if (audit := latest_audit(ws, identity))}
+
+
+def _measured(
+    artifact: Artifact, told: Iterable[Mapping[str, Any]], audits: Mapping[str, Any], lineage: Lineage
+) -> Iterator[str]:
+    parts = [line for each in told for line in measured.lines(each, artifact.id)]
+    about_rewards = [
+        line for identity, audit in audits.items() for line in measured.audit_lines(_called(lineage, identity), audit)
+    ]
+    if parts:
+        yield "Runs of this workspace that measured it, oldest first. Never a rate without its interval and n."
+    elif artifact.id not in audits:
+        yield "No evaluation of it is in the workspace that it comes from."
+    yield from parts
+    if audits.keys() - {artifact.id}:
+        yield "The reward model behind it was audited; of this model itself that says nothing."
+    elif not audits and artifact.meta.get("stage") == "rl":
+        yield "The reward model behind it was not audited."
+    yield from about_rewards
+
+
+def _limits(form: Form, artifact: Artifact, was_measured: bool) -> Iterator[str]:
+    known = "no more was measured than is said above" if was_measured else "nothing was measured"
     yield (
-        "For research, and for whoever made it to evaluate further. Nothing was tested for this card: what it does "
-        "well or badly, its biases, and whether it is safe to use are unknown unless the results above say so."
+        f"For research, and for whoever made it to evaluate further. Of this model {known}: what else it does well or "
+        "badly, its biases, and whether it is safe to use are unknown."
     )
     if bits := artifact.meta.get("quantised"):
         where = "On the whole base" if form == "adapter" else "Merged into the whole base, as here,"

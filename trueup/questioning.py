@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ def asked(run: Run, config: Any, questions: Mapping[str, Question], read: Callab
     """What the model in the input `asked` says to each question, as `read` understands it."""
     kept = {row["question"]: Asked.from_json(row) for row in read_stream(run.path / ASKED)}
     known = {question: kept[question] for question in questions if question in kept}
-    engine = _who_is_asked(run, config)
+    engine, trouble = _who_is_asked(run, config), Counter[str]()
     with closing(Stream(run.path / ASKED)) as stream:
         stream.cut_torn_line()
 
@@ -37,9 +38,9 @@ def asked(run: Run, config: Any, questions: Mapping[str, Question], read: Callab
         with track(len(questions), "judge", start=len(known)) as advance:
             found = ask(
                 engine, questions, read, config.asked, known=known, keep=keep, at_once=2 * config.remote.at_once,
-                seed=config.run.seed, advance=advance,
+                seed=config.run.seed, advance=advance, trouble=trouble,
             )  # fmt: skip
-    say_trouble(run, "asked", dict(getattr(engine, "trouble", {})))
+    say_trouble(run, "asked", trouble + Counter(getattr(engine, "trouble", {})))
     return found
 
 

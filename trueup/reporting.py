@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .auditing import latest_audit
+from .climbing import overopt_of
 from .config import STAGES, flat
 from .errors import NotFoundError, RunError
 from .inputs import INPUTS, SCORERS, kind_of_role, scores
@@ -21,6 +22,7 @@ from .store import Artifact, Node, Workspace, read_jsonl
 
 MEETINGS_SHOWN = 8  # of each kind: won, lost, tied
 MEASURES = ("winrate", "safety", "compare", "audit", "tradeoff")  # stages that judge what others made
+LEARNS = ("pretrain", "sft", "reward", "rl", "dpo", "kto", "ilql")  # stages that log metrics, step by step
 MEASURED = ("a", "b", "other", "model")  # as what
 
 
@@ -37,11 +39,21 @@ def report(ws: Workspace, refs: Sequence[str]) -> dict[str, Any]:
         for run in sorted(chosen.values(), key=lambda run: (run.row.started, run.id)):
             told.append(about(run))
             advance()
+    _note_what_is_elsewhere(ws, told)
     return {
         "runs": told,
         "lineage": _lineage(ws, roots.values()),
         "cost": {key: sum(each["cost"][key] for each in told) for key in ("wall", "cpu", "tokens")},
     }
+
+
+def _note_what_is_elsewhere(ws: Workspace, told: Sequence[dict[str, Any]]) -> None:
+    """How many runs measured what a run made, and are not told of here."""
+    here = {each["id"] for each in told}
+    others = [run for run in runs(ws) if run.stage in MEASURES and run.id not in here and run.row.status == "done"]
+    for each in told:
+        made = [one["id"] for one in each["outputs"]]
+        each["measured_elsewhere"] = sum(any(_measures(run, of) for of in made) for run in others)
 
 
 def about(run: Run) -> dict[str, Any]:
@@ -58,8 +70,8 @@ def about(run: Run) -> dict[str, Any]:
         "started": run.row.started,
         "ended": run.row.ended,
         "resume": "" if run.status in ("done", "running") else run.resume_command,
-        "inputs": _artifacts(run.workspace, run.row.inputs),
-        "outputs": _artifacts(run.workspace, run.row.outputs),
+        "inputs": artifacts_of(run.workspace, run.row.inputs),
+        "outputs": artifacts_of(run.workspace, run.row.outputs),
         "metrics": columns(metrics),
         "start": next((event for event in events if event["kind"] == "start"), {}),
         "result": result,
@@ -70,6 +82,9 @@ def about(run: Run) -> dict[str, Any]:
         "samples": _with_prompts(side_by_side(run, result.get("best_step")), run),
         "meetings": _meetings(run),
         "reward_models": _reward_models(run),
+        "overopt": overopt_of(run),
+        "missing": _missing(run, metrics),
+        "measured_elsewhere": 0,
         "cost": _cost(run, metrics),
         "config": dict(run.config),
         "changed": _changed(run),
@@ -108,6 +123,12 @@ def _behind(ws: Workspace, artifact: Artifact) -> tuple[list[Run], list[Artifact
     return found, [artifact]
 
 
+def measuring(ws: Workspace, artifact: str) -> list[Run]:
+    """The runs that judged a model, oldest first."""
+    found = [run for run in runs(ws) if _measures(run, artifact)]
+    return sorted(found, key=lambda run: (run.row.started, run.id))
+
+
 def _measures(run: Run, artifact: str) -> bool:
     """By itself, or by a completion set that it wrote. Not those in which it was the judge, or chose the best."""
     if run.stage not in MEASURES:
@@ -116,7 +137,8 @@ def _measures(run: Run, artifact: str) -> bool:
     return artifact in measured or any(run.workspace.get(of).parents.get("model") == artifact for of in measured)
 
 
-def _artifacts(ws: Workspace, ids: Mapping[str, str]) -> list[dict[str, Any]]:
+def artifacts_of(ws: Workspace, ids: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What they are and what they are called, by their roles in a run."""
     names = ws.names()
     found = []
     for role, identity in ids.items():
@@ -177,6 +199,18 @@ def _meetings(run: Run) -> dict[str, Any]:
         kinds.setdefault(kind, []).append(row)
     shown = [row for rows in kinds.values() for row in evenly(rows, MEETINGS_SHOWN)]
     return {"of_all": sum(map(len, kinds.values())), "rows": shown}
+
+
+def _missing(run: Run, metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What should be there and is not: files of artifacts, metrics of a run that learnt."""
+    gone = [
+        f"The files of {role} {identity[:8]} are missing."
+        for role, identity in {**run.row.inputs, **run.row.outputs}.items()
+        if not run.workspace.get(identity).path.is_dir()
+    ]
+    if run.row.status == "done" and run.stage in LEARNS and not metrics:
+        gone.append("Its metrics are missing.")
+    return [{"run": run.id, "says": says} for says in gone]
 
 
 def _reward_models(run: Run) -> list[dict[str, Any]]:

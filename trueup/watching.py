@@ -21,7 +21,8 @@ from .config import STAGES, flat
 from .errors import ConfigError, RunError
 from .loading import prompts_of
 from .records import digest
-from .reporting import about
+from .reporting import LEARNS, about, artifacts_of
+from .reports.headlines import headline
 from .runs import Run, runs
 from .runs.history import of_now
 from .runs.run import STREAMS
@@ -98,9 +99,20 @@ def _brief(run: Run) -> dict[str, Any]:
         "error": run.row.error,
         "step": last.get("step"),
         "last": shown[:2],
-        "result": dict(run.row.result),
+        "found": _found(run),
         **standing(run),
     }
+
+
+def _found(run: Run) -> str:
+    """Of a run that learns nothing what came of it, in a sentence."""
+    if run.row.status != "done" or run.stage in LEARNS:
+        return ""
+    told = {
+        "status": "done", "stage": run.stage, "result": dict(run.row.result), "config": dict(run.config), "metrics": {},
+        "start": {}, "inputs": artifacts_of(run.workspace, run.row.inputs),
+    }  # fmt: skip
+    return headline(told)
 
 
 # --- one run

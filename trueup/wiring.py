@@ -172,7 +172,8 @@ def _say_what_is_odd(run: Run, judgements: Sequence[Judgement]) -> None:
         run.tell("equal sides", f"pairs with two equal sides say nothing: {equal} left out")
     if len({j.prompt.id for j in judgements}) == 1:
         run.tell("one prompt", "all judgements are about one prompt: what is learnt may be worth nothing on others")
-    if len({j.judge for j in judgements}) == 1 and judgements[0].source != "imported":
+    alone = all(j.meta.get("judges", 1) == 1 for j in judgements)  # and not the votes of several, pooled by one rule
+    if alone and len({j.judge for j in judgements}) == 1 and judgements[0].source != "imported":
         run.tell("one judge", "all judgements are one judge's: how far others would agree is unknown")
 
 

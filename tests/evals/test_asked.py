@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -130,15 +131,45 @@ def test_a_judge_who_often_says_first_is_found_out_too():
 def test_a_judge_who_says_longer_is_found_out():
     met = pairs(120)
     longer = judged(judge(lambda a, b: "1" if len(a.split()) > len(b.split()) else "2"), met)
-    assert any("goes by length: the longer" in said for said in longer["findings"])
+    assert any("go by length: the longer" in said for said in longer["findings"])
     shorter = judged(judge(lambda a, b: "2" if len(a.split()) > len(b.split()) else "1"), met)
-    assert any("goes by length: the shorter" in said for said in shorter["findings"])
+    assert any("go by length: the shorter" in said for said in shorter["findings"])
+
+
+@pytest.mark.parametrize(("count", "noise"), [(20, 0.0), (60, 0.03), (120, 0.05)])
+def test_a_judge_who_mostly_says_longer_is_found_out_by_letters_and_by_words(count, noise):
+    """Also where few were judged, and where it slips now and then; one who reads is not called so."""
+    met = pairs(count)
+    for size in (len, lambda text: len(text.split())):
+        random, found_out = Random(1), 0
+        for _ in range(10):
+
+            def slips(a, b, size=size, random=random):
+                longer = size(a) > size(b) if random.random() >= noise else size(a) <= size(b)
+                return "1" if longer else "2"
+
+            said = judged(judge(slips), met)["findings"]
+            found_out += any("go by length: the longer" in each for each in said)
+        assert found_out >= 8, (size, found_out)
 
 
 def test_a_constant_judge_gives_a_half_and_is_undecided():
     found = judged(judge(lambda a, b: "tie"), pairs(40))
     assert (found["value"], found["verdict"], found["pairs_to_settle"]) == (0.5, "undecided", None)
     assert any("every pair is a tie" in said for said in found["findings"])
+
+
+def test_an_answer_without_a_verdict_is_counted_though_the_next_one_held_one():
+    seen: set[str] = set()
+
+    def write(prompt: Prompt, random: Random) -> str:
+        first = "Your last answer did not." not in prompt.text
+        seen.add(prompt.text)
+        return "Well." if first and len(seen) % 3 == 0 else "Verdict: 1"
+
+    trouble: Counter[str] = Counter()
+    found = ask(FakeEngine(write), pairs(12), AskSettings(), known={}, keep=lambda rows: None, trouble=trouble)
+    assert all(each.said for each in found.values()) and trouble == {"an answer without a verdict": 8}
 
 
 def test_nonsense_is_asked_again_and_in_the_end_counted():

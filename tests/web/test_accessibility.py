@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import axe_faults
 from fastapi.routing import APIRoute
 from left_runs import prompts, rl_run
 from sites import PASSWORD, Site, new_collection, playwright
@@ -137,6 +138,20 @@ def test_every_page_can_be_used_by_everybody(world, open_page, size):
     assert found == {}
 
 
+@pytest.mark.parametrize("size", ["phone", "desktop"])
+@pytest.mark.timeout(300)
+def test_axe_finds_nothing_serious_on_any_page(world, open_page, size):
+    """Checks written by others, who know other faults than we do."""
+    pytest.importorskip("axe_playwright_python", reason="needs `pip install -e .[dev]`")
+    found = {}
+    for name, page in every_page(world, open_page, **SIZES[size]):
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            if wrong := axe_faults(page):
+                found[f"{name}, {scheme}"] = wrong
+    assert found == {}
+
+
 TABBABLE = """() => {
   const shown = (node) => node.checkVisibility({ visibilityProperty: true }) && node.getClientRects().length > 0;
   const controls = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']";
@@ -220,7 +235,7 @@ def test_the_checks_find_faults(world, open_page):
     page = open_page(world.site, world.owner)
     page.goto(f"{world.site.url}/c/{world.tasks['pair']}")
     expect(page.locator("#judging")).to_be_visible()
-    assert page.evaluate(USABLE) == page.evaluate(CONTRAST) == page.evaluate(FITTING) == []
+    assert page.evaluate(USABLE) == page.evaluate(CONTRAST) == page.evaluate(FITTING) == axe_faults(page) == []
     page.evaluate("""() => {
       const main = document.querySelector("main");
       main.prepend(document.createElement("button"));
@@ -250,3 +265,4 @@ def test_the_checks_find_faults(world, open_page):
     assert "an order of its own" in usable and "a group without a name" in usable
     assert "sideways" in fitting and "overlap" in fitting
     assert contrast.count("text ") >= 3 and "edge" in contrast
+    assert {fault.split(":")[0] for fault in axe_faults(page)} >= {"button-name", "color-contrast"}

@@ -22,6 +22,7 @@ HELP = """\
 /edit [TEXT]        the last reply as it ought to be; without a text in your editor
 /1  /2  /same       with two models: which reply is better
 /model REF          talk to another model, such as another adapter
+/model 2 REF        with two models: in place of the second; replies stay in an order drawn anew
 /temperature T      how freely it is drawn; 0 is greedy
 /new                begin anew
 /help               this
@@ -148,15 +149,22 @@ class Talk:
             if self._keep(lambda: self.chat.prefer(place)):
                 _say(", ".join(f"{i} was {name}" for i, name in enumerate(names, 1)))
 
-    def switch(self, ref: str) -> None:
+    def switch(self, said: str) -> None:
+        """The first model, or the one whose number comes before the name."""
         from ..chatting import speaker
         from ..config import ModelSettings, RemoteSettings
 
+        number, _, rest = said.partition(" ")
+        is_numbered = number in ("1", "2") and bool(rest.strip())
+        place, ref = (int(number) - 1, rest.strip()) if is_numbered else (0, said)
         if not ref:
-            _say("name a model: /model REF")
-            return
-        self.chat.speakers[0] = speaker(self.ws, ref, ModelSettings(), RemoteSettings())
-        _say(f"now {ref}; the conversation goes on")
+            _say("name a model: /model REF, or /model 2 REF")
+        elif place >= len(self.chat.speakers):
+            _say("there is one model: start with two, trueup chat MODEL OTHER")
+        else:
+            self.chat.speakers[place] = speaker(self.ws, ref, ModelSettings(), RemoteSettings())
+            which = "" if len(self.chat.speakers) == 1 else f" in place of the {('first', 'second')[place]}"
+            _say(f"now {ref}{which}; the conversation goes on")
 
     def warm(self, said: str) -> None:
         with suppress(ValueError):

@@ -75,6 +75,9 @@ def _shown(found: Mapping[str, Any]) -> str:
         fitted = table(["score", "a", "b", "highest at √KL"], laws)
         law = "d (a - b d)" if found["way"] == "best-of-n" else "d (a - b ln d)"
         parts.append(f"gain = {law} with d = √KL\n{fitted}")
+    else:
+        away = sum(distance > 0 for distance in found["distance"])
+        parts.append(f"No law is fitted: that takes four evaluations away from the start, and there are {away}.")
     parts += [_asked(name, each) for name, each in found["people"].items()]
     return "\n\n".join(parts)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TrueupError
 from .command import Command, Result, workspace
 
 if TYPE_CHECKING:
-    from ..reports.run_page import Chart
+    from ..reports.run_charts import Chart
 
 
 @click.command(
@@ -60,7 +60,17 @@ def report(refs: tuple[str, ...], diff: bool, out: Path | None, plots: Path | No
     atomic_write(page, (difference_page(found) if diff else runs_page(found)).encode())
     drawn = write_plots(charts(found), plots, png) if plots else []
     text = f"page {page}" + (f"\nplots {plots} ({len(drawn)})" if plots else "")
-    return Result({"page": str(page), "plots": [str(path) for path in drawn], **found}, text)
+    return Result({"page": str(page), "plots": [str(path) for path in drawn], **found}, text, refused=_odd(found))
+
+
+def _odd(found: Mapping[str, Any]) -> TrueupError | None:
+    """The page is written all the same, and says it too."""
+    told = found.get("runs") or [found["a"], found["b"]]
+    gone = [f"run {each['run']}: {each['says']}" for run in told for each in run["missing"]]
+    broken = [f"run {run['id']} is {run['status']}" for run in told if run["status"] in ("failed", "dead")]
+    if not gone + broken:
+        return None
+    return TrueupError(f"the page tells of what is broken: {(gone + broken)[0]}", "look at the page")
 
 
 def write_plots(drawn: Mapping[str, Chart], folder: Path, as_png: bool) -> list[Path]:

@@ -8,6 +8,7 @@ between marks that bear a code of their own content, and what stands there is ca
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -68,9 +69,11 @@ def ask(
     at_once: int = 16,
     seed: int = 0,
     advance: Callable[[int], object] = lambda n: None,
+    trouble: Counter[str] | None = None,
 ) -> Known:
     """Every question but those that are `known`. Answers are kept as they come, so that nothing is asked twice: `keep`
-    gets those in which `read` found a verdict. The others come back with the reason."""
+    gets those in which `read` found a verdict. The others come back with the reason; `trouble` counts each answer that
+    held none, also where the next one did."""
     found = dict(known)
     todo = [question for question in questions if question not in found]
     sampling = Sampling(max_new_tokens=settings.max_new_tokens, temperature=settings.temperature)
@@ -81,6 +84,8 @@ def ask(
             answers = engine.sample([questions[each](attempt > 0) for each in part], sampling, seed=seed + attempt)
             said = [_read(each, answer, read) for each, answer in zip(part, answers, strict=True)]
             keep([each for each in said if each.said])
+            if trouble is not None:
+                trouble.update(each.why for each in said if each.why == NONSENSE)
             for each in said:
                 if each.why == NONSENSE and attempt + 1 < settings.tries:
                     again.append(each.question)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,8 +20,9 @@ from .matches import Match
 from .scored import score_all
 from .slices import DRAWS, prompt_slices
 
-SURELY = 0.9  # a judge that prefers the longer answer more often than this goes by length
-FEWEST = 20  # decided meetings, below which nothing is said of a judge
+SURELY, AT_LEAST = 0.9, 0.8  # the longer answer wins so often, and surely more often than the second
+FEW_JUDGES = 10  # fewer do not show how far people differ
+FEWEST = 15  # decided meetings, below which nothing is said of a judge
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,23 @@ def ranked(models: Sequence[str], matches: Sequence[Match]) -> dict[str, Any]:
 
 
 def went_by_length(matches: Sequence[Match]) -> dict[str, Any]:
-    """How often the longer answer won, of the meetings that somebody won and whose answers differ in length."""
+    """How often the longer answer won, of the meetings that somebody won and whose answers differ in length: in words
+    or in characters, whichever tells more."""
+    found = [_longer_won(matches, unit, size) for unit, size in (("words", _words), ("characters", len))]
+    return max(found, key=lambda each: abs(each["value"] - 0.5) if each["n"] else -1.0)
+
+
+def _longer_won(matches: Sequence[Match], unit: str, size: Callable[[str], int]) -> dict[str, Any]:
     rows = []
     for match in matches:
-        difference = len(match.a.text.split()) - len(match.b.text.split())
+        difference = size(match.a.text) - size(match.b.text)
         if difference and match.points != 0.5:
             rows.append((match.a.prompt.id, float((difference > 0) == (match.points == 1))))
-    return _told(share(np.array([won for _, won in rows]), [prompt for prompt, _ in rows], draws=DRAWS))
+    return _told(share(np.array([won for _, won in rows]), [prompt for prompt, _ in rows], draws=DRAWS)) | {"in": unit}
+
+
+def _words(text: str) -> int:
+    return len(text.split())
 
 
 def findings(matches: Sequence[Match], judge: Mapping[str, Any]) -> list[str]:
@@ -156,17 +167,27 @@ def findings(matches: Sequence[Match], judge: Mapping[str, Any]) -> list[str]:
             f"{order['first']['n']:,} verdicts ({_range(order['first'])}), and only {order['same']['value']:.0%} of "
             "pairs got the same verdict in both orders; the others count as ties"
         )
-    about = judge["longer"]
-    if about["n"] >= FEWEST and (about["ci"][0] > SURELY or about["ci"][1] < 1 - SURELY):
-        which = "longer" if about["value"] > 0.5 else "shorter"
-        part = max(about["value"], 1 - about["value"])
-        found.append(
-            f"the judge goes by length: the {which} response won {part:.0%} of {about['n']:,} decided pairs; "
-            "believe the rate at equal length, if any"
-        )
+    found += _by_length(judge["longer"])
+    judges = {match.judge for match in matches if match.judge}
+    if 1 < len(judges) < FEW_JUDGES and len({(match.first, match.second) for match in matches}) > 1:
+        found.append(f"{len(judges)} people judged: if their tastes differ, intervals of the ratings are too narrow")
     if len(matches) >= FEWEST and all(match.points == 0.5 for match in matches):
         found.append("every pair is a tie: these verdicts tell nothing apart")
     return found
+
+
+def _by_length(about: Mapping[str, Any]) -> list[str]:
+    """Of the verdicts, not of what the judge had in mind: what is better is often longer."""
+    if about["n"] < FEWEST:
+        return []
+    longer = about["value"] > 0.5
+    part, sure = (about["value"], about["ci"][0]) if longer else (1 - about["value"], 1 - about["ci"][1])
+    if part <= SURELY or sure <= AT_LEAST:
+        return []
+    return [
+        f"the verdicts go by length: the {'longer' if longer else 'shorter'} response, in {about['in']}, won "
+        f"{part:.0%} of {about['n']:,} decided pairs; believe the rate at equal length, if any"
+    ]
 
 
 def best_of(completions: Sequence[Completion], scorer: Scorer, n: int) -> list[Completion]:

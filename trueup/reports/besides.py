@@ -16,6 +16,7 @@ Found = Mapping[str, Any]
 # What stands in a row: key, heading, unit, whether it is a share; in the order in which it is read.
 MEANS = (
     ("won", "won against the first", "pairs won, ties half", True),
+    ("equal", "the same at equal length", "pairs won, ties half", True),
     ("score", "judge's score", "", False),
     ("kl", "KL to the reference", "nats a completion", False),
     ("words", "length", "words", False),
@@ -37,16 +38,22 @@ def columns(found: Found, names: Mapping[str, str]) -> list[str]:
 
 def rows(found: Found) -> list[list[str]]:
     """A measure a row, a model a column: there are few models, and many measures."""
-    models, made = found["models"], []
+    models, made = [_with_equal_length(each) for each in found["models"]], []
     for key, heading, unit, share in MEANS:
-        if any(key in each for each in models):
-            made.append([_headed(heading, unit), *(_mean(each.get(key), share) for each in models)])
+        if any(key in each or key in each.get("not_measured", {}) for each in models):
+            cells = (_mean(each.get(key), share) or each.get("not_measured", {}).get(key, "") for each in models)
+            made.append([_headed(heading, unit), *cells])
     for name in sorted({name for each in models for name in each.get("measures", ())}):
         made.append([name, *(_mean(each.get("measures", {}).get(name), False) for each in models)])
     for key, heading, share in PLAIN:
         if any(each.get(key) is not None for each in models):
             made.append([heading, *(_plain(key, each.get(key), share) for each in models)])
     return made
+
+
+def _with_equal_length(model: Found) -> Found:
+    equal = (model.get("won") or {}).get("length_controlled") or {}
+    return {**model, "equal": equal} if equal.get("value") is not None else model
 
 
 def sentence(found: Found, names: Mapping[str, str]) -> str:
@@ -59,7 +66,9 @@ def sentence(found: Found, names: Mapping[str, str]) -> str:
     won = f"won {wording.percent(best['value'])} of {best['n']:,} pairs ({wording.percent_range(best['ci'])})"
     if best["verdict"] == "b":
         return f"None is better than {called[0]}: {name}, the best of the others, {won}."
-    how = "beyond chance" if best["verdict"] == "a" else "which may be chance"
+    if best["verdict"] == "undecided":
+        return f"Undecided against {called[0]}: {name}, the best of the others, {won}."
+    how = "beyond chance, but undecided at equal length" if standings.only_by_length(best) else "beyond chance"
     return f"{name} did best against {called[0]}: it {won}, {how}."
 
 

@@ -16,12 +16,13 @@ from typing import TypeGuard, TypeVar
 
 from .axes import FONT, LINE, Scale, extent, shortened, spread, text_width, tick_labels, ticks, ticks_around, wrapped
 from .visible import visible
-from .wording import number
+from .wording import capital, number
 
 INK, MUTED, GRID, PAPER = "var(--ink,#1c1b19)", "var(--muted,#66625c)", "var(--grid,#e4e0d8)", "var(--paper,#fff)"
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
 TITLE = 13.5
+BOLD = 1.06  # times as wide
 POINTS_DRAWN = 300  # about one a pixel; the rest could not be seen and would make the page heavy
 
 
@@ -38,6 +39,7 @@ class Series:
     low: Sequence[float | None] | None = None
     high: Sequence[float | None] | None = None
     dots: bool = False  # places that no line should join
+    bars: bool = False  # an interval is a whisker of its point: for a line that may turn back
 
     def __post_init__(self) -> None:
         assert len(self.x) == len(self.y)
@@ -70,8 +72,11 @@ def line_chart(
     percent: bool = False,
     moments: Sequence[float] = (),
     key: str = "",
+    note: str = "",
 ) -> str:
     """Lines with bands over one x axis. `height` is that of the plot; the words around it take what they need.
+
+    `note` stands under the title: what is to be known where the chart stands alone.
 
     `moments` are places on the x axis at which something happened: a vertical line each. Where two charts of a page may
     be the same in every line, their `key` tells them apart.
@@ -84,7 +89,7 @@ def line_chart(
     ]
     heights = [LINE * len(lines) for lines in names]
 
-    head, top = _title(title, y_label, width)
+    head, top = _title(title, y_label, width, note)
     left = max(map(text_width, y_names)) + 8
     right = width - _room_for(names)
     bottom = top + max(height, sum(heights))
@@ -103,7 +108,7 @@ def line_chart(
         body.append(_end_label(end, right, box, lines, index if index < len(drawn) else None) if any(lines) else "")
     if not drawn:
         body.append(_text((left + right) / 2, (top + bottom) / 2, "nothing was measured", MUTED, "middle"))
-    return _svg(width, bottom + 40, title, _describe_lines(drawn, x_label, y_label, reference_lines), body, key)
+    return _svg(width, bottom + 40, title, _describe_lines(drawn, x_label, y_label, reference_lines, note), body, key)
 
 
 def interval_chart(
@@ -220,14 +225,17 @@ def _svg(width: float, height: float, title: str, description: str, body: Sequen
     )
 
 
-def _title(title: str, y_label: str, width: float) -> tuple[str, float]:
-    """The title over the y label, and where the plot may begin."""
-    lines = wrapped(title, width, TITLE) if title else []
+def _title(title: str, y_label: str, width: float, note: str = "") -> tuple[str, float]:
+    """The title over what is to be noted over the y label, and where the plot may begin."""
+    lines = wrapped(title, width, TITLE * BOLD) if title else []
     words = [
         f'<text x="0" y="{_n(14 + 17 * i)}" font-size="{TITLE}" font-weight="600" fill="{INK}">{_escaped(line)}</text>'
         for i, line in enumerate(lines)
     ]
     top = 17.0 * len(lines) + 4
+    for line in wrapped(note, width) if note else ():
+        words.append(_text(0, top + 8, line, MUTED))
+        top += LINE
     if y_label:
         words.append(_text(0, top + 9, shortened(y_label, width), MUTED))
         top += 19
@@ -262,11 +270,18 @@ def _x_names(x: Scale, values: Sequence[float], names: Sequence[str], bottom: fl
 
 def _band(one: Series, x: Scale, y: Scale, index: int) -> str:
     band = _thinned(one.band())
+    if one.bars:
+        return "".join(_upright(x(at), y(low), y(high), _color(index)) for at, low, high in band)
     if len(band) < 2:
         return ""
     upper = [f"{_n(x(at))},{_n(y(high))}" for at, _, high in band]
     lower = [f"{_n(x(at))},{_n(y(low))}" for at, low, _ in reversed(band)]
     return f'<polygon points="{" ".join(upper + lower)}" fill="{_color(index)}" opacity="0.16"/>'
+
+
+def _upright(x: float, low: float, high: float, color: str) -> str:
+    places = f'x1="{_n(x)}" y1="{_n(low)}" x2="{_n(x)}" y2="{_n(high)}"'
+    return f'<line {places} stroke="{color}" stroke-width="1.2" opacity="0.4"/>'
 
 
 def _line(one: Series, x: Scale, y: Scale, index: int) -> str:
@@ -437,9 +452,9 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def _describe_lines(
-    series: Sequence[Series], x_label: str, y_label: str, reference_lines: Sequence[tuple[float, str]]
+    series: Sequence[Series], x_label: str, y_label: str, reference_lines: Sequence[tuple[float, str]], note: str
 ) -> str:
-    said = [f"{y_label} against {x_label}."]
+    said = [f"{y_label} against {x_label}.", *([f"{capital(note)}."] if note else [])]
     for one in series:
         first, last = _runs(one)[0][0], _runs(one)[-1][-1]
         start, end = (f"{number(value)} at {number(at)}" for at, value in (first, last))

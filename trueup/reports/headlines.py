@@ -73,7 +73,7 @@ def _learnt(told: Told) -> str:
         ("heldout_completion_loss", "The held-out loss of completions"), ("score", "The score"), ("loss", "The loss"),
     ):  # fmt: skip
         values = [value for value in [start.get(name), *metrics.get(name, [])] if is_number(value)]
-        if values:
+        if metrics.get(name) and values:
             n = f" (n = {start['prompts']:,} prompts)" if name.startswith("heldout") and start.get("prompts") else ""
             return f"{words} went from {values[0]:.3g} to {values[-1]:.3g}{n}{_at_kl(metrics)}{_kept(told)}."
     return ""

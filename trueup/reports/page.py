@@ -51,21 +51,57 @@ METRICS = {  # name, unit, and whether the axis is in percent
     "accuracy": ("accuracy", "pairs ordered as judged", True),
     "score": ("proxy", "reward model score", False),
     "gold": ("gold score", "points", False),
+    "judge": ("judge's score", "reward model score", False),
     "kl": ("KL from SFT", "nats a completion", False),
     "value_explained": ("explained by the value head", "share of variance", True),
     "length": ("length", "tokens a completion", False),
     "entropy": ("entropy", "nats a token", False),
     "finished": ("ended by themselves", "share of completions", True),
     "completion_loss": ("loss of completions", "nats a token", False),
+    "token_loss": ("loss, each token alike", "nats a token", False),
+    "sft_loss": ("loss on demonstrations", "nats a token", False),
+    "tokens": ("learnt from", "tokens a step", False),
     "score_std": ("spread of scores", "standard deviation", False),
     "kl_k3": ("KL from SFT, by k3", "nats a token", False),
+    "kl_loss": ("KL in the loss", "nats a token", False),
+    "policy_entropy": ("entropy of the whole distribution", "nats a token", False),
     "unfinished": ("without an end", "share of completions", True),
     "duplicates": ("said before in the same step", "share of completions", True),
     "clip_fraction": ("clipped", "share of tokens", True),
-    "gradient_norm": ("gradient norm", "before clipping", False),
+    "gradient_norm": ("gradient norm", "length before clipping", False),
+    "value_gradient_norm": ("gradient norm of the value model", "length before clipping", False),
     "approx_kl": ("KL from the policy that wrote", "nats a token", False),
-    "heldout_repetition": ("repetition, held out", "share of words said before", True),
-    "heldout_distinct": ("distinct words, held out", "share of all words", True),
+    "kl_coefficient": ("price of the KL", "score a nat", False),
+    "policy_loss": ("policy loss", "advantage a token, clipped", False),
+    "value_loss": ("value loss", "squared score", False),
+    "drift": ("gap between sampler and trainer", "nats a token, the largest", False),
+    "drift_mean": ("gap between sampler and trainer, mean", "nats a token", False),
+    "ratio_max": ("largest ratio to the old policy", "times as likely", False),
+    "ratio_gap": ("first ratio less 1", "as a ratio, the largest", False),
+    "updates": ("updates", "optimizer steps a rollout", False),
+    "pairs": ("pairs learnt from", "pairs a step", False),
+    "margin": ("margin of implied rewards", "nats times beta", False),
+    "chosen_logp": ("log-probability of the better", "nats a completion", False),
+    "rejected_logp": ("log-probability of the worse", "nats a completion", False),
+    "up_ratio": ("log-ratio of what was liked", "nats a completion", False),
+    "down_ratio": ("log-ratio of what was not", "nats a completion", False),
+    "point": ("reference point", "nats a completion", False),
+    "q_loss": ("loss of Q", "squared deviations of the reward", False),
+    "cql_loss": ("loss that keeps Q low elsewhere", "nats a token", False),
+    "value": ("value", "standard deviations of the reward", False),
+    "advantage": ("advantage", "standard deviations of the reward", False),
+    "weight": ("weight of a token", "times", False),
+    "heldout_repetition": ("repetition, held out", "share of four-token runs said before", True),
+    "heldout_distinct": ("different runs, held out", "share of all two-token runs", True),
+}
+METRICS_OF = {  # where a stage means something else by the same name
+    ("reward", "loss"): ("loss", "nats a pair", False),
+    ("dpo", "loss"): ("loss", "a pair, by its objective", False),
+    ("kto", "loss"): ("loss", "a thumb, from 0 to 1", False),
+    ("kto", "accuracy"): ("accuracy", "thumbs on the right side", True),
+    ("ilql", "loss"): ("loss", "a token, policy and critic", False),
+    ("ilql", "policy_loss"): ("policy loss", "weighted nats a token", False),
+    ("ilql", "value_loss"): ("value loss", "squared deviations of the reward", False),
 }
 
 
@@ -242,8 +278,8 @@ def _stage_charts(stage: str, curve: Mapping[str, Any]) -> list[Markup]:
             continue
         if metric.startswith("heldout_") and sum(value is not None for value in values) < 2:
             continue  # one evaluation is a number of the tables above, not a curve
-        name, unit, percent = METRICS.get(metric, (metric.replace("_", " "), "", False))
-        unit = "nats a pair" if (stage, metric) == ("reward", "loss") else unit
+        known = METRICS_OF.get((stage, metric)) or METRICS.get(metric)
+        name, unit, percent = known or (metric.replace("_", " "), "", False)
         count = f"n = {wording.number(curve['n'])} a step" if curve.get("n") else ""
         lines = [_series("", curve, "step", metric)]  # the title names a line that is alone
         if metric == "loss" and curve.get("heldout_loss"):

@@ -5,60 +5,43 @@ Like every page here it loads nothing and runs nothing: the filters of the sampl
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
+from ..runs.reading import evenly
 from . import besides, refusals, wording
-from .charts import Series, line_chart
 from .contest import contest
 from .headlines import headline, status_words
 from .lineage_chart import lineage_chart
-from .page import METRICS, STAGES, TEXT_LIMIT, both, environment, flat_rows, marked, styles
+from .overopt_chart import overopt_chart
+from .overopt_chart import verdict as overopt_verdict
+from .page import STAGES, TEXT_LIMIT, both, environment, flat_rows, marked, styles
+from .run_charts import Chart, Told, charts_of, curves_note, curves_together
 from .shipping import before_shipping
 from .visible import clipped
-from .wording import is_number
+from .wording import SIMULATED, is_number
 
-Told = Mapping[str, Any]  # what `reporting.about` says of a run
-
-POINTS = 300  # steps drawn one by one; of more, each point is the mean of as many steps as it takes
 EVENTS_SHOWN = 60
-TURNS = ("rollback", "stop", "kept")  # kinds of event that are drawn into the curves
-FIRST = ("score", "gold", "kl", "length", "loss", "completion_loss", "accuracy", "reward", "entropy", "value_explained")
+MEASURES = ("winrate", "compare", "safety", "audit")
+FIRST_LOOK = 3  # texts before and after that stand at the top
 _PARTS = {"config": "Settings", "inputs": "Made from", "result": "Result", "versions": "Versions"}
-ROLLOUTS, HELDOUT = "rollouts", "held out"
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A line chart before it is drawn: as SVG on the page, as either in a file."""
-
-    lines: Sequence[Series]
-    x_label: str
-    y_label: str
-    title: str
-    percent: bool = False
-    moments: Sequence[float] = ()
-    run: str = ""  # whose it is
-
-    def svg(self, width: int = 340) -> str:
-        words = self.x_label, self.y_label, self.title
-        return line_chart(self.lines, *words, percent=self.percent, moments=self.moments, key=self.run, width=width)
 
 
 def runs_page(found: Mapping[str, Any]) -> str:
     """The page for what `reporting.report` returns."""
-    runs = [view(told, i) for i, told in enumerate(found["runs"])]
+    runs = _called([view(told, i) for i, told in enumerate(found["runs"])])
+    shipping = _shipping(found["runs"], {run["id"]: run for run in runs})
     title = runs[0]["title"] if len(runs) == 1 else f"{wording.counted(len(runs), 'run')}: {_last_name(found)}"
     return _rendered(
         title=title,
-        lead=runs[-1]["headline"] if len(runs) == 1 else _loop_headline(found["runs"]),
+        lead=_lead(found["runs"], shipping),
         runs=runs,
-        shipping=before_shipping(found["runs"]),
+        sections=_to_be_read(found["runs"], runs, shipping),
+        shipping=shipping,
+        simulated=SIMULATED if _simulated(found["lineage"]) else "",
         lineage=_lineage(found["lineage"]),
         cost={key: _cost_words(key, value) for key, value in found["cost"].items()} if len(runs) > 1 else None,
         differences=None,
@@ -77,7 +60,9 @@ def difference_page(found: Mapping[str, Any]) -> str:
         title=f"{_title(a)} beside {_title(b)}",
         lead=f"First: {headline(a)} Second: {headline(b)}",
         runs=[],
+        sections=[],
         shipping={},
+        simulated="",
         lineage=None,
         cost=None,
         differences={
@@ -92,7 +77,7 @@ def difference_page(found: Mapping[str, Any]) -> str:
 
 def charts(found: Mapping[str, Any]) -> dict[str, Chart]:
     """Every chart of the page's runs, by a name for its file."""
-    return {f"{told['id']}-{name}": chart for told in found["runs"] for name, chart in _charts(told)}
+    return {f"{told['id']}-{name}": chart for told in found["runs"] for name, chart in charts_of(told)}
 
 
 def _rendered(**context: Any) -> str:
@@ -101,7 +86,7 @@ def _rendered(**context: Any) -> str:
 
 def view(told: Told, number: int = 0) -> dict[str, Any]:
     """All that a page shows of one run, in words and charts."""
-    drawn = dict(_charts(told))
+    drawn = dict(charts_of(told))
     curves = [Markup(chart.svg()) for name, chart in drawn.items() if not name.startswith("against-")]
     against = [both(chart.svg, wide=470) for name, chart in drawn.items() if name.startswith("against-")]
     return {
@@ -120,8 +105,9 @@ def view(told: Told, number: int = 0) -> dict[str, Any]:
         "events": [_event(event) for event in told["events"][:EVENTS_SHOWN]],
         "events_left": max(0, len(told["events"]) - EVENTS_SHOWN),
         "curves": curves,
-        "curves_note": _curves_note(told),
+        "curves_note": curves_note(told),
         "against": against,
+        "overopt": _overopt(told),
         "contest": contest(told),
         "refusals": refusals.section(told),
         "besides": besides.section(told),
@@ -151,11 +137,62 @@ def _last_name(found: Mapping[str, Any]) -> str:
     return str(root["names"][0] if root["names"] else root["id"])
 
 
-def _loop_headline(runs: Sequence[Told]) -> str:
-    """What came of it: the last comparison, else the last run that learnt something."""
+def _called(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With a word for each to be found by: its stage, numbered where there are several."""
+    stages = [run["stage"] for run in runs]
+    for place, run in enumerate(runs):
+        several = stages.count(run["stage"]) > 1
+        run["called"] = run["stage"] + (f" {stages[: place + 1].count(run['stage'])}" if several else "")
+    return runs
+
+
+def _lead(runs: Sequence[Told], shipping: Mapping[str, Any]) -> str:
+    """Whether to ship, and why: a score that rose is no headline where something speaks against it. Of runs that made
+    no model, what the last of them found."""
+    if shipping:
+        return f"{shipping['verdict']} {shipping['reason']}"
     judged = [told for told in runs if told["stage"] == "winrate" and told["status"] == "done"]
-    learnt = [told for told in runs if told["metrics"]]
-    return headline((judged or learnt or list(runs))[-1])
+    return headline((judged or list(runs))[-1])
+
+
+def _shipping(runs: Sequence[Told], views: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """With what one would rather look at than read: reward against KL, which then stands here and not with its run, and
+    a few texts before and after."""
+    found = before_shipping(runs)
+    if not found:
+        return {}
+    view = views[found["run"]]
+    samples = view["samples"] or {"rows": [], "of_all": 0, "of": ""}
+    both_ends = [row for row in samples["rows"] if len(row["entries"]) > 1]
+    curves, view["against"] = view["against"], []
+    return {
+        **found,
+        "curves": curves,
+        "samples": evenly(both_ends, FIRST_LOOK),
+        "samples_of": f"{samples['of_all']:,} {samples['of']}",
+    }
+
+
+def _overopt(told: Told) -> dict[str, Any] | None:
+    """What `trueup eval overopt` last said of it."""
+    found = told["overopt"]
+    if not found:
+        return None
+    says = wording.capital(overopt_verdict(found))
+    return {"says": says, "chart": both(partial(overopt_chart, found), wide=640)}
+
+
+def _to_be_read(
+    runs: Sequence[Told], views: Sequence[dict[str, Any]], shipping: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """First the run that made the model, then those that measured it, then what came before, the latest first."""
+    made = [view for view in views if view["id"] == shipping.get("run")]
+    measured = [view for told, view in zip(runs, views, strict=True) if told["stage"] in MEASURES]
+    return [*made, *measured, *(view for view in reversed(views) if view not in made and view not in measured)]
+
+
+def _simulated(lineage: Sequence[Mapping[str, Any]]) -> bool:
+    return any(judge["source"] == "simulated" for node in lineage for judge in node["judges"])
 
 
 def _facts(told: Told) -> list[tuple[str, str]]:
@@ -218,142 +255,6 @@ def _figures(metrics: Mapping[str, Sequence[Any]]) -> list[tuple[str, ...]]:
         if name != "step" and known:
             rows.append((name, *map(repr, (known[0], known[-1], min(known), max(known))), f"{len(known):,}"))
     return rows
-
-
-# --- charts ----------------------------------------------------------------------------------------------------------
-
-
-def _charts(told: Told) -> Iterator[tuple[str, Chart]]:
-    """(name for a file, chart): curves of the metrics, spread over time, and score against KL."""
-    metrics = told["metrics"]
-    steps = metrics.get("step") or []
-    moments = [event["step"] for event in told["events"] if event["kind"] in TURNS and "step" in event]
-    plain = [name for name in metrics if name != "step" and not name.startswith("heldout_")]
-    alone = [name for name in metrics if name.startswith("heldout_") and name.removeprefix("heldout_") not in plain]
-    for metric in _in_order(plain + alone):
-        lines = _lines(told, metric)
-        if sum(len(line.x) for line in lines) < 2:
-            continue
-        yield metric, _of_metric(metric, lines, told, moments)
-    for metric, title in (("score", "Scores of completions"), ("length", "Lengths of completions")):
-        if (spread := told["rollouts"].get(metric)) and len(spread["step"]) > 1:
-            n = f"{min(spread['n']):,}" if min(spread["n"]) == max(spread["n"]) else f"{min(spread['n']):,} or more"
-            fan = Series("", spread["step"], spread["p50"], spread["p10"], spread["p90"])
-            unit = f"{METRICS[metric][1]}, n = {n} a step"
-            yield f"spread-{metric}", Chart([fan], "step", unit, f"{title}: middle 80%", run=told["id"])
-    if len(steps) > 1 and metrics.get("kl") and metrics.get("score"):
-        for metric in ("score", "gold"):
-            if metric in metrics:
-                lines = _against_kl(told, metric)
-                title = f"{wording.capital(METRICS[metric][0])} against √KL"
-                yield f"against-{metric}", Chart(lines, "√KL, √nats", METRICS[metric][1], title, run=told["id"])
-
-
-def _in_order(metrics: Sequence[str]) -> list[str]:
-    """What one looks at first stands first."""
-    return sorted(metrics, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
-
-
-def _of_metric(metric: str, lines: Sequence[Series], told: Told, moments: Sequence[float] = ()) -> Chart:
-    name, unit, percent = METRICS.get(metric, (metric.replace("_", " "), "", False))
-    unit = "nats a pair" if (told["stage"], metric) == ("reward", "loss") else unit
-    return Chart(lines, "step", unit, wording.capital(name), percent, moments, told["id"])
-
-
-def _lines(told: Told, metric: str) -> list[Series]:
-    """A metric over the steps; beside it the same of evaluations, from before the first step on."""
-    metrics = told["metrics"]
-    held = metric if metric.startswith("heldout_") else f"heldout_{metric}"
-    evaluated = _known(metrics["step"], metrics.get(held) or [])
-    if evaluated and is_number(told["start"].get(held)):
-        evaluated.insert(0, (0, told["start"][held]))
-    lines = []
-    if metric != held and (points := _known(metrics["step"], metrics[metric])):
-        name = ROLLOUTS if told["rollouts"] else "training"
-        lines.append(_banded(name if evaluated else "", points, told["rollouts"].get(metric)))
-    if evaluated:
-        name = HELDOUT if lines else ""
-        lines.append(_banded(name, evaluated, told["evaluations"].get(metric.removeprefix("heldout_"))))
-    return lines
-
-
-def _banded(name: str, points: Sequence[tuple[float, float]], spread: Mapping[str, Sequence[Any]] | None) -> Series:
-    """With the interval of the mean where completions were kept; of many steps, their mean and middle 80%."""
-    if len(points) > POINTS:
-        return _binned(name, points)
-    ends: dict[int, tuple[Any, Any]] = {}
-    if spread:
-        ends = {step: pair for step, *pair in zip(spread["step"], spread["low"], spread["high"], strict=True)}  # type: ignore[misc]
-    x, y = [step for step, _ in points], [value for _, value in points]
-    if not ends:
-        return Series(name, x, y)
-    pairs = [ends.get(int(step), (None, None)) for step in x]
-    return Series(name, x, y, [low for low, _ in pairs], [high for _, high in pairs])
-
-
-def _binned(name: str, points: Sequence[tuple[float, float]]) -> Series:
-    size = math.ceil(len(points) / POINTS)
-    parts = [points[start : start + size] for start in range(0, len(points), size)]
-    ordered = [sorted(value for _, value in part) for part in parts]
-    return Series(
-        name,
-        [sum(step for step, _ in part) / len(part) for part in parts],
-        [sum(values) / len(values) for values in ordered],
-        [values[round(0.1 * (len(values) - 1))] for values in ordered],
-        [values[round(0.9 * (len(values) - 1))] for values in ordered],
-    )
-
-
-def _against_kl(told: Told, metric: str) -> list[Series]:
-    metrics, start = told["metrics"], told["start"]
-    found = [Series(ROLLOUTS, *_ordered(metrics["kl"], metrics[metric]), dots=True)]
-    if f"heldout_{metric}" in metrics and "heldout_kl" in metrics:
-        kl = [start.get("heldout_kl"), *metrics["heldout_kl"]]
-        values = [start.get(f"heldout_{metric}"), *metrics[f"heldout_{metric}"]]
-        found.append(Series(HELDOUT, *_ordered(kl, values)))
-    return [one for one in found if one.x]
-
-
-def _ordered(kl: Sequence[Any], values: Sequence[Any]) -> tuple[list[float], list[float | None]]:
-    """As time went by: where a run goes back, its line does too. A KL that was estimated below 0 counts as 0."""
-    pairs = [(math.sqrt(max(k, 0.0)), v) for k, v in zip(kl, values, strict=True) if is_number(k) and is_number(v)]
-    if len(pairs) > POINTS:
-        line = _binned("", pairs)
-        return list(line.x), list(line.y)
-    return [k for k, _ in pairs], [v for _, v in pairs]
-
-
-def curves_together(runs: Sequence[Told], labels: Sequence[str]) -> list[Markup]:
-    """Metrics that at least two of the runs have, each in one chart."""
-    drawn = []
-    every = dict.fromkeys(name for told in runs for name in told["metrics"] if name != "step")
-    for metric in _in_order(list(every)):
-        lines = [
-            _banded(label, points, None)
-            for label, told in zip(labels, runs, strict=True)
-            if len(points := _known(told["metrics"].get("step") or [], told["metrics"].get(metric) or [])) > 1
-        ]
-        if len(lines) > 1:
-            drawn.append(Markup(_of_metric(metric, lines, runs[0]).svg()))
-    return drawn
-
-
-def _curves_note(told: Told) -> str:
-    steps = len(told["metrics"].get("step") or [])
-    words = ["One run of one seed, as logged: the spread between seeds is not in these lines."]
-    if steps > POINTS:
-        words.append(f"Each point is the mean of {math.ceil(steps / POINTS)} steps, the band their middle 80%.")
-    elif told["rollouts"]:
-        words.append("A band is the 95% interval of a mean, over prompts; a line without one was logged without.")
-    if told["rollouts"]:
-        words.append("Of scores and lengths of completions: the median, and the middle 80%.")
-    if any(event["kind"] in TURNS for event in told["events"]):
-        words.append("Upright lines are rollbacks and stops.")
-    return " ".join(words)
-
-
-def _known(steps: Sequence[Any], values: Sequence[Any]) -> list[tuple[float, float]]:
-    return [(step, value) for step, value in zip(steps, values, strict=False) if is_number(value)]
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------

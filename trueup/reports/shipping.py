@@ -1,78 +1,294 @@
-"""Whether to ship what a report is about: what speaks for it, what speaks against it, and what nobody has looked at.
+"""Whether to ship what a report is about: what speaks against it, what is still to be looked at, and how it compares.
 
-Sentences with their reasons, for somebody who has a minute. They are read off what stands further down on the page.
+For somebody who has a minute. Everything is read off what stands further down on the page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .contest import who_judged
+from . import wording
 from .headlines import headline
-from .standings import names_in
+from .overopt_chart import verdict as overopt_verdict
+from .standings import called, only_by_length
+from .wording import is_number
 
 Told = Mapping[str, Any]
 
 LEARNS = ("pretrain", "sft", "rl", "dpo", "kto", "ilql")
+NOT_TRAINED_ON = {"The judge's score": ("heldout_judge",), "The true score": ("heldout_gold", "gold")}
+HEIGHT_LOST = 0.25  # of what was gained on the way up: so much below its highest point is worth a look
+SAID_BEFORE = 0.3  # share of completions that repeat another of their step, and twice what it was: worth a look
+RELATED = {
+    "shaped": "had a part in making it",
+    "cousins": "learnt from the same judgements as the score that made it",
+}
+WORDS = {  # what a page calls things, for whoever sees one for the first time
+    "proxy, score": "what the reward model gives a text; the model was trained to raise it: alone it says little",
+    "gold, true score": "what the built-in world's own rule gives a text: nothing is trained on it",
+    "KL": "how far the model moved from where it started, in nats a completion: 0 is not at all",
+    "judge": "a score or a person that the model was not trained to please",
+    "ties half": "a tie counts as half a win for each side",
+    "interval": "where the true value lies in 95 of 100 such measurements",
+    "ceiling": "how often one would be right who knew every judge's mind: judges disagree, so it is below 100%",
+}
 
 
-def before_shipping(runs: Sequence[Told]) -> dict[str, list[str]]:
-    """Of the last run that made a model: what speaks against shipping it, what is unknown, and what speaks for it.
-    Empty where no run made one, or there is nothing to say."""
-    learnt = [told for told in runs if told["stage"] in LEARNS]
-    if not learnt:
+@dataclass(frozen=True)
+class Meeting:
+    """The model of the page against another one, as one evaluation found it."""
+
+    rival: str
+    judge: Told
+    value: float
+    ci: tuple[float, float]
+    n: int
+    equal: float | None  # the same between answers of equal length
+    by_length: bool  # at equal length nobody would have won
+    related: str  # how the judge is no stranger to the model; empty of one that is
+
+    @property
+    def verdict(self) -> str:
+        return "better" if self.ci[0] > 0.5 else "worse" if self.ci[1] < 0.5 else "undecided"
+
+    @property
+    def counts(self) -> bool:
+        """A judge that had a part in making the model cannot speak for it; where it speaks against it, it is heard."""
+        return not self.related.startswith("had a part") or self.verdict == "worse"
+
+    def says(self, names: Mapping[str, str]) -> str:
+        against = f"against {called(self.rival, names)}, by the {judge_words(self.judge, names)}"
+        rate = f"{wording.percent(self.value)} of {self.n:,} pairs (95% interval {wording.percent_range(self.ci)})"
+        return f"It won {rate} {against}: {self.verdict}{', but undecided at equal length' if self.by_length else ''}."
+
+
+def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
+    """Of the last run that made a model. Empty where no run made one."""
+    learnt = [told for told in runs if told["stage"] in (*LEARNS, "reward")]
+    if not learnt or learnt[-1]["stage"] == "reward":  # which nobody ships: it has its own gate
         return {}
     last = learnt[-1]
-    compared = [(told, won) for told in runs if (won := _verdict(told, last))]
-    found = {"against": [*_against(last, compared)], "unknown": [*_unknown(last, compared)]}
-    found["for"] = [_said(told) for told, won in compared if won == "won" and not _shaped(told)]
-    return found if any(found.values()) else {}
+    names = {one["id"]: one["names"][0] for told in runs for one in told["inputs"] if one["names"]}
+    met = sorted((each for told in runs for each in _meetings(told, last)), key=_trust)
+    against, unknown = [*_against(last, runs, met, names)], [*_unknown(last, runs, met, names)]
+    best = next((each.says(names) for each in met if each.counts), "")
+    return {
+        "run": last["id"],
+        "verdict": _sentence(last, against, unknown),
+        "reason": against[0]["says"] if against else best or headline(last),
+        "against": against,
+        "unknown": unknown,
+        "compared": [_row(each, names) for each in met],
+        "words": WORDS,
+    }
 
 
-def _against(last: Told, compared: Sequence[tuple[Told, str]]) -> Iterator[str]:
+def _sentence(last: Told, against: Sequence[Any], unknown: Sequence[Any]) -> str:
+    if last["status"] == "running":
+        return "Too early to say: it is still running."
+    if against:
+        return "Do not ship it as it is."
+    if unknown:
+        return f"Nothing here speaks against it; {wording.counted(len(unknown), 'thing')} to look at first."
+    return "Nothing that was looked at here speaks against shipping it."
+
+
+def _against(
+    last: Told, runs: Sequence[Told], met: Sequence[Meeting], names: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     if last["status"] not in ("done", "running"):
-        yield f"The last run did not end: it is {last['status']}."
+        yield _point(f"Its training did not end. {headline(last)}", last["resume"])
+    yield from (_point(each["says"]) for each in _missing(runs))
+    if last["overopt"] and last["overopt"]["ship"]["fell"]:
+        yield _point(wording.capital(overopt_verdict(last["overopt"])) + ".")
+    yield from (_point(says) for says in _others_fell(last, below_start=True))
     for finding in last["findings"]:
         if finding["severity"] == "fault":
-            yield finding["says"]
-    yield from (_said(told) for told, won in compared if won == "lost")
+            yield _point(finding["says"], *finding["tries"][:1])
+    yield from (_point(each.says(names)) for each in met if each.verdict == "worse")
     for model in last["reward_models"]:
         failed = [each["name"] for each in _conditions(model) if each["met"] is False]
         if failed:
-            yield f"The reward model it learnt from failed its audit: {', '.join(failed)}."
+            yield _point(f"The reward model it learnt from failed its audit: {', '.join(failed)}.")
+    for change in _changes_of_refusal(runs, last):
+        if change["label"] == "unsafe" and change["ci"][1] < 0:
+            yield _point(f"It refuses fewer unsafe requests than before: {_difference(change)}.")
 
 
-def _unknown(last: Told, compared: Sequence[tuple[Told, str]]) -> Iterator[str]:
-    if not compared:
-        yield "Nobody compared it with another model: trueup eval winrate."
-    yield from (_said(told) for told, won in compared if won == "undecided")
-    if compared and all(_shaped(told) for told, _ in compared):
-        yield "Only the score that it was trained or chosen by compared it with others: take another judge."
+def _unknown(
+    last: Told, runs: Sequence[Told], met: Sequence[Meeting], names: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    yield from (_point(says) for says in _others_fell(last, below_start=False))
+    if elsewhere := last["measured_elsewhere"]:
+        yield _point(
+            f"{wording.capital(wording.counted(elsewhere, 'evaluation'))} of it: on another page.",
+            f"trueup report {last['outputs'][0]['id']}",
+        )
+    elif not met:
+        yield _point("Nobody compared it with another model.", "trueup eval winrate")
+    elif not any(each.counts for each in met):
+        yield _point("Only a score that had a part in making it compared it with others: take another judge.")
+    yield from (_point(each.says(names)) for each in met if each.counts and each.verdict == "undecided")
+    yield from (_point(each.says(names)) for each in met if each.counts and each.by_length)
     if last["reward_models"] and not any(model["audit"] for model in last["reward_models"]):
-        yield "The reward model it learnt from was not audited: trueup eval reward."
-    judged = any(name.startswith("heldout_judge") or name.endswith("gold") for name in last["metrics"])
-    if last["stage"] == "rl" and not judged and not compared:
-        yield "Only the score it was trained on watched it: trueup eval overopt --judge."
+        yield _point("The reward model it learnt from was not audited.", "trueup eval reward")
+    watched = any(_values(last, name) for known in NOT_TRAINED_ON.values() for name in known)
+    if last["stage"] == "rl" and not (met or elsewhere or watched or last["overopt"]):
+        yield _point("Only the score it was trained on watched it.", "trueup eval overopt RUN --judge ID")
+    again = _ends(last, "duplicates")
+    if again and again[1] > max(SAID_BEFORE, 2 * again[0]):
+        yield _point(
+            f"It repeats itself more: completions that equal another of their step went from "
+            f"{wording.percent(again[0])} to {wording.percent(again[1])}."
+        )
+    ours, stands_out = _made(last), dict[str, None]()
+    for told in runs:
+        if told["stage"] == "compare":
+            found = [one["says"] for one in told["result"].get("findings", ()) if one["model"] in _sides(told, ours)]
+            stands_out |= dict.fromkeys(found)
+    yield from (_point(f"Beside the first of a comparison it {says}.") for says in stands_out)
+    for change in _changes_of_refusal(runs, last):
+        if change["label"] == "safe" and change["ci"][0] > 0:
+            yield _point(f"It refuses more safe requests than before: {_difference(change)}.")
 
 
-def _verdict(told: Told, last: Told) -> str:
-    """Whether the model that `last` made won, lost or neither; empty where it was not one of the two compared."""
-    if told["stage"] != "winrate" or told["status"] != "done" or "verdict" not in told["result"]:
-        return ""
-    made = {one["id"] for one in last["outputs"]}
-    ours = [one["role"] for one in told["inputs"] if one["role"] in "ab" and made & {one["id"], one["written_by"]}]
-    if len(ours) != 1:
-        return ""
-    return {"undecided": "undecided", ours[0]: "won"}.get(told["result"]["verdict"], "lost")
+def _missing(runs: Sequence[Told]) -> list[dict[str, str]]:
+    return [each for told in runs for each in told["missing"]]
 
 
-def _said(told: Told) -> str:
-    return f"{headline(told)} {who_judged(told['result']['judge'], names_in(told))}"
+def _changes_of_refusal(runs: Sequence[Told], last: Told) -> Iterator[dict[str, Any]]:
+    for told in runs:
+        is_ours = any(one["role"] == "model" and _is_of(one, _made(last)) for one in told["inputs"])
+        if told["stage"] == "safety" and is_ours:
+            yield from ({"label": label, **each} for label, each in (told["result"].get("changed") or {}).items())
 
 
-def _shaped(told: Told) -> bool:
-    return bool((told["result"].get("judge") or {}).get("shaped"))
+def _difference(change: Told) -> str:
+    low, high = (f"{100 * end:+.1f}" for end in change["ci"])
+    return f"{100 * change['difference']:+.1f} points ({low} to {high}), n = {change['n']:,}"
+
+
+def _others_fell(last: Told, below_start: bool) -> Iterator[str]:
+    """Scores that nothing was trained on: ended below where they began, or well below their highest point."""
+    for words, names in NOT_TRAINED_ON.items():
+        known = [_values(last, name) for name in names]
+        values = next((each for each in known if len(each) > 2), [])
+        if not values:
+            continue
+        first, top, end = values[0], max(values), values[-1]
+        if below_start and end < first:
+            rose = f" up to {top:.3g} and" if top > first else ""
+            yield (
+                f"{words}, which it was not trained on, went from {first:.3g}{rose} down to {end:.3g}: what it was "
+                "paid for is not what it was worth."
+            )
+        elif not below_start and first <= end < top - HEIGHT_LOST * (top - first):
+            yield f"{words} was at {top:.3g} on the way and ended at {end:.3g}: an earlier step may be better."
+
+
+def _values(told: Told, metric: str) -> list[float]:
+    return [each for each in (told["start"].get(metric), *told["metrics"].get(metric, [])) if is_number(each)]
+
+
+def _ends(told: Told, metric: str) -> tuple[float, float] | None:
+    values = [value for value in told["metrics"].get(metric, []) if is_number(value)]
+    return (values[0], values[-1]) if len(values) > 1 else None
+
+
+def _point(says: str, *tries: str) -> dict[str, Any]:
+    return {"says": says, "tries": [each for each in tries if each]}
+
+
+def _row(met: Meeting, names: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "rival": called(met.rival, names),
+        "judge": judge_words(met.judge, names),
+        "rate": wording.percent(met.value),
+        "ci": wording.percent_range(met.ci),
+        "n": f"{met.n:,}",
+        "equal": wording.percent(met.equal),
+        "verdict": met.verdict if met.counts else "",
+        "remark": met.related or ("undecided at equal length" if met.by_length else ""),
+    }
+
+
+def judge_words(judge: Told, names: Mapping[str, str]) -> str:
+    if judge["kind"] == "gold":
+        return "true score of the built-in world"
+    if judge["kind"] == "verdicts":
+        return wording.listed([f"{n:,} {source} judgements" for source, n in judge["sources"].items()])
+    if judge["kind"] == "model":
+        return f"language model {names.get(judge['id'], judge['model'])}"
+    return f"score of {names.get(judge.get('id', ''), judge.get('id', '')[:8])}"
+
+
+def _trust(met: Meeting) -> int:
+    """People first, then what nothing can be trained on, then those who are asked, then scores; relations last."""
+    if met.related:
+        return 5
+    if met.judge["kind"] == "verdicts":
+        return 0 if "human" in met.judge["sources"] else 2
+    return {"gold": 1, "model": 3}.get(met.judge["kind"], 4)
+
+
+# --- who met whom
+
+
+def _meetings(told: Told, last: Told) -> Iterator[Meeting]:
+    """The model that `last` made, by itself or by what it wrote, against others, in whatever order they stood."""
+    if told["stage"] not in ("winrate", "compare") or told["status"] != "done":
+        return
+    ours, judge = _sides(told, _made(last)), told["result"].get("judge") or {}
+    for a, b, found in _pairs(told["result"]):
+        mine = [_identity(a) in ours, _identity(b) in ours]
+        if mine[0] == mine[1] or not is_number(found.get("value")):
+            continue
+        own, rival = (a, b) if mine[0] else (b, a)
+        related = [words for key, words in RELATED.items() if _identity(own) in judge.get(key, ())]
+        equal = found.get("length_controlled") or {}
+        yield Meeting(
+            rival, judge, _turned(found["value"], mine[0]), _turned_ends(found["ci"], mine[0]), found["n"],
+            None if equal.get("value") is None else _turned(equal["value"], mine[0]), only_by_length(found),
+            related[0] if related else "",
+        )  # fmt: skip
+
+
+def _pairs(result: Told) -> Iterator[tuple[str, str, Told]]:
+    models = result.get("models") or []
+    if models and isinstance(models[0], dict):  # on one table: each against the first
+        yield from ((each["model"], models[0]["model"], each["won"]) for each in models[1:] if "won" in each)
+    elif "pairs" in result:
+        yield from ((pair["a"], pair["b"], pair) for pair in result["pairs"])
+    elif len(models) == 2:
+        yield (*models, result)
+
+
+def _made(last: Told) -> set[str]:
+    return {one["id"] for one in last["outputs"]}
+
+
+def _sides(told: Told, made: set[str]) -> set[str]:
+    """Of the inputs that answer those that are the model, or were written by it."""
+    return {one["id"] for one in told["inputs"] if _is_of(one, made)}
+
+
+def _is_of(one: Told, made: set[str]) -> bool:
+    return bool(made & {one["id"], one["written_by"]})
+
+
+def _identity(model: str) -> str:
+    """Without how it answered."""
+    return model.partition(",")[0]
+
+
+def _turned(rate: float, ours_first: bool) -> float:
+    return rate if ours_first else 1 - rate
+
+
+def _turned_ends(ci: Sequence[float], ours_first: bool) -> tuple[float, float]:
+    return (ci[0], ci[1]) if ours_first else (1 - ci[1], 1 - ci[0])
 
 
 def _conditions(model: Told) -> Sequence[Told]:

@@ -31,7 +31,14 @@ def sentence(found: Found, a: str, b: str) -> str:
     equal = found.get("length_controlled") or {}
     if equal.get("value") is not None:
         words += f"; at equal length {wording.percent(equal['value'])} ({wording.percent_range(equal.get('ci'))})"
+        words += ", which is undecided" if only_by_length(found) else ""
     return words + "."
+
+
+def only_by_length(found: Found) -> bool:
+    """Whether one won, and at equal length neither would have: the difference may be nothing but length."""
+    ci = (found.get("length_controlled") or {}).get("ci")
+    return found.get("verdict") in ("a", "b") and ci is not None and bool(ci[0] <= 0.5 <= ci[1])
 
 
 def order(found: Found, names: Mapping[str, str]) -> str:
@@ -53,6 +60,11 @@ def remarks(found: Found, names: Mapping[str, str]) -> list[str]:
     """What one should know before one believes it: of the judge, and of what is missing."""
     said = [wording.capital(each) + "." for each in found.get("findings", ())]
     judge = found.get("judge") or {}
+    if judge.get("cousins"):
+        made = wording.listed([called(each, names) for each in judge["cousins"]])
+        said.append(
+            f"The judge learnt from judgements that the score behind {made} learnt from, too: it is no stranger."
+        )
     if judge.get("shaped"):
         made = wording.listed([called(each, names) for each in judge["shaped"]])
         said.append(

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..stats.intervals import clustered_mean
+from ..stats.diversity import repetition
+from ..stats.intervals import clustered_mean, wilson
 from .reading import evenly, is_number
 from .run import Run
 
@@ -20,7 +21,7 @@ STEPS_READ = 200  # steps whose samples are read for their distributions
 SHOWN = 48  # prompts of which completions are shown side by side
 NEWEST = 6  # completions of the newest step that are shown while a run goes on
 EACH = 8  # of these, of every kind that is looked for: risen most, fallen most, ...
-MEASURED = ("score", "length", "kl")  # what a sample tells of itself
+SHARES = ("unfinished",)  # 0 or 1 a completion
 LEVELS = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 
 NOTHING: Mapping[str, Any] = {"of": "", "of_all": 0, "rows": []}
@@ -35,18 +36,25 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> Columns:
 
 
 def distributions(run: Run, *, heldout: bool = False) -> dict[str, Columns]:
-    """Of score, length and KL at each step that was read: mean with its 95% interval, median and outer tenths.
+    """Of score, length, KL and whatever number else samples hold, and of what can be told from them, at each step that
+    was read: mean with its 95% interval, median and outer tenths, how many completions and of how many prompts.
 
     Completions to one prompt hang together, so the interval is that of the prompts' means.
     """
     found: dict[str, Columns] = {}
     for step in evenly(run.sample_steps(heldout=heldout), STEPS_READ):
-        rows = run.samples(step, heldout=heldout)
-        for name in MEASURED:
-            known = [row for row in rows if is_number(row.get(name))]
+        rows = [row | _derived(row) for row in run.samples(step, heldout=heldout)]
+        for name in dict.fromkeys(name for row in rows for name in row):
+            known = [row for row in rows if is_number(row.get(name)) and not isinstance(row[name], bool)]
             if known:
                 _append(found.setdefault(name, {}), {"step": step, **_spread(known, name)})
     return found
+
+
+def _derived(row: Mapping[str, Any]) -> dict[str, float]:
+    """As training logs them: whether it has no end, and, where its tokens were kept, how much it repeats itself."""
+    found = {} if row.get("finished") is None else {"unfinished": float(not row["finished"])}
+    return found | ({"repetition": repetition(row["tokens"])} if isinstance(row.get("tokens"), list) else {})
 
 
 def side_by_side(run: Run, best_step: int | None = None) -> dict[str, Any]:
@@ -126,8 +134,13 @@ def _spread(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     values = np.array([row[name] for row in rows], dtype=float)
     mean = clustered_mean(values, [row["prompt"] for row in rows])
     low, high = ((end if math.isfinite(end) else None) for end in mean.ci)
+    if name in SHARES and low is not None and high is not None:
+        # none of a hundred is no proof of none: as far as either interval reaches, as in `stats.intervals.share`
+        least, most = wilson(float(values.sum()), len(values))
+        low, high = max(0.0, min(low, least)), min(1.0, max(high, most))
     tenths = {key: float(np.quantile(values, level)) for key, level in LEVELS.items()}
-    return {"mean": mean.value, "low": low, "high": high, **tenths, "n": mean.n}
+    prompts = len({row["prompt"] for row in rows})
+    return {"mean": mean.value, "low": low, "high": high, **tenths, "n": mean.n, "prompts": prompts}
 
 
 def _append(table: Columns, row: Mapping[str, Any]) -> None:

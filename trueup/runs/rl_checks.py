@@ -397,7 +397,7 @@ def kl_too_loose(reading: Reading) -> Finding | None:
         return None
     return fault(
         "kl-too-loose",
-        f"The KL rose to {kl.last:.3g} nats a completion, and that cost {price:.2g} where the score gained "
+        f"In rollouts the KL rose to {kl.last:.3g} nats a completion, which cost {price:.2g} where the score gained "
         f"{gained:.2g}: nothing holds the policy near what people judged.",
         f"--set {_price_name(reading)}=0.1",
         "or say what KL it may have: --kl-target 4; or where it is to stop: --set guard.max_kl=10",

@@ -79,18 +79,23 @@ def rl(
 
         return loop.within_memory(look, [len(completion.tokens) for completion in completions])
 
-    def evaluate() -> tuple[Evaluation, list[Completion]]:
+    def others(completions: Sequence[Completion]) -> dict[str, list[float]]:
+        """What watched scorers say: kept beside the texts, logged, and never learnt from."""
+        return {name: [score.value for score in each.score(completions)] for name, each in watched.items()}
+
+    def evaluate() -> tuple[Evaluation, dict[str, float]]:
         completions = write(heldout, seed_of(config, "evaluation", 0), 1)
         score_c = scores.steady(completions)
         loop.log(**{f"heldout_{part}": mean for part, mean in scores.parts.items()})
         judge_c = () if judged is None else judged.steady(completions).tolist()
-        seen = watch(completions, score_c)
-        run.keep_samples(loop.step, _sample_rows(completions, seen, config.run.keep_logprobs), heldout=True)
-        return Evaluation.of(loop.step, completions, score_c.tolist(), seen.kl_c.tolist(), judge_c), completions
+        seen, said = watch(completions, score_c), others(completions)
+        run.keep_samples(loop.step, _sample_rows(completions, seen, said, config.run.keep_logprobs), heldout=True)
+        evaluation = Evaluation.of(loop.step, completions, score_c.tolist(), seen.kl_c.tolist(), judge_c)
+        return evaluation, {f"heldout_{name}": _mean(values) for name, values in said.items()}
 
     def examine() -> None:
-        evaluation, completions = evaluate()
-        loop.log(**{f"heldout_{name}": _mean(s.score(completions)) for name, s in watched.items()})
+        evaluation, said = evaluate()
+        loop.log(**said)
         guard.look(evaluation)  # 6 go on, go back or stop
 
     if not scores.known:
@@ -99,15 +104,17 @@ def rl(
         if value is not None:
             value.rescale(loop.memory["score_mean"], loop.memory["score_std"])
         if heldout:
-            evaluation, _ = evaluate()
-            run.event("start", "what evaluations are compared with", prompts=len(heldout), **evaluation.metrics())
+            evaluation, said = evaluate()
+            found = evaluation.metrics() | said
+            run.event("start", "what evaluations are compared with", prompts=len(heldout), **found)
             guard.begin(evaluation)
     for step in loop.steps(examine if heldout else None):
         chosen = [prompts[i] for i in batch_indices(config.run.seed, step - 1, config.prompts_per_step, len(prompts))]
         completions = write(chosen, seed_of(config, "rollout", step), config.samples_per_prompt)  # 1
         with loop.unchanged():
             score_c = scores(completions, learning=True)  # 2
-            loop.log(**{name: _mean(scorer_.score(completions)) for name, scorer_ in watched.items()})
+            said = others(completions)
+            loop.log(**{name: _mean(values) for name, values in said.items()})
         _say_if_flat(loop, score_c)
         seen = watch(completions, score_c)  # 3 log-probs, values, KL
         kl_coefficient = loop.memory.get("kl_coefficient", config.kl_coefficient)
@@ -118,7 +125,7 @@ def rl(
         if moving is not None:
             follow(moving, policy, config.reference_rate)
         loop.log(**describe(experience, completions), **stats, **scores.parts, kl_coefficient=kl_coefficient)
-        run.keep_samples(step, _sample_rows(completions, experience, config.run.keep_logprobs))
+        run.keep_samples(step, _sample_rows(completions, experience, said, config.run.keep_logprobs))
         if config.kl_target is not None and step > config.value.warmup_steps:
             kl = float(experience.kl_c.mean())
             loop.memory["kl_coefficient"] = adapted(kl_coefficient, kl, config.kl_target, 1 / config.kl_horizon)
@@ -168,7 +175,9 @@ def describe(experience: Experience, completions: Sequence[Completion]) -> dict[
     }
 
 
-def _sample_rows(completions: Sequence[Completion], experience: Experience, logprobs: bool) -> list[dict[str, Any]]:
+def _sample_rows(
+    completions: Sequence[Completion], experience: Experience, others: Mapping[str, Sequence[float]], logprobs: bool
+) -> list[dict[str, Any]]:
     rows = [
         {
             "prompt": c.prompt.id,
@@ -177,8 +186,11 @@ def _sample_rows(completions: Sequence[Completion], experience: Experience, logp
             "length": len(c.tokens),
             "score": score,
             "kl": kl,
+            **{name: values[i] for name, values in others.items()},
         }
-        for c, score, kl in zip(completions, experience.score_c.tolist(), experience.kl_c.tolist(), strict=True)
+        for i, (c, score, kl) in enumerate(
+            zip(completions, experience.score_c.tolist(), experience.kl_c.tolist(), strict=True)
+        )
     ]
     return [row | more for row, more in zip(rows, _token_rows(experience), strict=True)] if logprobs else rows
 
@@ -196,5 +208,5 @@ def _token_rows(experience: Experience) -> list[dict[str, Any]]:
     ]
 
 
-def _mean(scores: Sequence) -> float:
-    return sum(score.value for score in scores) / len(scores)
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

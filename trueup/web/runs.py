@@ -12,15 +12,14 @@ from starlette.responses import Response
 from .. import watching
 from ..errors import NotFoundError
 from ..kept_models import STARTS
-from ..reports import run_page
-from ..reports.page import METRICS, STAGES
-from ..reports.wording import duration, is_number, number, percent, percent_range
+from ..reports import run_charts, run_page
+from ..reports.page import STAGES
+from ..reports.wording import duration, number, percent
 from ..runs import Run
 from ..store import audit
 from .auth import Sent, hidden, needs, new_router, text
 from .security import Refused
 from .site import Visit, as_json, goto
-from .wording import counted
 
 router = new_router()
 Looking = Annotated[Visit, needs("see runs")]
@@ -55,7 +54,7 @@ def beside(visit: Looking) -> Response:
     ids = [_run(visit, each).id for each in visit.request.query_params.getlist("run")]
     found = watching.beside(visit.site.workspace, ids, visit.site.teller)
     labels = [str(place) for place in range(1, len(found["runs"]) + 1)]
-    curves = run_page.curves_together(found["runs"], labels)
+    curves = run_charts.curves_together(found["runs"], labels)
     return visit.page(
         "beside.html",
         found=found,
@@ -186,15 +185,11 @@ def _standing_words(standing: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _last_words(told: Mapping[str, Any]) -> str:
-    """What stands beside a run in the list: its last metrics, or what it found."""
-    result = told["result"]
-    if not told["last"] and is_number(result.get("value")) and result.get("n"):
-        return f"{percent(result['value'])} ({percent_range(result.get('ci'))}), n = {result['n']:,}"
-    if not told["last"] and result.get("completions"):
-        return counted(result["completions"], "completion")
+    """What stands beside a run in the list: its last metrics, or what came of it."""
+    if told["found"]:
+        return str(told["found"])
     found = []
     for name, value in told["last"]:
-        plain = name.removeprefix("heldout_")
-        words, _, share = METRICS.get(plain, (plain.replace("_", " "), "", False))
-        found.append(f"{words}{', held out' if plain != name else ''} {percent(value) if share else number(value)}")
+        words, _, share = run_charts.named(name, told["stage"])
+        found.append(f"{words} {percent(value) if share else number(value)}")
     return " · ".join(found)
