@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trueup.reports import measured
+from trueup.reports.meetings import meetings
 
 
 def test_of_several_models_a_card_tells_the_pairs_that_it_was_in():
@@ -24,19 +25,20 @@ def test_of_several_models_a_card_tells_the_pairs_that_it_was_in():
         for a, b, value in (("x", "y", 0.5), ("x", "m", 0.25), ("m", "y", 0.625))
     ]
     judge = {"kind": "model", "id": "j", "model": "/home/somebody/judge/"}
-    told = {"stage": "winrate", "inputs": inputs, "result": {"models": [*"xym"], "pairs": pairs, "judge": judge}}
-    found = measured.rates(told, "m")
+    result = {"models": [*"xym"], "pairs": pairs, "judge": judge}
+    told = {"stage": "winrate", "status": "done", "inputs": inputs, "result": result}
+    found = [*meetings(told, {"m"})]
     assert [(rate.rival, rate.value, rate.ci, rate.equal) for rate in found] == [
         ("x", 0.75, (0.5, 1.0), None),
         ("y", 0.625, (0.375, 0.875), None),
     ]
-    assert found[0].judge == "Judged by the language model judge, asked in both orders.", "not where it lies here"
+    assert measured._who(told, {}) == "Judged by the language model judge, asked in both orders.", "not where it lies"
 
 
 @given(st.text(), st.text())
 def test_whatever_a_name_holds_the_head_is_yaml(name, rival):
     measured_by = {
-        "stage": "winrate", "inputs": [{"id": "m", "role": "a", "names": [], "written_by": ""},
+        "stage": "winrate", "status": "done", "inputs": [{"id": "m", "role": "a", "names": [], "written_by": ""},
                                        {"id": "r", "role": "b", "names": [rival], "written_by": ""}],
         "result": {"models": ["m", "r"], "value": 0.5, "ci": [0.4, 0.6], "n": 9},
     }  # fmt: skip

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from . import besides, standings, wording
 from .contest import who_judged
 from .headlines import headline
+from .meetings import identity, meetings, sides
 from .refusals import remarks as on_refusals
 from .visible import visible
 from .wording import is_number
@@ -21,18 +21,6 @@ STAGES = ("winrate", "compare", "safety")  # of language models; a reward model 
 _MARKUP = re.compile(r"[\\`*<>\[\]|&~#!]")
 _NOT_YAML = re.compile("[\ufffe\uffff]")  # characters that YAML takes in no form
 _TITLES = {"winrate": "Win rate", "compare": "Comparison", "safety": "Refusals"}
-
-
-@dataclass(frozen=True)
-class Rate:
-    """How often the model won against another, ties half."""
-
-    rival: str
-    judge: str
-    value: float
-    ci: tuple[float, float]
-    n: int
-    equal: float | None  # the same between answers of equal length
 
 
 def is_told(told: Told) -> bool:
@@ -46,12 +34,18 @@ def lines(told: Told, model: str) -> Iterator[str]:
     judge = _who(told, names)
     yield f"### {_TITLES[told['stage']]}, run `{told['id']}`"
     yield plain(" ".join(filter(None, (headline(told), judge))))
-    found = rates(told, model)
+    found = [*meetings(told, {model})]
     if found:
         yield _table(
             ("this model against", "pairs won, ties half", "95% interval", "pairs", "at equal length"),
             [
-                (r.rival, wording.percent(r.value), wording.percent_range(r.ci), f"{r.n:,}", wording.percent(r.equal))
+                (
+                    standings.called(r.rival, names),
+                    wording.percent(r.value),
+                    wording.percent_range(r.ci),
+                    f"{r.n:,}",
+                    wording.percent(r.equal),
+                )
                 for r in found
             ],
         )
@@ -65,32 +59,6 @@ def lines(told: Told, model: str) -> Iterator[str]:
         )
     if "models" in result and (known := _remarks(told, names)):
         yield "\n".join(f"- {plain(each)}" for each in known)
-
-
-def rates(told: Told, model: str) -> list[Rate]:
-    """Of the model against each other one, whichever of the two was named first."""
-    result, names = told["result"], standings.names_in(told)
-    ours = _ours(told, model)
-    judge = _who(told, names)
-    if told["stage"] == "compare":
-        pairs = _against_first(result)
-    elif told["stage"] == "winrate":
-        first, second = (list(result.get("models", ())) or _by_role(told))[:2]
-        pairs = result.get("pairs") or [{"a": first, "b": second, **result}]
-    else:
-        pairs = []
-    found = []
-    for pair in pairs:
-        is_a, is_b = (_identity(pair[side]) in ours for side in "ab")
-        if (is_a or is_b) and is_number(pair.get("value")) and pair.get("ci"):
-            equal = (pair.get("length_controlled") or {}).get("value")
-            rival = standings.called(pair["b" if is_a else "a"], names)
-            low, high = pair["ci"]
-            turned = (pair["value"], (low, high), equal)
-            if not is_a:
-                turned = (1 - pair["value"], (1 - high, 1 - low), None if equal is None else 1 - equal)
-            found.append(Rate(rival, judge, turned[0], turned[1], pair["n"], turned[2]))
-    return found
 
 
 def audit_lines(name: str, audit: Told) -> Iterator[str]:
@@ -125,8 +93,10 @@ def _entries(told: Told, model: str) -> Iterator[str]:
     asked = next((one for one in told["inputs"] if one["role"] == "prompts"), None)
     where = (asked["names"][0] if asked["names"] else asked["id"][:8]) if asked else "prompts of the completion sets"
     which = asked["id"] if asked else "unknown"
-    for rate in rates(told, model):
-        called = " ".join(filter(None, (f"Win rate against {rate.rival}, ties half.", rate.judge)))
+    names = standings.names_in(told)
+    for rate in meetings(told, {model}):
+        rival = standings.called(rate.rival, names)
+        called = " ".join(filter(None, (f"Win rate against {rival}, ties half.", _who(told, names))))
         yield _entry("text-generation", where, which, _metric("win-rate", rate.value, called, rate.n, rate.ci))
     if told["stage"] == "safety":
         for label, one in _refused(told, model).items():
@@ -160,29 +130,9 @@ def _quoted(value: Any) -> str:
 # --- inside
 
 
-def _ours(told: Told, model: str) -> set[str]:
-    """The ids by which the model took part: its own, and those of completion sets that it wrote."""
-    return {one["id"] for one in told["inputs"] if model in (one["id"], one["written_by"])}
-
-
-def _identity(label: str) -> str:
-    return label.partition(",")[0]
-
-
-def _by_role(told: Told) -> list[str]:
-    """The models of a run that does not name them in its result."""
-    found = {one["role"]: one["id"] for one in told["inputs"]}
-    return [found.get("a", ""), found.get("b", "")]
-
-
-def _against_first(result: Told) -> list[dict[str, Any]]:
-    first, *others = result.get("models") or [{"model": ""}]
-    return [{"a": each["model"], "b": first["model"], **each["won"]} for each in others if "won" in each]
-
-
 def _refused(told: Told, model: str) -> Mapping[str, Any]:
-    ours = _ours(told, model)
-    one = next((each for each in told["result"].get("models", ()) if _identity(each["model"]) in ours), None)
+    ours = sides(told, {model})
+    one = next((each for each in told["result"].get("models", ()) if identity(each["model"]) in ours), None)
     labels: Mapping[str, Any] = one["labels"] if one else {}
     return labels
 

@@ -6,13 +6,13 @@ For somebody who has a minute. Everything is read off what stands further down o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from . import wording
 from .headlines import headline
+from .meetings import Meeting, is_of, judge_words, meetings, sides
 from .overopt_chart import verdict as overopt_verdict
-from .standings import called, only_by_length
+from .standings import called
 from .wording import is_number
 
 Told = Mapping[str, Any]
@@ -21,10 +21,6 @@ LEARNS = ("pretrain", "sft", "rl", "dpo", "kto", "ilql")
 NOT_TRAINED_ON = {"The judge's score": ("heldout_judge",), "The true score": ("heldout_gold", "gold")}
 HEIGHT_LOST = 0.25  # of what was gained on the way up: so much below its highest point is worth a look
 SAID_BEFORE = 0.3  # share of completions that repeat another of their step, and twice what it was: worth a look
-RELATED = {
-    "shaped": "had a part in making it",
-    "cousins": "learnt from the same judgements as the score that made it",
-}
 WORDS = {  # what a page calls things, for whoever sees one for the first time
     "proxy, score": "what the reward model gives a text; the model was trained to raise it: alone it says little",
     "gold, true score": "what the built-in world's own rule gives a text: nothing is trained on it",
@@ -36,34 +32,6 @@ WORDS = {  # what a page calls things, for whoever sees one for the first time
 }
 
 
-@dataclass(frozen=True)
-class Meeting:
-    """The model of the page against another one, as one evaluation found it."""
-
-    rival: str
-    judge: Told
-    value: float
-    ci: tuple[float, float]
-    n: int
-    equal: float | None  # the same between answers of equal length
-    by_length: bool  # at equal length nobody would have won
-    related: str  # how the judge is no stranger to the model; empty of one that is
-
-    @property
-    def verdict(self) -> str:
-        return "better" if self.ci[0] > 0.5 else "worse" if self.ci[1] < 0.5 else "undecided"
-
-    @property
-    def counts(self) -> bool:
-        """A judge that had a part in making the model cannot speak for it; where it speaks against it, it is heard."""
-        return not self.related.startswith("had a part") or self.verdict == "worse"
-
-    def says(self, names: Mapping[str, str]) -> str:
-        against = f"against {called(self.rival, names)}, by the {judge_words(self.judge, names)}"
-        rate = f"{wording.percent(self.value)} of {self.n:,} pairs (95% interval {wording.percent_range(self.ci)})"
-        return f"It won {rate} {against}: {self.verdict}{', but undecided at equal length' if self.by_length else ''}."
-
-
 def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
     """Of the last run that made a model. Empty where no run made one."""
     learnt = [told for told in runs if told["stage"] in (*LEARNS, "reward")]
@@ -71,7 +39,7 @@ def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
         return {}
     last = learnt[-1]
     names = {one["id"]: one["names"][0] for told in runs for one in told["inputs"] if one["names"]}
-    met = sorted((each for told in runs for each in _meetings(told, last)), key=_trust)
+    met = sorted((each for told in runs for each in meetings(told, _made(last))), key=_trust)
     against, unknown = [*_against(last, runs, met, names)], [*_unknown(last, runs, met, names)]
     best = next((each.says(names) for each in met if each.counts), "")
     return {
@@ -146,7 +114,7 @@ def _unknown(
     ours, stands_out = _made(last), dict[str, None]()
     for told in runs:
         if told["stage"] == "compare":
-            found = [one["says"] for one in told["result"].get("findings", ()) if one["model"] in _sides(told, ours)]
+            found = [one["says"] for one in told["result"].get("findings", ()) if one["model"] in sides(told, ours)]
             stands_out |= dict.fromkeys(found)
     yield from (_point(f"Beside the first of a comparison it {says}.") for says in stands_out)
     for change in _changes_of_refusal(runs, last):
@@ -160,7 +128,7 @@ def _missing(runs: Sequence[Told]) -> list[dict[str, str]]:
 
 def _changes_of_refusal(runs: Sequence[Told], last: Told) -> Iterator[dict[str, Any]]:
     for told in runs:
-        is_ours = any(one["role"] == "model" and _is_of(one, _made(last)) for one in told["inputs"])
+        is_ours = any(one["role"] == "model" and is_of(one, _made(last)) for one in told["inputs"])
         if told["stage"] == "safety" and is_ours:
             yield from ({"label": label, **each} for label, each in (told["result"].get("changed") or {}).items())
 
@@ -214,16 +182,6 @@ def _row(met: Meeting, names: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def judge_words(judge: Told, names: Mapping[str, str]) -> str:
-    if judge["kind"] == "gold":
-        return "true score of the built-in world"
-    if judge["kind"] == "verdicts":
-        return wording.listed([f"{n:,} {source} judgements" for source, n in judge["sources"].items()])
-    if judge["kind"] == "model":
-        return f"language model {names.get(judge['id'], judge['model'])}"
-    return f"score of {names.get(judge.get('id', ''), judge.get('id', '')[:8])}"
-
-
 def _trust(met: Meeting) -> int:
     """People first, then what nothing can be trained on, then those who are asked, then scores; relations last."""
     if met.related:
@@ -233,62 +191,8 @@ def _trust(met: Meeting) -> int:
     return {"gold": 1, "model": 3}.get(met.judge["kind"], 4)
 
 
-# --- who met whom
-
-
-def _meetings(told: Told, last: Told) -> Iterator[Meeting]:
-    """The model that `last` made, by itself or by what it wrote, against others, in whatever order they stood."""
-    if told["stage"] not in ("winrate", "compare") or told["status"] != "done":
-        return
-    ours, judge = _sides(told, _made(last)), told["result"].get("judge") or {}
-    for a, b, found in _pairs(told["result"]):
-        mine = [_identity(a) in ours, _identity(b) in ours]
-        if mine[0] == mine[1] or not is_number(found.get("value")):
-            continue
-        own, rival = (a, b) if mine[0] else (b, a)
-        related = [words for key, words in RELATED.items() if _identity(own) in judge.get(key, ())]
-        equal = found.get("length_controlled") or {}
-        yield Meeting(
-            rival, judge, _turned(found["value"], mine[0]), _turned_ends(found["ci"], mine[0]), found["n"],
-            None if equal.get("value") is None else _turned(equal["value"], mine[0]), only_by_length(found),
-            related[0] if related else "",
-        )  # fmt: skip
-
-
-def _pairs(result: Told) -> Iterator[tuple[str, str, Told]]:
-    models = result.get("models") or []
-    if models and isinstance(models[0], dict):  # on one table: each against the first
-        yield from ((each["model"], models[0]["model"], each["won"]) for each in models[1:] if "won" in each)
-    elif "pairs" in result:
-        yield from ((pair["a"], pair["b"], pair) for pair in result["pairs"])
-    elif len(models) == 2:
-        yield (*models, result)
-
-
 def _made(last: Told) -> set[str]:
     return {one["id"] for one in last["outputs"]}
-
-
-def _sides(told: Told, made: set[str]) -> set[str]:
-    """Of the inputs that answer those that are the model, or were written by it."""
-    return {one["id"] for one in told["inputs"] if _is_of(one, made)}
-
-
-def _is_of(one: Told, made: set[str]) -> bool:
-    return bool(made & {one["id"], one["written_by"]})
-
-
-def _identity(model: str) -> str:
-    """Without how it answered."""
-    return model.partition(",")[0]
-
-
-def _turned(rate: float, ours_first: bool) -> float:
-    return rate if ours_first else 1 - rate
-
-
-def _turned_ends(ci: Sequence[float], ours_first: bool) -> tuple[float, float]:
-    return (ci[0], ci[1]) if ours_first else (1 - ci[1], 1 - ci[0])
 
 
 def _conditions(model: Told) -> Sequence[Told]:

@@ -1,0 +1,106 @@
+"""One model against others, as evaluations found it: whichever of the two was named first, by itself or by what it
+wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import wording
+from .standings import called, only_by_length
+from .wording import is_number
+
+Told = Mapping[str, Any]
+
+RELATED = {
+    "shaped": "had a part in making it",
+    "cousins": "learnt from the same judgements as the score that made it",
+}
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Rates are those of the model that is looked at, ties half."""
+
+    rival: str
+    judge: Told
+    value: float
+    ci: tuple[float, float]
+    n: int
+    equal: float | None  # the same between answers of equal length
+    by_length: bool  # at equal length nobody would have won
+    related: str  # how the judge is no stranger to the model; empty of one that is
+
+    @property
+    def verdict(self) -> str:
+        return "better" if self.ci[0] > 0.5 else "worse" if self.ci[1] < 0.5 else "undecided"
+
+    @property
+    def counts(self) -> bool:
+        """A judge that had a part in making the model cannot speak for it; where it speaks against it, it is heard."""
+        return self.related != RELATED["shaped"] or self.verdict == "worse"
+
+    def says(self, names: Mapping[str, str]) -> str:
+        against = f"against {called(self.rival, names)}, by the {judge_words(self.judge, names)}"
+        rate = f"{wording.percent(self.value)} of {self.n:,} pairs (95% interval {wording.percent_range(self.ci)})"
+        return f"It won {rate} {against}: {self.verdict}{', but undecided at equal length' if self.by_length else ''}."
+
+
+def judge_words(judge: Told, names: Mapping[str, str]) -> str:
+    if judge["kind"] == "gold":
+        return "true score of the built-in world"
+    if judge["kind"] == "verdicts":
+        return wording.listed([f"{n:,} {source} judgements" for source, n in judge["sources"].items()])
+    if judge["kind"] == "model":
+        return f"language model {names.get(judge['id'], judge['model'])}"
+    return f"score of {names.get(judge.get('id', ''), judge.get('id', '')[:8])}"
+
+
+def meetings(told: Told, made: Collection[str]) -> Iterator[Meeting]:
+    """Of a run that compared models; `made` are the ids of the one that is looked at."""
+    if told["stage"] not in ("winrate", "compare") or told["status"] != "done":
+        return
+    ours, judge = sides(told, made), told["result"].get("judge") or {}
+    for a, b, found in _pairs(told):
+        first, second = identity(a) in ours, identity(b) in ours
+        if first == second or not is_number(found.get("value")) or not found.get("ci"):
+            continue
+        own, rival = (a, b) if first else (b, a)
+        related = [words for key, words in RELATED.items() if identity(own) in judge.get(key, ())]
+        equal = (found.get("length_controlled") or {}).get("value")
+        low, high = found["ci"]
+        yield Meeting(
+            rival, judge, _turned(found["value"], first), (low, high) if first else (1 - high, 1 - low), found["n"],
+            None if equal is None else _turned(equal, first), only_by_length(found), related[0] if related else "",
+        )  # fmt: skip
+
+
+def sides(told: Told, made: Collection[str]) -> set[str]:
+    """Of the inputs that answer those that are the model, or were written by it."""
+    return {one["id"] for one in told["inputs"] if is_of(one, made)}
+
+
+def is_of(one: Told, made: Collection[str]) -> bool:
+    return one["id"] in made or one["written_by"] in made
+
+
+def identity(model: str) -> str:
+    """Of a model in a result: without how it answered."""
+    return model.partition(",")[0]
+
+
+def _pairs(told: Told) -> Iterator[tuple[str, str, Told]]:
+    result = told["result"]
+    models: Sequence[Any] = result.get("models") or []
+    if told["stage"] == "compare":  # each against the first
+        yield from ((each["model"], models[0]["model"], each["won"]) for each in models[1:] if "won" in each)
+    elif "pairs" in result:
+        yield from ((pair["a"], pair["b"], pair) for pair in result["pairs"])
+    else:
+        roles = {one["role"]: one["id"] for one in told["inputs"]}  # where the result does not name them
+        yield (*(models or (roles.get("a", ""), roles.get("b", ""))), result)
+
+
+def _turned(rate: float, ours_first: bool) -> float:
+    return rate if ours_first else 1 - rate
