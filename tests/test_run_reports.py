@@ -325,6 +325,16 @@ def test_what_differs_between_two_runs(ws):
     assert page.count("<svg") == 1  # of the metrics, score is in both more than once
 
 
+def test_data_that_differ_are_called_by_name_and_size(ws):
+    few, many = prompts(ws, 4), prompts(ws, 9)
+    ws.set_name("few", few)
+    a, b = (finished(rl_run(ws, inputs={"prompts": each})) for each in (few, many))
+    found = reporting.difference(ws, a.id, b.id)
+    first, second = found["differences"]["data"]["prompts"]
+    assert first.startswith(f"few, prompts, {few.id[:8]}") and second.startswith(f"prompts, {many.id[:8]}")
+    assert "few, prompts" in difference_page(found) and "Data" in difference_page(found)
+
+
 # --- the command
 
 

@@ -28,6 +28,7 @@ from .inputs import chain
 from .loading import in_world, load_policy, load_reader, read_demonstrations, read_prompts
 from .questioning import check_missing
 from .records import Completion, Demonstration
+from .reporting import cost_of
 from .runs import Run, runs, track
 from .scorers import as_noted, open_scorer
 from .store import Artifact
@@ -184,13 +185,17 @@ def _add_measures(
 
 
 def _add_cost(run: Run, models: list[dict[str, Any]], roles: Sequence[str]) -> None:
-    """Seconds of the processor that went into each model, and not into the first: of the runs that led to it."""
+    """What went into each model, and of the others not into the first too: time, processor time, tokens learnt from or
+    sampled in the runs that led to it."""
     made = {id: each for each in runs(run.workspace) for id in each.row.outputs.values()}
     behind = [_runs_behind(run, role, made) for role in roles]
     for model, mine in zip(models, behind, strict=True):
         own = [each for identity, each in mine.items() if mine is behind[0] or identity not in behind[0]]
-        spent = [timing[-1]["cpu"] for each in own if (timing := each.timing())]
-        model["cpu_seconds"] = sum(spent) if spent else None  # of what came from elsewhere nobody knows
+        spent = [cost_of(each, each.metrics()) for each in own if each.timing()]
+        for name, key in (("cpu_seconds", "cpu"), ("wall_seconds", "wall"), ("tokens_behind", "tokens")):
+            model[name] = (
+                sum(each[key] for each in spent) if spent else None
+            )  # of what came from elsewhere nobody knows
 
 
 def _runs_behind(run: Run, role: str, made: Mapping[str, Run]) -> dict[str, Run]:

@@ -85,7 +85,7 @@ def about(run: Run) -> dict[str, Any]:
         "overopt": overopt_of(run),
         "missing": _missing(run, metrics),
         "measured_elsewhere": 0,
-        "cost": _cost(run, metrics),
+        "cost": cost_of(run, metrics),
         "config": dict(run.config),
         "changed": _changed(run),
         "versions": dict(run.row.versions),
@@ -98,9 +98,33 @@ def difference(ws: Workspace, a: str, b: str) -> dict[str, Any]:
     return {
         "a": about(run_a),
         "b": about(run_b),
-        "differences": diff(run_a, run_b),
+        "differences": diff(run_a, run_b) | {"data": _data_apart(ws, run_a, run_b)},
         "samples": _with_prompts(both_ends(run_a, run_b), run_a),
     }
+
+
+def _data_apart(ws: Workspace, run_a: Run, run_b: Run) -> dict[str, tuple[str, str]]:
+    """By role what each was made from where that differs: names, how many rows, and how many judgements by whom."""
+    roles = dict.fromkeys([*run_a.row.inputs, *run_b.row.inputs])
+    pairs = {role: [run.row.inputs.get(role, "") for run in (run_a, run_b)] for role in roles}
+    return {
+        role: (_in_words(ws, first), _in_words(ws, second))
+        for role, (first, second) in pairs.items()
+        if first != second
+    }
+
+
+def _in_words(ws: Workspace, identity: str) -> str:
+    if not identity:
+        return "not there"
+    artifact, root = ws.get(identity), ws.lineage(identity).nodes[identity]
+    said = [", ".join(root.names), artifact.kind, identity[:8]]
+    if "rows" in artifact.meta:
+        said.append(f"{artifact.meta['rows']:,} rows")
+    said += [f"{each['count']:,} judgements by {each['judge'] or each['source']}" for each in root.judgements[:3]]
+    said += [f"and {len(root.judgements) - 3} more judges"] * (len(root.judgements) > 3)
+    settings = root.run["id"] if root.run else ""
+    return ", ".join(filter(None, [*said, f"made by {settings}" if settings else ""]))
 
 
 def _asked(ws: Workspace, ref: str) -> tuple[list[Run], list[Artifact]]:
@@ -232,7 +256,7 @@ def _reward_models(run: Run) -> list[dict[str, Any]]:
     return found
 
 
-def _cost(run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def cost_of(run: Run, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds, tokens and memory. Tokens of RL are those that were sampled, of other stages those learnt from."""
     timing = run.timing()
     last = timing[-1] if timing else {"wall": 0.0, "cpu": 0.0}

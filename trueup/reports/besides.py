@@ -28,7 +28,8 @@ MEANS = (
 PLAIN = (
     ("distinct_2", "distinct pairs of words", True), ("distinct_3", "distinct threes", True),
     ("self_bleu", "self-BLEU", False), ("duplicates", "said before", True), ("unfinished", "did not end", True),
-    ("tokens_sampled", "tokens sampled for an answer", False), ("cpu_seconds", "CPU time to make it", False),
+    ("tokens_sampled", "tokens sampled for an answer", False), ("cpu_seconds", "CPU time to make it*", False),
+    ("wall_seconds", "time to make it*", False), ("tokens_behind", "tokens behind it*", False),
 )  # fmt: skip
 
 
@@ -75,6 +76,8 @@ def sentence(found: Found, names: Mapping[str, str]) -> str:
 def remarks(found: Found, names: Mapping[str, str]) -> list[str]:
     said = [f"{standings.called(each['model'], names)} {each['says']}." for each in found["findings"]]
     judge = found["judge"]
+    if any(each.get("cpu_seconds") is not None for each in found["models"]):
+        said.append("* Of the first all that went into it; of the others what went into them beyond that.")
     about = {"judge": judge, "findings": judge.get("findings", ()), "missing": judge.get("missing", {})}
     return said + standings.remarks({**about, "dropped": found["dropped"]}, names)
 
@@ -149,6 +152,6 @@ def _mean(one: Found | None, share: bool) -> str:
 def _plain(key: str, value: float | None, share: bool) -> str:
     if value is None:
         return ""
-    if key == "cpu_seconds":
+    if key in ("cpu_seconds", "wall_seconds"):
         return wording.duration(value)
     return wording.percent(value) if share else wording.number(value)

@@ -48,13 +48,15 @@ class Meeting:
 
 
 def judge_words(judge: Told, names: Mapping[str, str]) -> str:
-    if judge["kind"] == "gold":
+    kind = judge.get("kind")
+    if kind == "gold":
         return "true score of the built-in world"
-    if judge["kind"] == "verdicts":
+    if kind == "verdicts":
         return wording.listed([f"{n:,} {source} judgements" for source, n in judge["sources"].items()])
-    if judge["kind"] == "model":
+    if kind == "model":
         return f"language model {names.get(judge['id'], judge['model'])}"
-    return f"score of {names.get(judge.get('id', ''), judge.get('id', '')[:8])}"
+    scorer = str(judge.get("id", ""))
+    return f"score of {names.get(scorer, scorer[:8] or 'an unknown judge')}"
 
 
 def meetings(told: Told, made: Collection[str]) -> Iterator[Meeting]:

@@ -27,7 +27,7 @@ from .wording import SIMULATED, is_number
 EVENTS_SHOWN = 60
 MEASURES = ("winrate", "compare", "safety", "audit")
 FIRST_LOOK = 3  # texts before and after that stand at the top
-_PARTS = {"config": "Settings", "inputs": "Made from", "result": "Result", "versions": "Versions"}
+_PARTS = {"config": "Settings", "data": "Data", "result": "Result", "versions": "Versions"}
 
 
 def runs_page(found: Mapping[str, Any]) -> str:

@@ -186,9 +186,9 @@ def _trust(met: Meeting) -> int:
     """People first, then what nothing can be trained on, then those who are asked, then scores; relations last."""
     if met.related:
         return 5
-    if met.judge["kind"] == "verdicts":
+    if met.judge.get("kind") == "verdicts":
         return 0 if "human" in met.judge["sources"] else 2
-    return {"gold": 1, "model": 3}.get(met.judge["kind"], 4)
+    return {"gold": 1, "model": 3}.get(str(met.judge.get("kind")), 4)
 
 
 def _made(last: Told) -> set[str]:

@@ -51,7 +51,8 @@ def listed(visit: Looking, page: int = 1) -> Response:
 def beside(visit: Looking) -> Response:
     """Those that the address names: `?run=ID&run=ID`."""
     _check_may_look(visit)
-    ids = [_run(visit, each).id for each in visit.request.query_params.getlist("run")]
+    asked = visit.request.query_params.getlist("run")
+    ids = [_run(visit, each).id for each in asked[: watching.MOST_BESIDE + 1]]  # one too many is refused there
     found = watching.beside(visit.site.workspace, ids, visit.site.teller)
     labels = [str(place) for place in range(1, len(found["runs"]) + 1)]
     curves = run_charts.curves_together(found["runs"], labels)
