@@ -184,7 +184,7 @@ def test_rights_grow_with_the_role_except_that_a_viewer_only_looks():
     ladder = ("annotator", "manager", "owner")
     rights = {role: {what for what in RIGHTS if may(role, what)} for role in (*ladder, "viewer")}
     assert rights["annotator"] < rights["manager"] < rights["owner"] == set(RIGHTS)
-    assert rights["annotator"] == {"judge"} and rights["viewer"] == {"see progress", "see quality"}
+    assert rights["annotator"] == {"judge"} and rights["viewer"] == {"see progress", "see quality", "see runs"}
 
 
 def test_nobody_hands_out_more_than_they_have():

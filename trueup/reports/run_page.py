@@ -22,10 +22,11 @@ from .page import STAGES, TEXT_LIMIT, both, environment, flat_rows, marked, styl
 from .run_charts import Chart, Told, charts_of, curves_note, curves_together
 from .shipping import before_shipping
 from .visible import clipped
-from .wording import SIMULATED, is_number
+from .wording import is_number
 
 EVENTS_SHOWN = 60
 MEASURES = ("winrate", "compare", "safety", "audit")
+SIMULATED = "The people who judged are simulated: it shows that the loop works, not what your material would gain."
 FIRST_LOOK = 3  # texts before and after that stand at the top
 _PARTS = {"config": "Settings", "data": "Data", "result": "Result", "versions": "Versions"}
 
@@ -306,7 +307,7 @@ def newest(found: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _moment(step: int, best: int | None) -> str:
-    return f"step {step:,}" + (", before" if step == 0 else ", best" if step == best else "")
+    return f"step {step:,}" + (", before" if step == 0 else ", kept" if step == best else "")
 
 
 def _kinds(entries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,6 +12,7 @@ from . import wording
 from .headlines import headline
 from .meetings import Meeting, is_of, judge_words, meetings, sides
 from .overopt_chart import verdict as overopt_verdict
+from .page import STAGES as PAGE_STAGES
 from .standings import called
 from .wording import is_number
 
@@ -48,9 +49,23 @@ def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
         "reason": against[0]["says"] if against else best or headline(last),
         "against": against,
         "unknown": unknown,
-        "compared": [_row(each, names) for each in met],
+        "compared": list({tuple(row.values()): row for each in met for row in [_row(each, names)]}.values()),
+        "what": _what_it_is(last),
         "words": WORDS,
     }
+
+
+def _what_it_is(last: Told) -> str:
+    """What was done, to what, on what, and by whose score."""
+    parts = {one["role"]: ", ".join(one["names"]) or one["id"][:8] for one in last["inputs"]}
+    start = parts.get("policy") or parts.get("base")
+    words = str(PAGE_STAGES.get(last["stage"], last["stage"])) + (f" from {start}" if start else "")
+    words += f", on {parts.get('prompts') or parts.get('data')}" if {"prompts", "data"} & parts.keys() else ""
+    for model in last["reward_models"]:
+        words += f", by the score of {parts.get(model['role'], model['role'])}"
+        if is_number(model["result"].get("accuracy")):
+            words += f", which foresees {wording.percent(model['result']['accuracy'])} of held-out judgements"
+    return words + "."
 
 
 def _sentence(last: Told, against: Sequence[Any], unknown: Sequence[Any]) -> str:
@@ -114,9 +129,11 @@ def _unknown(
     ours, stands_out = _made(last), dict[str, None]()
     for told in runs:
         if told["stage"] == "compare":
-            found = [one["says"] for one in told["result"].get("findings", ()) if one["model"] in sides(told, ours)]
-            stands_out |= dict.fromkeys(found)
-    yield from (_point(f"Beside the first of a comparison it {says}.") for says in stands_out)
+            mine, models = sides(told, ours), told["result"].get("models") or [{"model": ""}]
+            beside = called(models[0]["model"], names)
+            found = [one["says"] for one in told["result"].get("findings", ()) if one["model"] in mine]
+            stands_out |= dict.fromkeys(f"Beside {beside} it {says}." for says in found)
+    yield from map(_point, stands_out)
     for change in _changes_of_refusal(runs, last):
         if change["label"] == "safe" and change["ci"][0] > 0:
             yield _point(f"It refuses more safe requests than before: {_difference(change)}.")

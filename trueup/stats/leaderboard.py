@@ -199,6 +199,7 @@ def _noise(contests: Contests, design: Floats, row: Ints, found: Floats) -> _Noi
 
     def covariance(member: Ints, n: int) -> Floats:
         pulls = np.stack([np.bincount(member, missed * column[row], n) for column in design.T])
+        pulls -= pulls.sum(1, keepdims=True) * np.bincount(member, minlength=n) / len(member)  # what the prior pulls
         found: Floats = n / (n - 1) * inverse @ (pulls @ pulls.T) @ inverse
         return found
 
