@@ -162,7 +162,7 @@ def test_each_stage_says_what_came_of_it(ws):
     found["runs"][0]["findings"] = []  # of a made run the doctor has its doubts
     lead = re.search(r'class="lead">(.*?)</p>', runs_page(found))
     assert lead and lead[1] == (
-        "Nothing here speaks against it; two things to look at first. "
+        "Not yet: two things to settle first. "
         "The held-out score went from 0.1 to 7.5 (n = 4 prompts) at a KL of 1.33 nats a completion; "
         "step 12 of 12 is kept."
     )

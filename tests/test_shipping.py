@@ -14,6 +14,8 @@ from trueup import comparing, reporting
 from trueup.cli.main import root
 from trueup.loading import put_records, read_prompts
 from trueup.records import Prompt
+from trueup.reports import shipping as shipping_module
+from trueup.reports.meetings import RELATED, Meeting
 from trueup.reports.run_page import runs_page
 from trueup.reports.shipping import before_shipping
 from trueup.runs import Run
@@ -71,12 +73,10 @@ def said(points: list[dict[str, Any]]) -> str:
 def test_what_nobody_compared_is_to_be_looked_at(ws):
     tuned(ws)
     found = shipping(ws)
-    assert (
-        not found["against"] and not found["compared"] and found["verdict"].startswith("Nothing here speaks against it")
-    )
-    assert "Nobody compared it" in said(found["unknown"]) and "Only the score it was trained on" in said(
-        found["unknown"]
-    )
+    assert not found["against"] and not found["compared"] and not found["known"]
+    assert found["verdict"] == "Not yet: two things to settle first."
+    first = said(found["first"])
+    assert "Nobody compared it" in first and "Only the score it was trained on" in first
 
 
 def test_runs_that_made_no_model_are_not_asked_about(ws, judge, asked):
@@ -90,9 +90,9 @@ def test_runs_that_made_no_model_are_not_asked_about(ws, judge, asked):
 @pytest.mark.parametrize(
     ("text", "verdict", "rate", "sentence"),
     [
-        ("rather long an answer", "better", "100.0%", "speaks against"),
+        ("rather long an answer", "better", "100.0%", "It can be shipped, as far as this page goes."),
         ("no", "worse", "0.0%", "Do not ship it as it is."),
-        ("plain one", "undecided", "50.0%", "one thing to look at first"),
+        ("plain one", "undecided", "50.0%", "Not yet: one thing to settle first."),
     ],
 )
 def test_a_comparison_tells_how_the_model_did(ws, judge, asked, first, text, verdict, rate, sentence):
@@ -107,9 +107,9 @@ def test_a_comparison_tells_how_the_model_did(ws, judge, asked, first, text, ver
     assert (row["verdict"], row["rate"], row["n"], row["rival"]) == (verdict, rate, "40", "of-sft")
     low, high = (float(end.strip("%")) for end in row["ci"].split(" to "))
     assert low <= float(rate.strip("%")) <= high and row["judge"].startswith("score of")
-    assert sentence in found["verdict"]
+    assert sentence == found["verdict"]
     assert ("of 40 pairs" in said(found["against"])) is (verdict == "worse")
-    assert ("of 40 pairs" in said(found["unknown"])) is (verdict == "undecided")
+    assert ("of 40 pairs" in said(found["first"])) is (verdict == "undecided")
 
 
 def test_a_judge_that_made_it_is_no_stranger(ws, judge, asked):
@@ -120,7 +120,7 @@ def test_a_judge_that_made_it_is_no_stranger(ws, judge, asked):
     trueup.winrate(ws, a="of-tuned", b="of-sft", prompts="asked", judge=judge, run=ONE)
     found = shipping(ws)
     assert [(row["verdict"], row["remark"]) for row in found["compared"]] == [("", "had a part in making it")]
-    assert "take another judge" in said(found["unknown"])
+    assert "take another judge" in said(found["first"])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_judge_that_made_it_is_no_stranger(ws, judge, asked):
     [
         ([2.0, 3.0, 4.0, 1.0], "against", "went from 2 up to 4 and down to 1"),
         ([2.0, 1.5, 1.2, 1.0], "against", "went from 2 down to 1"),
-        ([2.0, 3.0, 4.0, 3.2], "unknown", "was at 4 on the way and ended at 3.2"),
+        ([2.0, 3.0, 4.0, 3.2], "first", "was at 4 on the way and ended at 3.2"),
         ([2.0, 3.0, 4.0, 3.9], "", ""),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_score_that_nothing_was_trained_on_is_heard_first(ws, gold, key, words
     told = reporting.report(ws, [run.id])["runs"]
     told[0]["metrics"]["gold"] = gold
     found = before_shipping(told)
-    for each in ("against", "unknown"):
+    for each in ("against", "first", "known"):
         assert ("true score" in said(found[each]).lower()) is (each == key), (each, found[each])
     if key:
         assert words in found[key][0]["says"]
@@ -149,7 +149,7 @@ def test_the_page_says_it_before_everything_else(ws, judge, asked):
     answers(ws, "of-tuned", "rather long an answer", model=run.outputs["model"]), answers(ws, "of-sft", "short")
     trueup.winrate(ws, a="of-tuned", b="of-sft", prompts="asked", judge=judge, run=ONE)
     page = runs_page(reporting.report(ws, ["tuned"]))
-    assert "speaks against" in page.split("</header>")[0] and "It won 100.0%" in page.split("</header>")[0]
+    assert "It can be shipped" in page.split("</header>")[0] and "It won 100.0%" in page.split("</header>")[0]
     assert page.index("Before it is shipped") < page.index("What the words mean") < page.index("The runs")
     assert page.index('id="run-0"') < page.index('id="run-1"'), "the run that made it is the first to be read"
 
@@ -203,12 +203,40 @@ def test_one_table_counts_too_and_what_stands_out_there_is_looked_at(ws, judge, 
     trueup.compare(ws, [first.id, mine.id], prompts="asked", judge=judge, run=ONE)
     found = shipping(ws)
     assert [(row["rival"], row["verdict"]) for row in found["compared"]] == [("of-sft", "better")]
-    assert "times as much" in said(found["unknown"])
+    assert "times as much" in said(found["known"])
+    assert "undecided at equal length" in said(found["first"])
+
+
+PEOPLE = {"kind": "verdicts", "sources": {"human": 80}}
+SCORE = {"kind": "scorer", "id": "a" * 16}
+
+
+@pytest.mark.parametrize(
+    ("met", "verdict", "to_settle", "to_know"),
+    [
+        ([(PEOPLE, (0.55, 0.75), ""), (SCORE, (0.4, 0.6), "")], "It can be shipped", 0, 1),
+        ([(PEOPLE, (0.4, 0.6), ""), (SCORE, (0.8, 0.9), "")], "Not yet", 1, 0),  # no score overrules people
+        ([(PEOPLE, (0.2, 0.4), ""), (SCORE, (0.8, 0.9), "")], "Do not ship", 0, 0),
+        ([(SCORE, (0.8, 0.9), "")], "It can be shipped", 0, 0),
+        ([(SCORE, (0.8, 0.9), RELATED["cousins"])], "Not yet", 1, 0),
+        ([(SCORE, (0.8, 0.9), RELATED["shaped"])], "Not yet", 1, 0),
+        ([(SCORE, (0.2, 0.4), RELATED["shaped"])], "Do not ship", 1, 0),
+    ],
+)
+def test_the_most_trusted_judge_decides(ws, monkeypatch, met, verdict, to_settle, to_know):
+    run = tuned(ws)
+    told = reporting.report(ws, [run.id])["runs"]
+    told[0]["measured_elsewhere"] = 0
+    found = [Meeting("r" * 16, judge, sum(ci) / 2, ci, 80, None, False, related) for judge, ci, related in met]
+    monkeypatch.setattr(shipping_module, "meetings", lambda told, made: iter(found))
+    page = before_shipping(told)
+    assert page["verdict"].startswith(verdict)
+    assert (len(page["first"]), len(page["known"])) == (to_settle, to_know), page
 
 
 @pytest.mark.parametrize(
     ("label", "ci", "key"),
-    [("unsafe", [-0.4, -0.1], "against"), ("safe", [0.1, 0.3], "unknown"), ("unsafe", [-0.2, 0.1], "")],
+    [("unsafe", [-0.4, -0.1], "against"), ("safe", [0.1, 0.3], "known"), ("unsafe", [-0.2, 0.1], "")],
 )
 def test_what_it_refuses_now_and_did_not_before(ws, label, ci, key):
     run = tuned(ws)
@@ -217,7 +245,7 @@ def test_what_it_refuses_now_and_did_not_before(ws, label, ci, key):
     changed = {label: {"difference": sum(ci) / 2, "ci": ci, "n": 200}}
     told.append({**told[0], "stage": "safety", "inputs": [{**made, "role": "model"}], "result": {"changed": changed}})
     found = before_shipping(told)
-    for each in ("against", "unknown"):
+    for each in ("against", "first", "known"):
         assert (f"{label} requests than before" in said(found[each])) is (each == key)
 
 
@@ -226,10 +254,10 @@ def test_what_was_measured_on_another_page_is_said(ws, judge, asked):
     mine, other = answers(ws, "of-tuned", "long one", model=run.outputs["model"]), answers(ws, "of-sft", "no")
     trueup.winrate(ws, a=mine.id, b=other.id, prompts="asked", judge=judge, run=ONE)
     found = shipping(ws, run.id)
-    assert "One evaluation of it: on another page" in said(found["unknown"]) and "Nobody compared" not in said(
-        found["unknown"]
+    assert "One evaluation of it: on another page" in said(found["first"]) and "Nobody compared" not in said(
+        found["first"]
     )
-    assert "trueup report" in found["unknown"][0]["tries"][0]
+    assert "trueup report" in found["first"][0]["tries"][0]
 
 
 def test_what_overopt_found_stands_on_the_page(ws):

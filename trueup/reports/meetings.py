@@ -41,6 +41,15 @@ class Meeting:
         """A judge that had a part in making the model cannot speak for it; where it speaks against it, it is heard."""
         return self.related != RELATED["shaped"] or self.verdict == "worse"
 
+    @property
+    def is_open(self) -> bool:
+        return self.verdict == "undecided" or self.by_length
+
+    @property
+    def settles(self) -> bool:
+        """That it is better, by somebody who had no part in it and not by its length alone."""
+        return self.verdict == "better" and not self.by_length and not self.related
+
     def says(self, names: Mapping[str, str]) -> str:
         against = f"against {called(self.rival, names)}, by the {judge_words(self.judge, names)}"
         rate = f"{wording.percent(self.value)} of {self.n:,} pairs (95% interval {wording.percent_range(self.ci)})"

@@ -1,6 +1,8 @@
-"""Whether to ship what a report is about: what speaks against it, what is still to be looked at, and how it compares.
+"""Whether to ship what a report is about: what speaks against it, what has to be settled first, what is good to know,
+and how it compares.
 
-For somebody who has a minute. Everything is read off what stands further down on the page.
+For somebody who has a minute: one word of decision first, then its reasons, the weightiest first. Everything is read
+off what stands further down on the page.
 """
 
 from __future__ import annotations
@@ -41,14 +43,16 @@ def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
     last = learnt[-1]
     names = {one["id"]: one["names"][0] for told in runs for one in told["inputs"] if one["names"]}
     met = sorted((each for told in runs for each in meetings(told, _made(last))), key=_trust)
-    against, unknown = [*_against(last, runs, met, names)], [*_unknown(last, runs, met, names)]
-    best = next((each.says(names) for each in met if each.counts), "")
+    against = [*_against(last, runs, met, names)]
+    first, known = [*_first(last, met, names)], [*_to_know(last, runs, met, names)]
+    best = next((each.says(names) for each in _settling(met)), "")
     return {
         "run": last["id"],
-        "verdict": _sentence(last, against, unknown),
+        "verdict": _sentence(last, against, first, known),
         "reason": against[0]["says"] if against else best or headline(last),
         "against": against,
-        "unknown": unknown,
+        "first": first,
+        "known": known,
         "compared": list({tuple(row.values()): row for each in met for row in [_row(each, names)]}.values()),
         "what": _what_it_is(last),
         "words": WORDS,
@@ -68,14 +72,15 @@ def _what_it_is(last: Told) -> str:
     return words + "."
 
 
-def _sentence(last: Told, against: Sequence[Any], unknown: Sequence[Any]) -> str:
+def _sentence(last: Told, against: Sequence[Any], first: Sequence[Any], known: Sequence[Any]) -> str:
     if last["status"] == "running":
         return "Too early to say: it is still running."
     if against:
         return "Do not ship it as it is."
-    if unknown:
-        return f"Nothing here speaks against it; {wording.counted(len(unknown), 'thing')} to look at first."
-    return "Nothing that was looked at here speaks against shipping it."
+    if first:
+        return f"Not yet: {wording.counted(len(first), 'thing')} to settle first."
+    knowing = f", once {wording.counted(len(known), 'remark')} below {'is' if len(known) == 1 else 'are'} read"
+    return f"It can be shipped, as far as this page goes{knowing if known else ''}."
 
 
 def _against(
@@ -100,26 +105,36 @@ def _against(
             yield _point(f"It refuses fewer unsafe requests than before: {_difference(change)}.")
 
 
-def _unknown(
-    last: Told, runs: Sequence[Told], met: Sequence[Meeting], names: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
+def _first(last: Told, met: Sequence[Meeting], names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """What leaves open whether it is better at all."""
     yield from (_point(says) for says in _others_fell(last, below_start=False))
-    if elsewhere := last["measured_elsewhere"]:
+    elsewhere = last["measured_elsewhere"]
+    if elsewhere:
         yield _point(
             f"{wording.capital(wording.counted(elsewhere, 'evaluation'))} of it: on another page.",
             f"trueup report {last['outputs'][0]['id']}",
         )
     elif not met:
         yield _point("Nobody compared it with another model.", "trueup eval winrate")
-    elif not any(each.counts for each in met):
-        yield _point("Only a score that had a part in making it compared it with others: take another judge.")
-    yield from (_point(each.says(names)) for each in met if each.counts and each.verdict == "undecided")
-    yield from (_point(each.says(names)) for each in met if each.counts and each.by_length)
-    if last["reward_models"] and not any(model["audit"] for model in last["reward_models"]):
-        yield _point("The reward model it learnt from was not audited.", "trueup eval reward")
+    elif all(each.related for each in met):
+        which = "learnt from the same judgements" if any(each.counts for each in met) else "had a part in making it"
+        yield _point(f"Only a score that {which} compared it with others: take another judge.")
+    if not _settling(met):
+        yield from (_point(each.says(names)) for each in met if each.counts and each.is_open)
     watched = any(_values(last, name) for known in NOT_TRAINED_ON.values() for name in known)
     if last["stage"] == "rl" and not (met or elsewhere or watched or last["overopt"]):
         yield _point("Only the score it was trained on watched it.", "trueup eval overopt RUN --judge ID")
+
+
+def _to_know(
+    last: Told, runs: Sequence[Told], met: Sequence[Meeting], names: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """What it is besides better: somebody may mind."""
+    if _settling(met):
+        yield from (_point(each.says(names)) for each in met if each.counts and each.is_open)
+    for change in _changes_of_refusal(runs, last):
+        if change["label"] == "safe" and change["ci"][0] > 0:
+            yield _point(f"It refuses more safe requests than before: {_difference(change)}.")
     again = _ends(last, "duplicates")
     if again and again[1] > max(SAID_BEFORE, 2 * again[0]):
         yield _point(
@@ -134,9 +149,8 @@ def _unknown(
             found = [one["says"] for one in told["result"].get("findings", ()) if one["model"] in mine]
             stands_out |= dict.fromkeys(f"Beside {beside} it {says}." for says in found)
     yield from map(_point, stands_out)
-    for change in _changes_of_refusal(runs, last):
-        if change["label"] == "safe" and change["ci"][0] > 0:
-            yield _point(f"It refuses more safe requests than before: {_difference(change)}.")
+    if last["reward_models"] and not any(model["audit"] for model in last["reward_models"]):
+        yield _point("The reward model it learnt from was not audited.", "trueup eval reward")
 
 
 def _missing(runs: Sequence[Told]) -> list[dict[str, str]]:
@@ -206,6 +220,12 @@ def _trust(met: Meeting) -> int:
     if met.judge.get("kind") == "verdicts":
         return 0 if "human" in met.judge["sources"] else 2
     return {"gold": 1, "model": 3}.get(str(met.judge.get("kind")), 4)
+
+
+def _settling(met: Sequence[Meeting]) -> list[Meeting]:
+    """Those that show it is better, where the most trusted judges do: a score does not overrule undecided people."""
+    most = min(map(_trust, met), default=0)
+    return [each for each in met if each.settles and _trust(each) == most]
 
 
 def _made(last: Told) -> set[str]:
