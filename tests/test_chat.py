@@ -7,15 +7,18 @@ import json
 import pytest
 from chat_server import chat_server
 from click.testing import CliRunner
+from small import add_small_data
 
-from trueup import voting
+from trueup import api, voting
 from trueup.chatting import Chat, Speaker, _reply
 from trueup.cli.main import root
 from trueup.config import Sampling
+from trueup.engines import shared_base
 from trueup.engines.fake import FakeEngine
 from trueup.errors import DataError, ModelError
 from trueup.feedback.freeze import Choice, freeze
 from trueup.loading import read_judgements
+from trueup.models.load import load_model
 from trueup.records import FAILED, Completion
 from trueup.store import queue
 
@@ -201,3 +204,18 @@ def test_switching_says_what_is_missing(workspace, checkpoint):
     assert "name a model: /model REF, or /model 2 REF" in done.stderr
     assert "there is one model: start with two" in done.stderr
     assert f"now {folder}; the conversation goes on" in done.stderr, "with one, 1 is the only one"
+
+
+def test_adapters_on_one_base_are_switched_and_not_loaded(workspace, checkpoint, tmp_path, monkeypatch):
+    add_small_data(workspace, tmp_path)
+    folder, loaded = str(checkpoint("Llama")), []
+    for seed, name in enumerate(("one", "two", "three")):
+        api.sft(
+            workspace, base=folder, data="demonstrations", name=name, steps=1,
+            run={"threads": 1, "tensorboard": False, "seed": seed}, model={"adapter": "lora", "device": "cpu"},
+        )  # fmt: skip
+    monkeypatch.setattr(shared_base, "load_model", lambda *a: loaded.append(a) or load_model(*a))
+    lines = ["hello", "/model 2 three", "again", f"/model {folder}", "and again"]
+    done = talk(workspace, ["one", "two", "--max-new-tokens", "4", "--threads", "1"], lines)
+    assert done.return_value.data["turns"] == 3 and "error" not in done.stderr
+    assert len(loaded) == 1

@@ -9,6 +9,7 @@ import getpass
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from .records import FAILED, Completion, Message, Prompt
 from .store import Workspace, people
 
 if TYPE_CHECKING:
+    from .engines.shared_base import Bases
     from .ports import Engine
     from .text.chat import Encoder
 
@@ -50,20 +52,29 @@ class Speaker:
         return said, len(prompt.messages) - len(fitted.messages)
 
 
-def speaker(ws: Workspace, ref: Ref, settings: ModelSettings, remote: RemoteSettings) -> Speaker:
-    """A model of the workspace, a folder, a hub id, or one behind a server, ready to answer."""
-    found = find_input(ws, "model", ref, WRITERS)
-    artifact = note_inputs(ws, {"model": found})["model"]
-    name = ref if isinstance(ref, str) else ref.id
-    if found.kind == REMOTE:
-        from .engines.remote import RemoteEngine
+class Speakers:
+    """Models made ready to answer. Adapters on one base share it: from one to another is a switch, no loading."""
 
-        return Speaker(name, artifact.id, RemoteEngine(found.folders[0], remote))
-    from .engines.sampler import Sampler
-    from .models.load import load_model
+    def __init__(self, ws: Workspace, settings: ModelSettings, remote: RemoteSettings) -> None:
+        self.ws, self.settings, self.remote = ws, settings, remote
 
-    model = load_model(list(found.folders), settings, source=artifact.id)
-    return Speaker(name, artifact.id, Sampler(model), model.encoder, model.context)
+    def get(self, ref: Ref) -> Speaker:
+        """A model of the workspace, a folder, a hub id, or one behind a server."""
+        found = find_input(self.ws, "model", ref, WRITERS)
+        artifact = note_inputs(self.ws, {"model": found})["model"]
+        name = ref if isinstance(ref, str) else ref.id
+        if found.kind == REMOTE:
+            from .engines.remote import RemoteEngine
+
+            return Speaker(name, artifact.id, RemoteEngine(found.folders[0], self.remote))
+        writer = self._bases.writer(list(found.folders), artifact.id)
+        return Speaker(name, artifact.id, writer, writer.model.encoder, writer.model.context)
+
+    @cached_property
+    def _bases(self) -> Bases:
+        from .engines.shared_base import Bases
+
+        return Bases(self.settings)
 
 
 @dataclass

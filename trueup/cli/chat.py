@@ -14,8 +14,7 @@ from .command import Command, Result, json_wanted, workspace
 from .text import printable
 
 if TYPE_CHECKING:
-    from ..chatting import Chat
-    from ..store import Workspace
+    from ..chatting import Chat, Speakers
 
 HELP = """\
 /up  /down          the last reply is good, or bad
@@ -63,7 +62,7 @@ def chat(
     Thumbs, edits and choices become judgements, with the conversation they are about, once you agree to it: nothing is
     stored before. `trueup feedback freeze chat-pair` makes a set of them. /help lists what can be said.
     """
-    from ..chatting import Chat, speaker
+    from ..chatting import Chat, Speakers
     from ..config import ModelSettings, RemoteSettings, Sampling
     from ..store.artifacts import check_name
 
@@ -76,8 +75,9 @@ def chat(
     with workspace() as ws:
         _say(f"loading {' and '.join(filter(None, (model, other)))} ...")
         refs = [ref for ref in (model, other) if ref]
-        speakers = [speaker(ws, ref, ModelSettings(), RemoteSettings()) for ref in refs]
-        talk = Talk(ws, Chat(ws, speakers, sampling, name=name, seed=seed, system=system), keep, json_wanted())
+        models = Speakers(ws, ModelSettings(), RemoteSettings())
+        talking = Chat(ws, [models.get(ref) for ref in refs], sampling, name=name, seed=seed, system=system)
+        talk = Talk(models, talking, keep, json_wanted())
         _say("/help lists what can be said; Ctrl-D ends it")
         talk.go()
         said = [{"role": m.role, "content": m.content} for m in talk.chat.messages]
@@ -89,8 +89,8 @@ def chat(
 class Talk:
     """Lines in, lines out. What a model says may move a terminal's cursor; it is shown as codes."""
 
-    def __init__(self, ws: Workspace, chat: Chat, agreed: bool, quiet: bool) -> None:
-        self.ws, self.chat, self.agreed, self.quiet = ws, chat, agreed, quiet
+    def __init__(self, models: Speakers, chat: Chat, agreed: bool, quiet: bool) -> None:
+        self.models, self.chat, self.agreed, self.quiet = models, chat, agreed, quiet
         self.kept: list[str] = []
 
     def go(self) -> None:
@@ -151,9 +151,6 @@ class Talk:
 
     def switch(self, said: str) -> None:
         """The first model, or the one whose number comes before the name."""
-        from ..chatting import speaker
-        from ..config import ModelSettings, RemoteSettings
-
         number, _, rest = said.partition(" ")
         is_numbered = number in ("1", "2") and bool(rest.strip())
         place, ref = (int(number) - 1, rest.strip()) if is_numbered else (0, said)
@@ -162,7 +159,7 @@ class Talk:
         elif place >= len(self.chat.speakers):
             _say("there is one model: start with two, trueup chat MODEL OTHER")
         else:
-            self.chat.speakers[place] = speaker(self.ws, ref, ModelSettings(), RemoteSettings())
+            self.chat.speakers[place] = self.models.get(ref)
             which = "" if len(self.chat.speakers) == 1 else f" in place of the {('first', 'second')[place]}"
             _say(f"now {ref}{which}; the conversation goes on")
 

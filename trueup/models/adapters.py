@@ -126,15 +126,21 @@ def adapter_names(folders: Sequence[str]) -> list[str]:
 
 def load_loras(network: Any, folders: Sequence[str]) -> Any:
     """Several adapters on one network, none of them merged; `set_adapter(name)` switches one on."""
-    names = adapter_names(folders)
-    with _hushed(), _fitting(folders[0]):
-        made = _peft().PeftModel.from_pretrained(network, folders[0], adapter_name=names[0])
-    for name, folder in zip(names[1:], folders[1:], strict=True):
-        with _hushed(), _fitting(folder):
-            made.load_adapter(folder, adapter_name=name)
-    for name, folder in zip(names, folders, strict=True):
-        _check_fits(made, name, folder)
+    made = None
+    for name, folder in zip(adapter_names(folders), folders, strict=True):
+        made = put_on(network, made, name, folder)
     return made
+
+
+def put_on(network: Any, adapter: Any, name: str, folder: str) -> Any:
+    """A stored adapter on a network, beside those of `adapter` where it has some; returns peft's object."""
+    with _hushed(), _fitting(folder):
+        if adapter is None:
+            adapter = _peft().PeftModel.from_pretrained(network, folder, adapter_name=name)
+        else:
+            adapter.load_adapter(folder, adapter_name=name)
+    _check_fits(adapter, name, folder)
+    return adapter
 
 
 @contextmanager

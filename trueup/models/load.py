@@ -94,7 +94,7 @@ def load_model(
     placement = place(settings)
     network = _chained(chain, settings, placement.dtype)
     encoder = load_encoder(chain[-1], settings, prompt)
-    _check_words(chain, encoder, settings)
+    check_words(chain, encoder, settings)
     adapter = None
     if trainable:
         adapter = _with_lora(network, network.get_decoder(), settings, placement, seed, "CAUSAL_LM")
@@ -170,7 +170,7 @@ def load_reward(
         model.load_heads(Path(folder))
     else:
         if (Path(folder) / ADAPTER_FILE).is_file():
-            _check_words(chain, encoder, settings)
+            check_words(chain, encoder, settings)
             outputs = max(1, len(objectives)) * members
             network = classifier(_chained(chain[:-1], settings, placement.dtype), encoder.pad_id, outputs)
             network = load_lora(network, folder).merge_and_unload()
@@ -197,7 +197,7 @@ def shares_base(chain: Sequence[str], policy: Sequence[str], lora: bool) -> bool
 def _beside(policy: LanguageModel, chain: Sequence[str], settings: ModelSettings, source: str) -> RewardModel:
     """One more adapter on the policy's network, and the head that was saved with it."""
     folder, encoder = chain[-1], load_encoder(chain[-1], settings, None)
-    _check_words(chain, encoder, settings)
+    check_words(chain, encoder, settings)
     stored, name = _read_json(Path(folder) / SETTINGS_FILE), f"reward{len(policy.adapter.peft_config)}"
     _, saved = add_stored(policy.adapter, name, folder, "score")
     outputs, width = saved["weight"].shape
@@ -383,7 +383,7 @@ def is_classifier(config: Any) -> bool:
     return "SequenceClassification" in next(iter(config.architectures or ()), "")
 
 
-def _check_words(chain: Sequence[str], encoder: Encoder, settings: ModelSettings) -> None:
+def check_words(chain: Sequence[str], encoder: Encoder, settings: ModelSettings) -> None:
     """An adapter learnt on the tokens of what it sits on: with others, every score and every word means nothing."""
     if len(chain) < 2:
         return
