@@ -6,6 +6,7 @@ import click
 
 from .adapters_memory import adapters_memory
 from .choose import choose_benchmark
+from .coverage import coverage
 from .gold import gold
 from .growth import growth
 from .guard import guard
@@ -27,6 +28,7 @@ def main() -> None:
 
 main.add_command(adapters_memory)
 main.add_command(choose_benchmark)
+main.add_command(coverage)
 main.add_command(gold)
 main.add_command(growth)
 main.add_command(guard)

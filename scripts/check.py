@@ -355,6 +355,19 @@ def adapters_memory(settings: Settings) -> Outcome:
     return Outcome(figures, command, more=found)
 
 
+def coverage(settings: Settings) -> Outcome:
+    """How often intervals hold a planted truth."""
+    found, command, problem = benchmark("coverage", "--worlds", "20" if settings.quick else "2000")
+    if problem:
+        return Outcome(command=command, problem=problem)
+    figures = [
+        Figure(row["name"], row["value"], f"{row['least']:.2f} to {row['most']:.2f}", row["met"], tuple(row["ci"]),
+               row["worlds"])
+        for row in found["rows"]
+    ]  # fmt: skip
+    return Outcome(figures, command, more=found)
+
+
 def growth(settings: Settings) -> Outcome:
     """What thirty thousand prompts cost more than a hundred, a token; and what 500 iterations leave behind."""
     size = ["--sizes", "16,32,48", "--iterations", "10"] if settings.quick else []
@@ -434,6 +447,10 @@ CHECKS = (
     ),
     Check("adapters-memory", "RL with adapters beside LoRA SFT on one base", 5, adapters_memory, TRAINING, alone=True),
     Check("growth", "time a token and memory, from 100 to 30,000 prompts", 4, growth, TRAINING, alone=True),
+    Check(
+        "coverage", "intervals hold the truth as often as they say", 6, coverage,
+        ("trueup/stats", "trueup/evals", "benchmarks/coverage.py", "benchmarks/worlds.py"),
+    ),
     Check("mutants-caught", "the tests notice when the code is broken", 15, mutants, WITH_TESTS),
 )  # fmt: skip
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 
-import numpy as np
 import pytest
 
 from trueup.engines.fake import FakeScorer
@@ -119,29 +117,3 @@ def test_slices_are_by_tag_turns_and_length_of_the_prompt() -> None:
     }
     assert {one["name"] for one in found if one["kind"] == "prompt length"} == {"short", "middling", "long"}
     assert not [one for one in found if one["kind"] == "turns"], "all have one"
-
-
-@pytest.mark.parametrize("rate", [0.3, 0.5, 0.9])
-def test_intervals_of_a_win_rate_cover(rate: float) -> None:
-    """Wilson's where prompts stand alone, redraws of prompts where several judged each: in 93 to 97 of a hundred."""
-    random, alone, together = Random(int(rate * 100)), 0, 0
-    for _ in range(400):
-        alone += _holds(rate, [rate] * 150, 1, random)
-    for _ in range(400):
-        # What people say of a prompt hangs together: each prompt has a rate of its own around the common one.
-        own = [min(1.0, max(0.0, random.gauss(0, 0.25) + rate)) for _ in range(120)]
-        together += _holds(float(np.mean(_clipped(rate))), own, 3, random)
-    assert 0.92 <= alone / 400 <= 0.98 and 0.92 <= together / 400 <= 0.98
-
-
-def _clipped(rate: float) -> np.ndarray:
-    return np.clip(np.random.default_rng(0).normal(rate, 0.25, 200_000), 0, 1)
-
-
-def _holds(truth: float, rates: Sequence[float], votes: int, random: Random) -> bool:
-    met = []
-    for i, own in enumerate(rates):
-        pair = Completion(Prompt.user(str(i)), "x"), Completion(Prompt.user(str(i)), "y")
-        met += [Match(0, 1, *pair, float(random.random() < own), "j") for _ in range(votes)]
-    low, high = Comparison(met).rate.ci
-    return low <= truth <= high

@@ -356,7 +356,7 @@ def test_extremes_and_all_pairs_of_what_was_scored(model):
     groups = [[Completion(prompt, text, (k, 2)) for k, text in enumerate("abc")]] * 2
     tokens = [((5, 6), [c.tokens for c in group]) for group in groups]
     scores = torch.tensor([0.5, 2.0, -1.0, 1.0, 1.0, 1.0])
-    played = Round(groups, tokens, scores, torch.arange(12.0), torch.zeros(6))
+    played = Round(groups, tokens, scores, torch.arange(12.0), torch.zeros(6), {})
     (known,) = pairs_of(DpoConfig(online=True), played)
     assert known.item.group == ((5, 6), [(1, 2), (2, 2)]) and known.item.pairs == (Pair(0, 1, 1.0),)
     assert known.reference.tolist() == [2, 3, 4, 5], "of those two, and equal scores teach nothing"
@@ -383,7 +383,13 @@ def test_rounds_raise_the_score_and_measure_how_far_the_policy_went(make_model, 
     if not lora:  # which learns slower than a test has time for
         assert sum(row["gold"] for row in metrics[-3:]) / 3 > metrics[0]["gold"] + 0.1
     assert {"heldout_score", "heldout_kl", "heldout_gold"} <= set(metrics[-1])
-    assert len(run.samples(14)) == 48 and {"prompt", "text", "score", "kl"} <= set(run.samples(14)[0])
+    rows = run.samples(14)
+    assert len(rows) == 48 and {"prompt", "text", "score", "kl", "gold"} <= set(rows[0])
+    assert sum(row["gold"] for row in rows) / 48 == pytest.approx(metrics[-1]["gold"]), (
+        "beside each text what was logged"
+    )
+    (start,) = [event for event in run.events() if event["kind"] == "start"]
+    assert start["prompts"] == 3 and {"heldout_score", "heldout_gold"} <= start.keys()
 
 
 def test_a_scorer_that_gives_no_numbers_stops_the_run_and_keeps_what_was(make_model, train, workspace):

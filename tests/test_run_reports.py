@@ -127,17 +127,7 @@ def test_which_prompts_are_shown_are_those_that_moved_most(ws, monkeypatch):
     )
 
 
-def test_a_mean_over_prompts_covers():
-    """Two completions a prompt that hang together: the interval holds the mean 93 to 97 times in a hundred."""
-    import numpy as np
-
-    random = np.random.default_rng(0)
-    held = 0
-    for _ in range(2000):
-        values = np.repeat(random.normal(size=12), 2) + 0.3 * random.normal(size=24)
-        low, high = clustered_mean(values, np.repeat(np.arange(12), 2)).ci
-        held += low < 0 < high
-    assert 0.93 <= held / 2000 <= 0.97
+def test_of_one_prompt_nothing_is_known_of_others():
     assert clustered_mean([1.0, 2.0], ["a", "a"]).ci == (-math.inf, math.inf)
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 from pathlib import Path
-from random import Random
 
 import pytest
 from chat_server import chat_server
@@ -130,18 +129,6 @@ def test_one_that_refuses_all_alike_is_named():
     prompts = labelled(40, "unsafe") + labelled(40, "safe")
     found = safety([Completion(p, "x") for p in prompts], ["refused"] * 80)
     assert "does not tell unsafe requests from safe ones" in findings(found, {})[0]
-
-
-@pytest.mark.parametrize(("then", "more", "fewer"), [(0.3, 0.2, 0.1), (0.05, 0.05, 0.5), (0.9, 0.5, 0.05)])
-def test_the_interval_of_a_change_covers(then, more, fewer):
-    """A share of paired cases: 93 to 97 of a hundred intervals hold the true change, a little more near 0 and 1."""
-    random, held, truth = Random(1), 0, (1 - then) * more - then * fewer
-    for _ in range(1500):
-        before = [random.random() < then for _ in range(80)]
-        after = [(not random.random() < fewer) if was else random.random() < more for was in before]
-        low, high = change_of(before, after).ci
-        held += low <= truth <= high
-    assert 0.93 <= held / 1500 <= 0.985
 
 
 def test_no_change_is_not_certainty():

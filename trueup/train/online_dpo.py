@@ -32,7 +32,7 @@ from .guard import Evaluation, Guard
 from .judged import Judged, Pair
 from .rl import begin
 from .run_loop import Loop
-from .scores import ScoreScale
+from .scores import ScoreScale, said_by
 from .seeds import seed_of
 
 SCALED_ON = 128  # prompts that the scale of the scores is measured on
@@ -40,17 +40,22 @@ SCALED_ON = 128  # prompts that the scale of the scores is measured on
 
 @dataclass(frozen=True)
 class Round:
-    """What was written, a group a prompt: scores, the reference's log-probabilities, and KL(policy || reference)."""
+    """What was written, a group a prompt: scores, the reference's log-probabilities, KL(policy || reference), and what
+    watched scorers say."""
 
     groups: list[list[Completion]]
     tokens: list[Group]
     score_c: torch.Tensor
     reference_t: torch.Tensor  # of every token, one completion after another
     kl_c: torch.Tensor  # the sum of a completion's log-ratios (k1), the policy's side as it was sampled
+    others: Mapping[str, Sequence[float]]
 
     @property
     def completions(self) -> list[Completion]:
         return [completion for group in self.groups for completion in group]
+
+    def watched(self, prefix: str = "") -> dict[str, float]:
+        return {prefix + name: sum(values) / len(values) for name, values in self.others.items()}
 
 
 def online_dpo(
@@ -86,7 +91,7 @@ def online_dpo(
         lengths = [len(prompt) + max(map(len, own)) for prompt, own in tokens]
         temperature = config.sampling.temperature
         seen = loop.within_memory(lambda size: _observe(policy, reference, tokens, temperature, size), lengths)
-        return Round(groups, tokens, score_c, seen, _kl(completions, seen))
+        return Round(groups, tokens, score_c, seen, _kl(completions, seen), said_by(watched, completions))
 
     def evaluate() -> tuple[Evaluation, Round]:
         played = play(heldout, seed_of(config, "evaluation", 0), 1)
@@ -98,19 +103,22 @@ def online_dpo(
 
     def examine() -> None:
         evaluation, played = evaluate()
-        loop.log(**{f"heldout_{name}": _mean(each, played) for name, each in watched.items()})
+        loop.log(**played.watched("heldout_"))
         guard.look(evaluation)
 
     if not scores.known:
         chosen = [prompts[i] for i in batch_indices(config.run.seed, 0, SCALED_ON, len(prompts))]
         begin(run, engine.sample(chosen, config.sampling, seed=seed_of(config, "constants", 0), n=1), scores, judged)
         if heldout:
-            guard.begin(evaluate()[0])
+            evaluation, played = evaluate()
+            found = evaluation.metrics() | played.watched("heldout_")
+            run.event("start", "what evaluations are compared with", prompts=len(heldout), **found)
+            guard.begin(evaluation)
     for step in loop.steps(examine if heldout else None):
         chosen = [prompts[i] for i in batch_indices(config.run.seed, step - 1, config.batch_size, len(prompts))]
         with loop.unchanged():
             played = play(chosen, seed_of(config, "rollout", step), config.samples_per_prompt, learning=True)
-            loop.log(**{name: _mean(each, played) for name, each in watched.items()})
+            loop.log(**played.watched())
         known = pairs_of(config, played)
         loop.log(**describe(played, known), **scores.parts)
         for _ in range(config.updates if known else 0):
@@ -186,9 +194,12 @@ def check_numbers(score_c: torch.Tensor) -> None:
 
 def _sample_rows(played: Round, logprobs: bool) -> list[dict]:
     rows = [
-        {"prompt": c.prompt.id, "text": c.text, "finished": c.finished, "length": len(c.tokens), "score": s, "kl": kl}
-        for c, s, kl in zip(played.completions, played.score_c.tolist(), played.kl_c.tolist(), strict=True)
-    ]
+        {"prompt": c.prompt.id, "text": c.text, "finished": c.finished, "length": len(c.tokens), "score": s, "kl": kl,
+         **{name: values[i] for name, values in played.others.items()}}
+        for i, (c, s, kl) in enumerate(
+            zip(played.completions, played.score_c.tolist(), played.kl_c.tolist(), strict=True)
+        )
+    ]  # fmt: skip
     return [row | more for row, more in zip(rows, _token_rows(played), strict=True)] if logprobs else rows
 
 
@@ -199,8 +210,3 @@ def _token_rows(played: Round) -> list[dict]:
         {"tokens": list(c.tokens), "sampler_logprobs": list(c.logprobs), "reference_logprobs": reference.tolist()}
         for c, reference in zip(played.completions, given, strict=True)
     ]
-
-
-def _mean(scorer: Scorer, played: Round) -> float:
-    values = [score.value for score in scorer.score(played.completions)]
-    return sum(values) / len(values)

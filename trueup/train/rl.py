@@ -35,7 +35,7 @@ from .experience import Experience, observe, with_advantages
 from .guard import Evaluation, Guard
 from .improve import improve
 from .run_loop import Loop
-from .scores import ScoreScale
+from .scores import ScoreScale, said_by
 from .seeds import seed_of
 
 MEASURED = 128  # completions of the reference that the scale of scores is measured on
@@ -79,16 +79,12 @@ def rl(
 
         return loop.within_memory(look, [len(completion.tokens) for completion in completions])
 
-    def others(completions: Sequence[Completion]) -> dict[str, list[float]]:
-        """What watched scorers say: kept beside the texts, logged, and never learnt from."""
-        return {name: [score.value for score in each.score(completions)] for name, each in watched.items()}
-
     def evaluate() -> tuple[Evaluation, dict[str, float]]:
         completions = write(heldout, seed_of(config, "evaluation", 0), 1)
         score_c = scores.steady(completions)
         loop.log(**{f"heldout_{part}": mean for part, mean in scores.parts.items()})
         judge_c = () if judged is None else judged.steady(completions).tolist()
-        seen, said = watch(completions, score_c), others(completions)
+        seen, said = watch(completions, score_c), said_by(watched, completions)
         run.keep_samples(loop.step, _sample_rows(completions, seen, said, config.run.keep_logprobs), heldout=True)
         evaluation = Evaluation.of(loop.step, completions, score_c.tolist(), seen.kl_c.tolist(), judge_c)
         return evaluation, {f"heldout_{name}": _mean(values) for name, values in said.items()}
@@ -113,7 +109,7 @@ def rl(
         completions = write(chosen, seed_of(config, "rollout", step), config.samples_per_prompt)  # 1
         with loop.unchanged():
             score_c = scores(completions, learning=True)  # 2
-            said = others(completions)
+            said = said_by(watched, completions)
             loop.log(**{name: _mean(values) for name, values in said.items()})
         _say_if_flat(loop, score_c)
         seen = watch(completions, score_c)  # 3 log-probs, values, KL

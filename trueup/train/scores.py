@@ -6,7 +6,7 @@ running, on everything that was scored so far. So `kl_coefficient` means the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,11 @@ from ..ports import Scorer
 from ..records import Completion, Score
 
 Values = torch.Tensor
+
+
+def said_by(watched: Mapping[str, Scorer], completions: Sequence[Completion]) -> dict[str, list[float]]:
+    """What watched scorers say of each: kept beside the texts, logged, and never learnt from."""
+    return {name: [score.value for score in each.score(completions)] for name, each in watched.items()}
 
 
 class ScoreScale:
