@@ -71,6 +71,19 @@ def test_thumbs_and_edits_become_judgements_like_all_others(chat, workspace):
     assert '"completion": "much better"' in (made.path / "rows.jsonl").read_text()
 
 
+def test_a_judgement_says_how_long_the_replies_were_looked_at(two, workspace):
+    """Also longer than the lease of an item, and a second one of the same replies."""
+    clock = [1000.0]
+    two.now = lambda: clock[0]
+    for said, looked in (("one", 7.5), ("two", 90_000.0)):
+        two.say(said)
+        clock[0] += looked
+        two.prefer(0)
+        clock[0] += 1
+    judged = read_judgements(frozen(workspace, "duel-pair"))
+    assert sorted(j.meta["seconds"] for j in judged) == [7.5, 90_000.0]
+
+
 def test_of_two_the_better_one_is_chosen_without_knowing_whose_it_is(two, workspace):
     orders = set()
     for turn in range(6):

@@ -325,7 +325,7 @@ def test_at_most_two_models_are_held_and_the_one_longest_unused_goes(kept, monke
 def asked(words: str = "x") -> Asked:
     both = Kept("m", "m", {}), Kept("run@3", "c", {})
     said = Said("one", True), Said("two", True)
-    return Asked(Prompt.user(words), GREEDY, ("m", "run@3"), both, said, SEEDS)
+    return Asked(Prompt.user(words), GREEDY, 0.0, ("m", "run@3"), both, said, SEEDS)
 
 
 def test_replies_wait_for_who_asked_and_the_oldest_make_room():

@@ -209,7 +209,8 @@ def test_watching_needs_no_torch(ws):
         "import sys\nfrom trueup import watching\nfrom trueup.store import Workspace\n"
         "from trueup.web import create_app\n"
         f"ws = Workspace.find({str(ws.path)!r})\n"
-        "create_app(ws, token='x')\nrun = watching.runs(ws)[0]\nwatching.Teller().tell(run)\nwatching.listed(ws)\n"
+        "create_app(ws, token='x')\nfrom trueup.runs import runs\nrun = runs(ws)[0]\n"
+        "watching.Teller().tell(run)\nwatching.listed(ws)\n"
         "print('torch' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

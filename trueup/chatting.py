@@ -92,6 +92,7 @@ class Chat:
     shown: list[tuple[Speaker, Completion]] = field(default_factory=list)
     turn: int = 0
     forgotten: int = 0  # of the oldest messages, in the last turn
+    shown_at: float = 0.0
     now: Callable[[], float] = time.time
 
     def say(self, text: str) -> list[str]:
@@ -106,7 +107,7 @@ class Chat:
             found.append((each, replace(said, prompt=prompt)))
         Random(f"{self.seed}/{self.turn}").shuffle(found)
         self.turn += 1
-        self.messages, self.shown = asked, found
+        self.messages, self.shown, self.shown_at = asked, found, self.now()
         return [said.text for _, said in found]
 
     def anew(self) -> None:
@@ -142,7 +143,7 @@ class Chat:
         me = people.local_owner(self.ws.database, getpass.getuser(), self.now())
         return voting.vote(
             self.ws, self._occasion, task, [_reply(*each) for each in self.shown], payload,
-            person=me.id, key=f"{self.name} {self.turn} {time.time_ns()}", now=self.now,
+            person=me.id, key=f"{self.name} {self.turn} {time.time_ns()}", shown=self.shown_at, now=self.now,
         )  # fmt: skip
 
     @property

@@ -75,6 +75,7 @@ class Asked:
 
     prompt: Prompt
     sampling: Sampling
+    shown: float  # when
     chosen: tuple[str, str]
     models: tuple[Kept, Kept]
     said: tuple[Said, Said]

@@ -67,19 +67,20 @@ def vote(
     *,
     person: str,
     key: str,
+    shown: float,
     now: Callable[[], float],
 ) -> str:
-    """What `person` says of the replies, in the order in which they saw them; returns the id of the judgement. The same
-    `key` again changes nothing."""
+    """What `person` says of the replies, in the order in which they saw them and after the time they looked at them,
+    since `shown`; returns the id of the judgement. The same `key` again changes nothing."""
     config = CollectionConfig(
         task=task, question=QUESTIONS[task], calibration_share=0.0, gold_every=0, repeat_share=0.0, overlap=1
     )
     item = as_item(ws, occasion, replies)
     with _one_at_a_time:
         collection = open_collection(ws, f"{occasion.name}-{task}", config, "", now())
-        queue.add_items(ws.database, collection.id, [item], now())
-        desk = _AsShown(ws, collection.id, item.texts, now)
-        view = _own(desk, person, item)
+        queue.add_items(ws.database, collection.id, [item], shown)
+        view = _own(_AsShown(ws, collection.id, item.texts, lambda: shown), person, item)
+        desk = Desk(ws, collection.id, now)
         order = [item.texts.index(text) for text in view.completions]
         return desk.answer(person, view.assignment, key, payload(order)).judgement
 

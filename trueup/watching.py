@@ -23,7 +23,7 @@ from .loading import prompts_of
 from .records import digest
 from .reporting import LEARNS, about, artifacts_of
 from .reports.headlines import headline
-from .runs import Run, runs
+from .runs import Run
 from .runs.history import of_now
 from .runs.run import STREAMS
 from .runs.streams import last_row
@@ -49,17 +49,15 @@ SHOWN = (
 
 def listed(ws: Workspace, page: int = 1) -> dict[str, Any]:
     """The runs, newest first; those that go on stand before all others."""
-    found = runs(ws)[::-1]
-    alive = {run.id for run in found if run.row.status == "running" and run.status == "running"}
-    going = [run for run in found if run.id in alive]
-    ended = [run for run in found if run.id not in alive]
-    shown = ended[(page - 1) * A_PAGE : page * A_PAGE]
+    going = [run for row in ws.newest_runs(status="running") if (run := Run(ws, row)).status == "running"]
+    alive, of_all = [run.id for run in going], ws.count_runs()
+    ended = ws.newest_runs(without=alive, offset=(page - 1) * A_PAGE, most=A_PAGE)
     return {
         "going": [_brief(run) for run in going] if page == 1 else [],
-        "ended": [_brief(run) for run in shown],
+        "ended": [_brief(Run(ws, row)) for row in ended],
         "page": page,
-        "pages": max(1, -(-len(ended) // A_PAGE)),
-        "of_all": len(found),
+        "pages": max(1, -(-(of_all - len(alive)) // A_PAGE)),
+        "of_all": of_all,
     }
 
 

@@ -176,6 +176,15 @@ def test_the_same_model_twice_is_said_and_may_be_voted_on(tried, two):
 # Once, by whom it was asked, and nothing before
 
 
+def test_a_vote_says_how_long_the_replies_were_looked_at(tried, two):
+    client = owner(tried)
+    path = ask(client, two).headers["location"]
+    tried.clock.offset += 42
+    assert client.form(path, choice="first").status_code == 303
+    (judged,) = tried.workspace.judgements()
+    assert 42 <= judged.meta["seconds"] < 60
+
+
 def test_a_vote_is_stored_once_even_when_it_is_sent_twice(tried, two):
     client = owner(tried)
     path = ask(client, two).headers["location"]

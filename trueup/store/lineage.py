@@ -109,7 +109,7 @@ def maker_of(connection: sa.Connection, artifact: str) -> run_rows.RunRow | None
     query = sa.select(run.c.id).join_from(link, run, run.c.id == link.c.run)
     query = query.where(link.c.artifact == artifact, link.c.direction == "out").order_by(run.c.started, run.c.id)
     first = connection.scalar(query.limit(1))
-    return None if first is None else run_rows.load(connection, first)[0]
+    return None if first is None else run_rows.load(connection, [first])[0]
 
 
 def _makers(connection: sa.Connection) -> dict[str, run_rows.RunRow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -57,11 +57,30 @@ def link(connection: sa.Connection, run: str, direction: str, role: str, artifac
         connection.execute(table.insert().values(run=run, direction=direction, role=role, artifact=artifact))
 
 
-def load(connection: sa.Connection, run: str | None = None) -> list[RunRow]:
-    """Runs, oldest first: all of them, or the one with exactly this id."""
+def newest(
+    connection: sa.Connection,
+    *,
+    status: str = "",
+    without: Collection[str] = (),
+    offset: int = 0,
+    most: int | None = None,
+) -> list[RunRow]:
+    """Runs, newest first: those of a status, without some, so many of them from a place on."""
+    query = sa.select(schema.run.c.id).order_by(schema.run.c.started.desc(), schema.run.c.id.desc())
+    query = query.where(schema.run.c.status == status) if status else query
+    query = query.where(schema.run.c.id.not_in(without)) if without else query
+    return load(connection, list(connection.scalars(query.offset(offset).limit(most))))[::-1]
+
+
+def count(connection: sa.Connection) -> int:
+    return connection.execute(sa.select(sa.func.count()).select_from(schema.run)).scalar_one()
+
+
+def load(connection: sa.Connection, ids: Sequence[str] | None = None) -> list[RunRow]:
+    """Runs, oldest first: all of them, or those with exactly these ids."""
     query, links = sa.select(schema.run), sa.select(schema.run_artifact).order_by(schema.run_artifact.c.role)
-    if run is not None:
-        query, links = query.where(schema.run.c.id == run), links.where(schema.run_artifact.c.run == run)
+    if ids is not None:
+        query, links = query.where(schema.run.c.id.in_(ids)), links.where(schema.run_artifact.c.run.in_(ids))
     ends: dict[tuple[str, str], dict[str, str]] = {}
     for row in connection.execute(links):
         ends.setdefault((row.run, row.direction), {})[row.role] = row.artifact
@@ -83,4 +102,4 @@ def find(connection: sa.Connection, ref: str) -> RunRow:
         near = get_close_matches(ref, ids, n=3, cutoff=0.5)
         suffix = f" (near: {', '.join(near)})" if near else ""
         raise NotFoundError(f"no run '{ref}'{suffix}", "look at `trueup runs list`")
-    return load(connection, matches[0])[0]
+    return load(connection, matches[:1])[0]

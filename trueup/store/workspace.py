@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -268,6 +268,17 @@ class Workspace:
     def run_rows(self) -> list[RunRow]:
         with self.database.read() as connection:
             return run_rows.load(connection)
+
+    def newest_runs(
+        self, *, status: str = "", without: Collection[str] = (), offset: int = 0, most: int | None = None
+    ) -> list[RunRow]:
+        """Newest first, and no more of them than asked for."""
+        with self.database.read() as connection:
+            return run_rows.newest(connection, status=status, without=without, offset=offset, most=most)
+
+    def count_runs(self) -> int:
+        with self.database.read() as connection:
+            return run_rows.count(connection)
 
     # Inside
 

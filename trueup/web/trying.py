@@ -116,7 +116,7 @@ def _asked(visit: Visit, typed: Typed) -> Asked:
     order = SystemRandom().sample((0, 1), 2)
     first, second = ((models[i], said[i], seeds[i]) for i in order)
     chosen = (models[0].ref, models[1].ref)
-    return Asked(prompt, sampling, chosen, *zip(first, second, strict=True))  # type: ignore[arg-type]
+    return Asked(prompt, sampling, visit.now, chosen, *zip(first, second, strict=True))  # type: ignore[arg-type]
 
 
 def _prompt(typed: Typed) -> Prompt:
@@ -145,7 +145,7 @@ def _vote(visit: Visit, tried: str, asked: Asked, choice: str) -> None:
     occasion = voting.Occasion(NAME, NAME, asked.prompt.meta)
     voting.vote(
         visit.site.workspace, occasion, "pair", asked.replies, voting.prefers(PLACES[choice]),
-        person=visit.me.id, key=f"{NAME} {tried}", now=visit.site.now,
+        person=visit.me.id, key=f"{NAME} {tried}", shown=asked.shown, now=visit.site.now,
     )  # fmt: skip
 
 
