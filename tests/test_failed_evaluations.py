@@ -80,7 +80,7 @@ def test_a_watched_scorer_that_fails_after_scores_were_taken_in_changes_nothing(
     undisturbed = trained(begun(workspace, stage), talker, Failing(), Failing())
     run = begun(workspace, stage)
     with pytest.raises(RunError, match="the scorer is away"):
-        trained(run, talker, Failing(), Failing(3 if stage == "rl" else 2))  # of RL the start is looked at, too
+        trained(run, talker, Failing(), Failing(3))  # the start is looked at, too
     assert run.checkpoints()[-1][0] == 1
     resumed = trained(Run.resume(workspace, run.id), talker, Failing(), Failing())
     assert left(resumed) == left(undisturbed)

@@ -10,10 +10,10 @@ import torch
 from small import add_small_data
 
 from trueup import api
-from trueup.config import Sampling
+from trueup.config import Sampling, SftConfig
 from trueup.engines.sampler import Sampler
 from trueup.errors import ModelError, NotFoundError, RunError, TrueupError
-from trueup.kept_models import find_kept, kept_checkpoints, kept_models, load_kept
+from trueup.kept_models import find_kept, kept_checkpoints, kept_models, load_kept, ship, shipped
 from trueup.records import Prompt
 from trueup.runs import Run, runs
 from trueup.store import remove
@@ -45,6 +45,13 @@ def check_same(ws, artifact, ref):
     kept, shipped = load_kept(ws, ref, "cpu"), load_kept(ws, artifact.id, "cpu")
     assert torch.equal(logprobs(kept), logprobs(shipped)) and greedy(kept) == greedy(shipped)
     assert not any(p.requires_grad for p in kept.parameters()) and kept.adapter is None and kept.source == ref
+    run, was = Run.load(ws, ref.partition("@")[0]), dict(ws.names())
+    result = dict(run.result)
+    assert ship(ws, ref).id == artifact.id, "known to be"
+    ws.update_run(run.id, result={})
+    assert ship(ws, ref).id == artifact.id, "and made again"
+    ws.update_run(run.id, result=result)
+    assert list(Run.load(ws, run.id).row.outputs) == ["model"] and ws.names() == was
     return kept
 
 
@@ -99,6 +106,83 @@ def test_pretraining_and_a_chain_of_adapters_on_it(workspace, data):
     assert find_kept(workspace, "tuned").ref == second.id and "tuned (sft" in find_kept(workspace, "tuned").words
     assert [each.ref for each in kept_models(workspace)] == [second.id, base.id, first.id], "named ones come first"
     assert find_kept(workspace, "tuned").made_from == {f"model {second.id[:8]}": second.id}
+
+
+KEEP = {**FAST, "steps": 6, "run": {**QUIET, "evaluate_every": 1, "keep_weights": True}}
+
+
+@pytest.mark.parametrize("settings", (WHOLE, LORA), ids=("whole", "lora"))
+def test_of_every_evaluation_a_model_can_be_made(workspace, data, checkpoint, settings):
+    made = api.sft(
+        workspace, base=str(checkpoint("Llama", 1)), data="demonstrations", heldout=0.3, name="tuned",
+        **KEEP, model=settings,
+    )  # fmt: skip
+    (run,) = runs(workspace)
+    assert list(run.weights()) == [1, 2, 3, 4, 5, 6] and len(run.checkpoints()) < 4
+    shared = [folder / "weights.safetensors" for _, folder in run.checkpoints()]
+    kept = [run.weights()[step] / "weights.safetensors" for step, _ in run.checkpoints()]
+    assert [a.stat().st_ino for a in shared] == [b.stat().st_ino for b in kept], "no byte is there twice"
+    early = ship(workspace, f"{run.id}@2", "early")
+    assert torch.equal(logprobs(load_kept(workspace, "early")), logprobs(load_kept(workspace, f"{run.id}@2")))
+    assert not torch.equal(logprobs(load_kept(workspace, "early")), logprobs(load_kept(workspace, "tuned")))
+    assert early.meta == made.meta and early.parents == made.parents and workspace.get("tuned").id == made.id
+    assert Run.load(workspace, run.id).row.outputs == {"model": made.id, "model@2": early.id}
+    assert workspace.lineage(early.id).nodes[early.id].run["id"] == run.id
+
+
+def test_without_being_asked_a_run_keeps_no_more_than_it_did(workspace, data, checkpoint):
+    settings = {**KEEP, "run": {**KEEP["run"], "keep_weights": False}}
+    api.sft(workspace, base=str(checkpoint("Llama", 1)), data="demonstrations", heldout=0.3, **settings, model=WHOLE)
+    (run,) = runs(workspace)
+    assert list(run.weights()) == [step for step, _ in run.checkpoints()] and not (run.path / "weights").exists()
+    with pytest.raises(NotFoundError, match="step 1 of .* is gone") as error:
+        ship(workspace, f"{run.id}@1")
+    assert "run.keep_weights" in error.value.hint
+
+
+def test_commands_take_a_checkpoint_as_it_is(workspace, data, checkpoint, monkeypatch, tmp_path):
+    (tmp_path / "scorer.py").write_text(SCORER)
+    base = str(checkpoint("Llama", 1))
+    api.sft(workspace, base=base, data="demonstrations", heldout=0.3, name="tuned", **KEEP, model=LORA)
+    (run,) = runs(workspace)
+    api.winrate(
+        workspace, a=f"{run.id}@1", b=f"{run.id}@4", prompts="demonstrations",
+        judge=f"{tmp_path / 'scorer.py'}:brevity", sampling={"max_new_tokens": 4}, limit=4, run={"threads": 1},
+    )  # fmt: skip
+    models = [ship(workspace, f"{run.id}@{step}").id for step in (1, 4)]
+    assert [runs(workspace)[-1].row.inputs[role] for role in ("a", "b")] == models
+    api.sft(workspace, base=f"{run.id}@2", data="demonstrations", **FAST, heldout=0.0, model=WHOLE)
+    api.export(workspace, f"{run.id}@3", tmp_path / "out", merge=True)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    with pytest.raises(NotFoundError) as error:
+        api.plan(workspace, "sft", {"base": f"{run.id}@2", "data": "demonstrations"}, SftConfig())
+    assert "runs ship" in error.value.hint, "a plan writes nothing"
+
+
+@pytest.mark.parametrize("ref", ("nobody@3", "./folder@3", "http://127.0.0.1:9/v1#m@3", "owner/name@3", "tuned"))
+def test_other_references_stay_what_they_are(workspace, ref):
+    assert shipped(workspace, ref) is ref
+
+
+def test_killed_between_a_checkpoint_and_the_weights_that_stay(workspace):
+    run = Run.start(workspace, "sft", {"run": {"keep_weights": True}}, {}, seed=0)
+
+    def write(folder, text):
+        (folder / "weights.safetensors").write_text(text)
+
+    for step in (1, 2, 3):
+        run.checkpoint(step, lambda folder, step=step: write(folder, f"w{step}"), score=float(step))
+    run.checkpoint(4, lambda folder: write(folder, "w4"))
+    assert list(run.weights()) == [1, 2, 3, 4]
+    assert [step for step, _ in run._weights.all()] == [1, 2, 3], "of evaluations"
+    remove(run._weights.all()[2][1])
+    (run._weights.all()[1][1] / "weights.safetensors").unlink()  # a link: the checkpoint's own file stays
+    run._close()
+    again = Run.resume(workspace, run.id)
+    assert [step for step, _ in again._weights.all()] == [1, 2, 3]
+    again.checkpoint(3, lambda folder: write(folder, "another w3"), score=3.0)
+    assert (again.weights()[3] / "weights.safetensors").read_text() == "another w3", "what was done again counts"
+    again.interrupted()
 
 
 @pytest.fixture

@@ -260,6 +260,31 @@ def test_what_was_measured_on_another_page_is_said(ws, judge, asked):
     assert "trueup report" in found["first"][0]["tries"][0]
 
 
+def test_a_page_about_an_earlier_checkpoint_judges_that_one(ws, judge, asked):
+    """What its run did afterwards is no matter, nor how the model at its end fared; and the other way round."""
+    run = tuned(ws)
+    early = ws.put("model", {"weights": b"early"}, name="early")
+    ws.add_run_output(run.id, "model@6", early.id)
+    first = answers(ws, "of-early", "rather long an answer", model=early)
+    last = answers(ws, "of-tuned", "no", model=run.outputs["model"])
+    other = answers(ws, "of-sft", "plain")
+    for mine in (first, last):
+        trueup.winrate(ws, a=mine.id, b=other.id, prompts="asked", judge=judge, run=ONE)
+    told = {ref: reporting.report(ws, [ref])["runs"] for ref in ("early", "tuned", run.id)}
+    for runs in told.values():
+        made = next(each for each in runs if each["id"] == run.id)
+        made["findings"] = [{"code": "collapsed", "severity": "fault", "says": "It collapsed.", "tries": []}]
+        made["metrics"]["gold"] = [2.0, 4.0, 1.0]
+    of_early, of_tuned, of_run = (before_shipping(runs) for runs in told.values())
+    assert of_early["verdict"].startswith("It can be shipped") and [row["rate"] for row in of_early["compared"]] == [
+        "100.0%"
+    ]
+    assert "step 6 of its run" in said(of_early["known"])
+    assert "It collapsed" in said(of_tuned["against"]) and [row["rate"] for row in of_tuned["compared"]] == ["0.0%"]
+    assert "went from 2 up to 4" in said(of_run["against"]) and not of_run["compared"]
+    assert "One evaluation of it: on another page" in said(of_run["first"])
+
+
 def test_what_overopt_found_stands_on_the_page(ws):
     asked = put_records(ws, "prompts", [Prompt.user(f"question {i}").to_json() for i in range(30)], name="asked")
     run = rl_run(ws, inputs={"prompts": asked})

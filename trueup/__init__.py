@@ -34,6 +34,7 @@ _EXPORTS = {
     "doctor": "runs.doctor",
     "report": "reporting",
     "overopt": "climbing",
+    "ship": "kept_models",
     "Run": "runs",
     "TrueupError": "errors",
 }  # fmt: skip
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     )
     from .contrasting import contrast_data
     from .errors import TrueupError
+    from .kept_models import ship
     from .ports import Engine, Judge, Scorer
     from .records import Completion, Demonstration, Judgement, Message, Prompt, Score
     from .rejecting import reject

@@ -534,8 +534,9 @@ def export(ws: Workspace, ref: Ref, folder: str | Path, merge: bool = False, bas
     An adapter on a model of the workspace needs `merge`, or the folder or hub id under which others find its `base`.
     """
     from .exporting import export_model
+    from .kept_models import shipped
 
-    return export_model(ws, resolve_model(ws, ref), Path(folder), merge, base)
+    return export_model(ws, resolve_model(ws, shipped(ws, ref)), Path(folder), merge, base)
 
 
 def plan(ws: Workspace, stage: str, inputs: Mapping[str, Ref], config: Table) -> dict[str, Any]:

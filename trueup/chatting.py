@@ -17,6 +17,7 @@ from . import voting
 from .config import ModelSettings, RemoteSettings, Sampling, TaskKind
 from .errors import DataError, ModelError
 from .inputs import REMOTE, WRITERS, Ref, find_input, note_inputs
+from .kept_models import shipped
 from .records import FAILED, Completion, Message, Prompt
 from .store import Workspace, people
 
@@ -60,7 +61,7 @@ class Speakers:
 
     def get(self, ref: Ref) -> Speaker:
         """A model of the workspace, a folder, a hub id, or one behind a server."""
-        found = find_input(self.ws, "model", ref, WRITERS)
+        found = find_input(self.ws, "model", shipped(self.ws, ref), WRITERS)
         artifact = note_inputs(self.ws, {"model": found})["model"]
         name = ref if isinstance(ref, str) else ref.id
         if found.kind == REMOTE:

@@ -75,10 +75,9 @@ def overopt(
         scorer = _minimum(loaded, threads) if name == MINIMUM else _scorer(ws, name, threads)
         told[name] = _judged(scorer, texts)
     found = measure(steps, kl, told, seed=seed)
-    kept = {step for step, _ in loaded.checkpoints()}
     people = {name: each.progress for name, each in asked.items()}
     shipped = loaded.result.get("best_step")
-    result = {"run": loaded.id, "shipped": shipped, "kept": sorted(kept), "people": people, **found}
+    result = {"run": loaded.id, "shipped": shipped, "kept": list(loaded.weights()), "people": people, **found}
     atomic_write(loaded.path / KEPT_AS, json.dumps(result, indent=1).encode())  # reports of the run tell of it
     return result
 

@@ -15,6 +15,7 @@ from .errors import ConfigError, DataError, NotFoundError
 from .feedback.collect import Collected, Filling, check_question, collect, first_prompts
 from .feedback.golds import agreed_golds, read_golds
 from .inputs import PROMPTS, Ref, find_input, find_inputs, is_remote, note_inputs
+from .kept_models import shipped
 from .planning import check_run
 from .runs import Run
 from .store import Artifact, Workspace
@@ -101,7 +102,7 @@ def sampled(ws: Workspace, model: Ref, prompts: Artifact, candidates: Candidates
     flags |= {"remote": dict(candidates.remote)} if candidates.remote and is_remote(model) else {}
     config = configs.load("sample", flags=configs.flat(flags))
     assert isinstance(config, SampleConfig)
-    found = find_inputs(ws, "sample", {"model": model, "prompts": prompts}, config)
+    found = find_inputs(ws, "sample", {"model": shipped(ws, model), "prompts": prompts}, config)
     inputs = note_inputs(ws, found)
     settings = config.model_dump(mode="json")
     ids = {role: artifact.id for role, artifact in inputs.items()}

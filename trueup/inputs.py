@@ -230,6 +230,7 @@ def find_input(workspace: Workspace, role: str, ref: Ref, kinds: Sequence[str]) 
         if ref.startswith(_PATHS):
             raise NotFoundError(f"there is no folder {ref}", "check the path of the model") from None
         hint = "`trueup artifacts list` lists artifacts; a model on the hub is OWNER/NAME, one in a folder ./NAME"
+        hint = f"`trueup runs ship {ref}` makes a model of a checkpoint" if "@" in ref else hint
         raise NotFoundError(error.message, hint) from None
     if artifact.kind not in kinds:
         called = artifact.id if isinstance(ref, Artifact) else ref

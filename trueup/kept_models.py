@@ -6,17 +6,20 @@ be going on in another process and keeps few checkpoints: one that was there a m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import STAGES, ModelSettings
 from .errors import ModelError, NotFoundError, TrueupError
-from .inputs import chain
+from .inputs import Ref, chain
 from .loading import read_demonstrations
+from .preparing import store_model
 from .runs import Run, checkpoints
 from .store import Artifact, RunRow, Workspace
+from .store.artifacts import check_name
 from .wiring import untrained
 
 if TYPE_CHECKING:  # torch loads when a model does, not when this module does
@@ -24,6 +27,7 @@ if TYPE_CHECKING:  # torch loads when a model does, not when this module does
 
     from .models.language_model import LanguageModel
 
+CHECKPOINT = re.compile(r"(\S+)@([0-9]+)")
 STARTS = {"pretrain": "", "sft": "base", "rl": "policy", "dpo": "policy", "kto": "policy", "ilql": "policy"}
 OF_THE_MODEL = "0."  # how the names of its parameters begin in a checkpoint; those of heads beside it do otherwise
 MOST_MODELS, MOST_RUNS = 200, 50  # that are offered; older ones can be named
@@ -86,18 +90,55 @@ def load_kept(ws: Workspace, ref: str, device: str = "auto") -> LanguageModel:
     return load_model(chain(ws, artifact), ModelSettings(device=device), source=artifact.id)
 
 
+def ship(ws: Workspace, ref: str, name: str = "") -> Artifact:
+    """A model of a checkpoint, RUN@STEP, such as its run makes of the best: the same artifact where it is the best."""
+    from .models.load import save_model
+
+    if name:
+        check_name(name)
+    row, step = _row_and_step(ws, ref)
+    run = Run(ws, row)
+    if row.outputs.get("model") and step == row.result.get("best_step"):
+        made = ws.get(row.outputs["model"])
+    else:
+        model = _as_trained(ws, row, step, "cpu")
+        is_adapter = model.adapter is not None
+        made = store_model(run, "model", lambda folder: save_model(model, folder), is_adapter)
+        if made.id != row.outputs.get("model"):
+            ws.add_run_output(row.id, f"model@{step}", made.id)
+    if name:
+        ws.set_name(name, made)
+    return made
+
+
+def shipped(ws: Workspace, ref: Ref) -> Ref:
+    """Any reference; one to a checkpoint becomes one to a model of it."""
+    if isinstance(ref, str) and (found := CHECKPOINT.fullmatch(ref)):
+        with suppress(NotFoundError):  # a folder or a server may be called so, too
+            ws.run_row(found[1])
+            return ship(ws, ref)
+    return ref
+
+
 # --- inside
 
 
 def _load_checkpoint(ws: Workspace, row: RunRow, step: int, device: str) -> LanguageModel:
+    from .models.language_model import LanguageModel
+
+    model = _as_trained(ws, row, step, device)
+    network = model.network if model.adapter is None else model.adapter.merge_and_unload()
+    return LanguageModel(network.requires_grad_(False), model.encoder, source=f"{row.id}@{step}")
+
+
+def _as_trained(ws: Workspace, row: RunRow, step: int, device: str) -> LanguageModel:
     """What the run started from, as the run itself loads it, with the weights of the checkpoint.
 
     A base in few bits is loaded whole, as the model that the run makes will be.
     """
-    from .models.language_model import LanguageModel
     from .models.load import load_model
 
-    tensors = _read_weights(ws.run_folder(row.id), row.id, step)  # first: while the base loads it may be pruned
+    tensors = _read_weights(Run(ws, row), step)  # first: while the base loads it may be pruned
     run, config = Run(ws, row), STAGES[row.stage].model_validate(dict(row.config))
     own: Any = config.model  # type: ignore[attr-defined]
     settings = own.model_copy(update={"device": device, "quantise": "none"})
@@ -108,22 +149,23 @@ def _load_checkpoint(ws: Workspace, row: RunRow, step: int, device: str) -> Lang
         data = read_demonstrations(run.inputs["data"])
         model = untrained(data, config.model_copy(update={"model": settings}))  # type: ignore[arg-type]
     _put(tensors, model, f"{row.id}@{step}")
-    network = model.network if model.adapter is None else model.adapter.merge_and_unload()
-    return LanguageModel(network.requires_grad_(False), model.encoder, source=f"{row.id}@{step}")
+    return model
 
 
-def _read_weights(run: Path, name: str, step: int) -> dict[str, torch.Tensor]:
+def _read_weights(run: Run, step: int) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = run / "checkpoints" / f"step-{step:06d}"
+    folder = run.weights().get(step)
+    if folder is None:
+        raise _gone(run.id, step)
     try:
         checkpoints.check(folder)
-        found = load_file(folder / "weights.safetensors")
+        found = load_file(folder / checkpoints.WEIGHTS)
     except (TrueupError, OSError, SafetensorError):
         if folder.is_dir():
             raise
-        raise _gone(name, step) from None
+        raise _gone(run.id, step) from None
     return {key: tensor for key, tensor in found.items() if key.startswith(OF_THE_MODEL)}
 
 
@@ -154,12 +196,12 @@ def _row_and_step(ws: Workspace, ref: str) -> tuple[RunRow, int]:
 
 
 def _states(ws: Workspace, row: RunRow) -> dict[int, checkpoints.Checkpoint]:
-    return dict(_readable(ws.run_folder(row.id)))
+    return dict(_readable(Run(ws, row)))
 
 
-def _readable(run: Path) -> Iterator[tuple[int, checkpoints.Checkpoint]]:
+def _readable(run: Run) -> Iterator[tuple[int, checkpoints.Checkpoint]]:
     """What a run that is going on takes away between two looks is passed over."""
-    for step, folder in checkpoints.Checkpoints(run / "checkpoints").all():
+    for step, folder in run.weights().items():
         try:
             yield step, checkpoints.read(folder)
         except (TrueupError, OSError):
@@ -192,5 +234,5 @@ def _names(ws: Workspace) -> dict[str, str]:
 def _gone(run: str, step: int) -> NotFoundError:
     return NotFoundError(
         f"the checkpoint of step {step} of {run} is gone",
-        "a run keeps its last two checkpoints and the best: choose one that is there",
+        "a run keeps its last two checkpoints and the best, and with run.keep_weights those of every evaluation",
     )

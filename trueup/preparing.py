@@ -184,6 +184,12 @@ def finish_model(run: Run, model: LanguageModel, config: Any, best: int, dropped
 
 
 def put_model(run: Run, kind: str, save: Callable[[Path], None], is_adapter: bool, **meta: Any) -> Artifact:
+    artifact = store_model(run, kind, save, is_adapter, **meta)
+    run.output(kind, artifact)
+    return artifact
+
+
+def store_model(run: Run, kind: str, save: Callable[[Path], None], is_adapter: bool, **meta: Any) -> Artifact:
     """Parents are the run's inputs; `base` is what an adapter sits on."""
     parents = dict(run.inputs)
     if "policy" in parents:
@@ -193,11 +199,8 @@ def put_model(run: Run, kind: str, save: Callable[[Path], None], is_adapter: boo
         meta["quantised"] = bits  # what it sat on while it learnt
     with run.workspace.staging() as folder:
         save(folder)
-        artifact = run.workspace.put(
-            kind, folder, parents=parents, meta={"stage": run.stage, "adapter": is_adapter, **meta}
-        )
-    run.output(kind, artifact)
-    return artifact
+        about = {"stage": run.stage, "adapter": is_adapter, **meta}
+        return run.workspace.put(kind, folder, parents=parents, meta=about)
 
 
 def fits(model: LanguageModel | RewardModel, judgement: Judgement, limit: int) -> bool:

@@ -30,14 +30,18 @@ def report(ws: Workspace, refs: Sequence[str]) -> dict[str, Any]:
     """Runs, by their ids, and of artifacts the runs that led to them, with what measured the result: oldest first."""
     chosen: dict[str, Run] = {}
     roots: dict[str, Artifact] = {}
+    asked: set[str] = set()  # those that were asked for by themselves
     for ref in refs:
-        found, made = _asked(ws, ref)
-        chosen |= {run.id: run for run in found}
+        run = _run(ws, ref)
+        found, made = ([run], _around(run)) if run else _behind(ws, ws.get(ref))
+        chosen |= {each.id: each for each in found}
         roots |= {artifact.id: artifact for artifact in made}
+        asked |= set() if run else {artifact.id for artifact in made}
     told = []
     with track(len(chosen), "report") as advance:
         for run in sorted(chosen.values(), key=lambda run: (run.row.started, run.id)):
             told.append(about(run))
+            told[-1]["asked"] = [each["id"] for each in told[-1]["outputs"] if each["id"] in asked]
             advance()
     _note_what_is_elsewhere(ws, told)
     return {
@@ -52,7 +56,7 @@ def _note_what_is_elsewhere(ws: Workspace, told: Sequence[dict[str, Any]]) -> No
     here = {each["id"] for each in told}
     others = [run for run in runs(ws) if run.stage in MEASURES and run.id not in here and run.row.status == "done"]
     for each in told:
-        made = [one["id"] for one in each["outputs"]]
+        made = each["asked"] or [one["id"] for one in each["outputs"] if "@" not in one["role"]]
         each["measured_elsewhere"] = sum(any(_measures(run, of) for of in made) for run in others)
 
 
@@ -85,6 +89,7 @@ def about(run: Run) -> dict[str, Any]:
         "overopt": overopt_of(run),
         "missing": _missing(run, metrics),
         "measured_elsewhere": 0,
+        "asked": [],
         "cost": cost_of(run, metrics),
         "config": dict(run.config),
         "changed": _changed(run),
@@ -127,14 +132,16 @@ def _in_words(ws: Workspace, identity: str) -> str:
     return ", ".join(filter(None, [*said, f"made by {settings}" if settings else ""]))
 
 
-def _asked(ws: Workspace, ref: str) -> tuple[list[Run], list[Artifact]]:
-    """The runs that are meant, and the artifacts whose lineage is to be drawn."""
+def _run(ws: Workspace, ref: str) -> Run | None:
     try:
-        run = Run.load(ws, ref)
+        return Run.load(ws, ref)
     except NotFoundError:
-        return _behind(ws, ws.get(ref))
-    made = [*run.outputs.values()]
-    return [run], made or [*run.inputs.values()]
+        return None
+
+
+def _around(run: Run) -> list[Artifact]:
+    """The artifacts whose lineage is to be drawn."""
+    return [*run.outputs.values()] or [*run.inputs.values()]
 
 
 def _behind(ws: Workspace, artifact: Artifact) -> tuple[list[Run], list[Artifact]]:

@@ -10,6 +10,7 @@ from . import wiring
 from .config import Table
 from .errors import ConfigError, DiskFullError
 from .inputs import Ref, find_inputs, note_inputs
+from .kept_models import shipped
 from .runs import Run
 from .runs.progress import note
 from .store import Artifact, Workspace
@@ -25,7 +26,7 @@ def run_stage(
     chosen = config_of(stage, config, settings)
     if name:
         check_name(name)
-    found = find_inputs(ws, stage, refs, chosen)
+    found = find_inputs(ws, stage, {role: shipped(ws, ref) for role, ref in refs.items()}, chosen)
     chosen = settled(chosen)
     check_run(ws, stage, found, chosen)
     inputs = note_inputs(ws, found)

@@ -15,7 +15,7 @@ from trueup.cli.main import root
 from trueup.errors import ConfigError, DataError, NotFoundError
 from trueup.evals.overopt import best_of_n, overopt
 from trueup.loading import ROWS, put_records
-from trueup.reports.overopt_chart import overopt_chart, verdict
+from trueup.reports.overopt_chart import how_to_ship, overopt_chart, verdict
 from trueup.runs import Run
 from trueup.store import Workspace
 from trueup.world import World, faithful
@@ -118,8 +118,27 @@ def test_the_command_says_what_to_ship(ws, tmp_path):
     done = CliRunner().invoke(root, words, standalone_mode=False)
     assert done.exception is None, done.exception
     result = done.return_value
-    assert "ship step 1 of 4" in result.text and "gain = d (a - b ln d)" in result.text
+    assert "ship step 1 of 4" in result.text and "no weights of step 1 are kept" in result.text
+    assert "gain = d (a - b ln d)" in result.text
     assert (tmp_path / "c.svg").read_text().startswith("<svg") and json.loads(json.dumps(result.data))
+
+
+@pytest.mark.parametrize(
+    ("found", "way"),
+    [
+        ({}, "trueup runs ship a-run@20 --name NAME"),
+        ({"shipped": None}, "trueup runs ship a-run@20 --name NAME"),
+        ({"kept": [40, 60]}, "run.keep_weights=true"),
+        ({"shipped": 20}, ""),
+        ({"ship": {"step": 0}}, "keep what it started from"),
+        ({"way": "best-of-n"}, ""),
+        ({"judge": "proxy"}, ""),
+    ],
+)
+def test_it_says_how_to_ship_that_step(found, way):
+    known = {"run": "a-run", "ship": {"step": 20}, "kept": [20, 40], "shipped": 60, "way": "rl", "judge": "gold"}
+    said = how_to_ship(known | found)
+    assert way in said and bool(said) is bool(way)
 
 
 # --- best of n

@@ -62,14 +62,15 @@ def overopt(
 
 
 def _shown(found: Mapping[str, Any]) -> str:
-    from ..reports.overopt_chart import verdict
+    from ..reports.overopt_chart import how_to_ship, verdict
 
     rows = [
         [step, f"{found['distance'][i]:.2f}", *(_cell(curve, i) for curve in found["curves"].values())]
         for i, step in enumerate(found["steps"])
     ]
     first = "n" if found["way"] == "best-of-n" else "step"
-    parts = [printable(verdict(found)), table([first, "√KL", *found["curves"]], rows)]
+    way = how_to_ship(found)
+    parts = [printable(verdict(found)) + (f"\n{way}" if way else ""), table([first, "√KL", *found["curves"]], rows)]
     laws = [[name, *_law(curve["law"])] for name, curve in found["curves"].items() if curve["law"]]
     if laws:
         fitted = table(["score", "a", "b", "highest at √KL"], laws)

@@ -120,6 +120,28 @@ def resume(run_id: str, end_here: bool) -> Result:
 
 
 @runs.command(
+    "ship",
+    examples="""
+    trueup runs ship 20261121-0137-rl-5f0c@40 --name earlier
+    trueup eval winrate 20261121-0137-rl-5f0c@40 tuned --prompts test-prompts --judge gold
+    """,
+)
+@click.argument("checkpoint", metavar="RUN@STEP")
+@click.option("--name", default="", metavar="NAME", help="What the model is to be called.")
+def ship(checkpoint: str, name: str) -> Result:
+    """Make a model of a checkpoint that a run keeps, such as the step that `trueup eval overopt` names.
+
+    A run keeps its last two checkpoints and the best; with --set run.keep_weights=true the weights of every evaluation.
+    Commands that evaluate, sample or talk to models take RUN@STEP as it is.
+    """
+    from ..kept_models import ship as make
+
+    with workspace() as ws:
+        artifact = make(ws, checkpoint, name)
+        return Result(artifact_data(artifact, ws.names()), artifact_line(artifact))
+
+
+@runs.command(
     "samples",
     examples="""
     trueup runs samples 20261121-0137-rl

@@ -174,6 +174,11 @@ class RunSettings(Table):
     trackers: tuple[Literal["wandb", "mlflow"], ...] = Field(
         (), description="also tell Weights & Biases or MLflow, where installed: metrics, and samples as a table"
     )
+    keep_weights: bool = Field(
+        False,
+        description="keep the weights of every evaluation, not only of the last two checkpoints and the best: "
+        "`trueup runs ship RUN@STEP` makes a model of any of them",
+    )
     keep_logprobs: bool = Field(
         False,
         description="in RL and online DPO, keep each token of a rollout with its log-probabilities, beside text and "

@@ -28,6 +28,21 @@ def verdict(found: Mapping[str, Any]) -> str:
     return words
 
 
+def how_to_ship(found: Mapping[str, Any]) -> str:
+    """Where that is another step than the run ships; empty where there is nothing to do."""
+    run, step, kept = found["run"], found["ship"]["step"], found["kept"]
+    if found["way"] == "best-of-n" or found["judge"] == "proxy" or found["shipped"] == step:
+        return ""
+    if step == 0:
+        return "keep what it started from"
+    if step in kept:
+        return f"trueup runs ship {run}@{step} --name NAME"
+    return (
+        f"no weights of step {step:,} are kept: train again with --set run.keep_weights=true, then "
+        f"trueup runs ship RUN@{step}"
+    )
+
+
 def overopt_chart(found: Mapping[str, Any], *, width: int = 340) -> str:
     """Every score in its own standing: 0 at the first evaluation, 1 at its highest mean, so that they share an axis."""
     lines = []

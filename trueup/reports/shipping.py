@@ -13,6 +13,7 @@ from typing import Any
 from . import wording
 from .headlines import headline
 from .meetings import Meeting, is_of, judge_words, meetings, sides
+from .overopt_chart import how_to_ship
 from .overopt_chart import verdict as overopt_verdict
 from .page import STAGES as PAGE_STAGES
 from .standings import called
@@ -49,7 +50,7 @@ def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
     return {
         "run": last["id"],
         "verdict": _sentence(last, against, first, known),
-        "reason": against[0]["says"] if against else best or headline(last),
+        "reason": against[0]["says"] if against else best or ("" if _earlier(last) else headline(last)),
         "against": against,
         "first": first,
         "known": known,
@@ -73,7 +74,7 @@ def _what_it_is(last: Told) -> str:
 
 
 def _sentence(last: Told, against: Sequence[Any], first: Sequence[Any], known: Sequence[Any]) -> str:
-    if last["status"] == "running":
+    if last["status"] == "running" and not _earlier(last):
         return "Too early to say: it is still running."
     if against:
         return "Do not ship it as it is."
@@ -86,14 +87,16 @@ def _sentence(last: Told, against: Sequence[Any], first: Sequence[Any], known: S
 def _against(
     last: Told, runs: Sequence[Told], met: Sequence[Meeting], names: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    if last["status"] not in ("done", "running"):
+    is_end = not _earlier(last)
+    if is_end and last["status"] not in ("done", "running"):
         yield _point(f"Its training did not end. {headline(last)}", last["resume"])
     yield from (_point(each["says"]) for each in _missing(runs))
-    if last["overopt"] and last["overopt"]["ship"]["fell"]:
-        yield _point(wording.capital(overopt_verdict(last["overopt"])) + ".")
-    yield from (_point(says) for says in _others_fell(last, below_start=True))
+    if is_end and last["overopt"] and last["overopt"]["ship"]["fell"]:
+        yield _point(wording.capital(overopt_verdict(last["overopt"])) + ".", how_to_ship(last["overopt"]))
+    if is_end:
+        yield from (_point(says) for says in _others_fell(last, below_start=True))
     for finding in last["findings"]:
-        if finding["severity"] == "fault":
+        if is_end and finding["severity"] == "fault":
             yield _point(finding["says"], *finding["tries"][:1])
     yield from (_point(each.says(names)) for each in met if each.verdict == "worse")
     for model in last["reward_models"]:
@@ -107,12 +110,13 @@ def _against(
 
 def _first(last: Told, met: Sequence[Meeting], names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """What leaves open whether it is better at all."""
-    yield from (_point(says) for says in _others_fell(last, below_start=False))
+    if not _earlier(last):
+        yield from (_point(says) for says in _others_fell(last, below_start=False))
     elsewhere = last["measured_elsewhere"]
     if elsewhere:
         yield _point(
             f"{wording.capital(wording.counted(elsewhere, 'evaluation'))} of it: on another page.",
-            f"trueup report {last['outputs'][0]['id']}",
+            f"trueup report {min(_made(last), default='')}",
         )
     elif not met:
         yield _point("Nobody compared it with another model.", "trueup eval winrate")
@@ -130,13 +134,15 @@ def _to_know(
     last: Told, runs: Sequence[Told], met: Sequence[Meeting], names: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     """What it is besides better: somebody may mind."""
+    if step := _earlier(last):
+        yield _point(f"It is step {step} of its run, and not where that ended: the run's own curves go on after it.")
     if _settling(met):
         yield from (_point(each.says(names)) for each in met if each.counts and each.is_open)
     for change in _changes_of_refusal(runs, last):
         if change["label"] == "safe" and change["ci"][0] > 0:
             yield _point(f"It refuses more safe requests than before: {_difference(change)}.")
     again = _ends(last, "duplicates")
-    if again and again[1] > max(SAID_BEFORE, 2 * again[0]):
+    if again and not _earlier(last) and again[1] > max(SAID_BEFORE, 2 * again[0]):
         yield _point(
             f"It repeats itself more: completions that equal another of their step went from "
             f"{wording.percent(again[0])} to {wording.percent(again[1])}."
@@ -229,7 +235,15 @@ def _settling(met: Sequence[Meeting]) -> list[Meeting]:
 
 
 def _made(last: Told) -> set[str]:
-    return {one["id"] for one in last["outputs"]}
+    """What the page is about: what was asked for, or what the run made in the end."""
+    return set(last["asked"]) or {one["id"] for one in last["outputs"] if "@" not in one["role"]}
+
+
+def _earlier(last: Told) -> str:
+    """The step, where the page is about an earlier checkpoint that somebody shipped: what came after is no matter."""
+    made = _made(last)
+    steps = [one["role"].partition("@")[2] for one in last["outputs"] if one["id"] in made]
+    return steps[0] if len(steps) == 1 else ""
 
 
 def _conditions(model: Told) -> Sequence[Told]:

@@ -1,10 +1,12 @@
-"""Checkpoint folders of one run: each complete or not there; the last two and the best are kept."""
+"""Checkpoint folders of one run: each complete or not there; the last two and the best are kept, or all."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from ..errors import RunError
 from ..store import describe_files, differing_files, remove, saying_disk_full, sync_folder, sync_tree
 
 KEPT = 2
+WEIGHTS = "weights.safetensors"
 _STATE = "checkpoint.json"
 
 
@@ -31,8 +34,8 @@ class Checkpoint:
 class Checkpoints:
     """The folder checkpoints/ of a run. Names that begin with a dot are unfinished or on their way out."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, most: int | None = KEPT) -> None:
+        self.folder, self.most = folder, most
 
     def write(
         self,
@@ -84,8 +87,10 @@ class Checkpoints:
         self._prune()
 
     def _prune(self) -> None:
+        if self.most is None:
+            return
         best = self.best()
-        for step, folder in self.all()[:-KEPT]:
+        for step, folder in self.all()[: -self.most]:
             if best is None or step != best[0]:
                 self._drop(folder)
 
@@ -96,6 +101,18 @@ class Checkpoints:
             remove(doomed)
             folder.replace(doomed)
             remove(doomed)
+
+
+def weights_of(folder: Path) -> Callable[[Path], None]:
+    """What fills another folder with a checkpoint's weights: the same file under a second name, where that can be."""
+
+    def fill(other: Path) -> None:
+        try:
+            os.link(folder / WEIGHTS, other / WEIGHTS)
+        except OSError:
+            shutil.copyfile(folder / WEIGHTS, other / WEIGHTS)
+
+    return fill
 
 
 def read(folder: Path) -> Checkpoint:

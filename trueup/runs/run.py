@@ -36,7 +36,7 @@ from ..store import (
 )
 from . import checkpoints
 from .board import Board
-from .checkpoints import Checkpoints
+from .checkpoints import WEIGHTS, Checkpoints, weights_of
 from .now import Now, ask_to_stop, read_now, stop_is_asked
 from .progress import note, say
 from .streams import Stream, finite, read_stream
@@ -63,6 +63,7 @@ class Run:
         self.row = row
         self.path = workspace.run_folder(row.id)
         self._checkpoints = Checkpoints(self.path / "checkpoints")
+        self._weights = Checkpoints(self.path / "weights", most=None)
         self._lock = Lock(self.path / "lock")
         self._streams: dict[str, Stream] = {}
         self._board: Board | None = None
@@ -242,7 +243,19 @@ class Run:
             self._board.flush()
         sizes = {name: self._stream(name).size for name in STREAMS}
         samples = tuple(path.name for heldout in (False, True) for path in self._sample_files(heldout))
-        return self._checkpoints.write(step, write, score, sizes, samples)
+        made = self._checkpoints.write(step, write, score, sizes, samples)
+        self._keep_weights()
+        return made
+
+    def _keep_weights(self) -> None:
+        """Of every evaluation, where that is wanted. A kill may have come between a checkpoint and this."""
+        if not self.config.get("run", {}).get("keep_weights"):
+            return
+        there = {step: checkpoints.read(folder).files[WEIGHTS] for step, folder in self._weights.all()}
+        for step, folder in self._checkpoints.all():
+            state = checkpoints.read(folder)
+            if state.score is not None and there.get(step) != state.files[WEIGHTS]:
+                self._weights.write(step, weights_of(folder), state.score, state.streams, state.samples)
 
     def need_space(self, size: int) -> None:
         """Say what checkpoints take, and refuse to start what cannot end: `size` bytes must be free."""
@@ -270,6 +283,11 @@ class Run:
     def checkpoints(self) -> list[tuple[int, Path]]:
         """(step, folder), earliest first."""
         return self._checkpoints.all()
+
+    def weights(self) -> dict[int, Path]:
+        """Step -> a folder with the weights that the run had there."""
+        found = {**dict(self._checkpoints.all()), **dict(self._weights.all())}  # what stays before what is pruned
+        return dict(sorted(found.items()))
 
     def best(self) -> tuple[int, Path] | None:
         """The checkpoint with the highest score, after making sure that its files are what they were."""
@@ -343,6 +361,8 @@ class Run:
         """Back to the last complete checkpoint, or to the very beginning. What the run will need later is looked at
         now: better than training on to the end and finding it damaged there."""
         self._checkpoints.clean()
+        self._weights.clean()
+        self._keep_weights()
         sizes, samples = dict.fromkeys(STREAMS, 0), set[str]()
         last, best = self._checkpoints.last(), self._checkpoints.best()
         if best is not None and best != last:

@@ -28,6 +28,7 @@ from torch import nn
 from ..config import StageConfig
 from ..errors import Interrupted, RunError, TrueupError
 from ..models.device import out_of_memory, release_freed_memory, use_threads
+from ..runs.checkpoints import WEIGHTS
 from ..runs.progress import note, track
 from ..runs.run import Run
 from ..runs.signals import graceful
@@ -73,7 +74,7 @@ class Loop:
         for module in self.modules:
             module.eval()  # dropout off everywhere: identical weights must give identical log-probs
         if run.goes_on:  # the last two, the best and the one being written, less those that are there
-            run.need_space(self._checkpoint_bytes() * max(1, 4 - len(run.checkpoints())))
+            run.need_space(self._checkpoint_bytes() * max(1, 4 - len(run.checkpoints())) + self._kept_bytes())
         if run.resume_folder is not None:
             self._load(run.resume_folder)
 
@@ -301,11 +302,19 @@ class Loop:
 
     def _checkpoint_bytes(self) -> int:
         beside = [] if self.follower is None else self.follower.parameters()
-        trained = sum(p.numel() * p.element_size() for p in self.optimizer.learnt.values())
-        return trained * 3 + sum(p.numel() * p.element_size() for p in beside)
+        return 3 * self._trained_bytes() + sum(p.numel() * p.element_size() for p in beside)
+
+    def _kept_bytes(self) -> int:
+        """Of the weights of evaluations to come, where all are kept."""
+        settings = self.config.run
+        due = (self.total - self.step) // settings.evaluate_every if settings.keep_weights else 0
+        return due * self._trained_bytes()
+
+    def _trained_bytes(self) -> int:
+        return sum(p.numel() * p.element_size() for p in self.optimizer.learnt.values())
 
     def _save(self, folder: Path) -> None:
-        save_file(self._weights(), folder / "weights.safetensors")
+        save_file(self._weights(), folder / WEIGHTS)
         save_file(self.optimizer.state(), folder / "optimizer.safetensors")
         if self.follower is not None:
             save_file(_named(self.follower), folder / "follower.safetensors")
@@ -333,7 +342,7 @@ class Loop:
 
     def _load_weights(self, folder: Path) -> None:
         with torch.no_grad():
-            for name, tensor in load_file(folder / "weights.safetensors").items():
+            for name, tensor in load_file(folder / WEIGHTS).items():
                 self.optimizer.learnt[name].copy_(tensor)
             self.optimizer.round()
             if self.follower is not None:
