@@ -122,8 +122,8 @@ def resume(run_id: str, end_here: bool) -> Result:
 @runs.command(
     "ship",
     examples="""
+    trueup runs ship 20261121-0137-rl-5f0c@40
     trueup runs ship 20261121-0137-rl-5f0c@40 --name earlier
-    trueup eval winrate 20261121-0137-rl-5f0c@40 tuned --prompts test-prompts --judge gold
     """,
 )
 @click.argument("checkpoint", metavar="RUN@STEP")
