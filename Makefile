@@ -8,7 +8,7 @@ SHELL := bash
 export OMP_WAIT_POLICY = PASSIVE
 
 BIN := .venv/bin
-JOBS ?= 2  # processes that share the tests; each works with one thread
+JOBS ?= 3  # processes that share the tests; each works with one thread, and waits for others a third of its time
 REQUIREMENTS := pyproject.toml constraints.txt
 FIND_PYTHON := for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done
