@@ -233,7 +233,7 @@ import sys
 from trueup import Workspace, api
 with Workspace.open(sys.argv[1]) as ws:
     quick = {"threads": 1, "tensorboard": False, "checkpoint_every": 1}
-    api.sft(ws, base=sys.argv[2], data="demonstrations", heldout=0.0, steps=30, model={"adapter": "none"}, run=quick)
+    api.sft(ws, base=sys.argv[2], data="demonstrations", heldout=0.0, steps=14, model={"adapter": "none"}, run=quick)
 """
 
 
