@@ -228,7 +228,7 @@ def test_the_most_trusted_judge_decides(ws, monkeypatch, met, verdict, to_settle
     told = reporting.report(ws, [run.id])["runs"]
     told[0]["measured_elsewhere"] = 0
     found = [Meeting("r" * 16, judge, sum(ci) / 2, ci, 80, None, False, related) for judge, ci, related in met]
-    monkeypatch.setattr(shipping_module, "meetings", lambda told, made: iter(found))
+    monkeypatch.setattr(shipping_module, "meetings", lambda told, made, start: iter(found))
     page = before_shipping(told)
     assert page["verdict"].startswith(verdict)
     assert (len(page["first"]), len(page["known"])) == (to_settle, to_know), page
@@ -258,6 +258,26 @@ def test_what_was_measured_on_another_page_is_said(ws, judge, asked):
         found["first"]
     )
     assert "trueup report" in found["first"][0]["tries"][0]
+
+
+def test_what_it_was_tuned_from_is_what_it_must_beat(ws, judge, asked):
+    """To be better than another model, such as its own worse end, shows nothing."""
+    sft = ws.put("model", {"weights": b"sft"}, name="sft")
+    run = tuned(ws, policy=sft)
+    mine = answers(ws, "of-tuned", "middling one", model=run.outputs["model"])
+    other = answers(ws, "of-other", "no", model=ws.put("model", {"weights": b"other"}))
+    trueup.winrate(ws, a=mine.id, b=other.id, prompts="asked", judge=judge, run=ONE)
+    found = shipping(ws)
+    assert found["compared"][0]["verdict"] == "better" and found["verdict"].startswith("Not yet")
+    assert "compared it with what it was tuned from: sft" in said(found["first"])
+    start = answers(ws, "of-sft", "middling two", model=sft)
+    trueup.winrate(ws, a=start.id, b=mine.id, prompts="asked", judge=judge, run=ONE)
+    found = shipping(ws)
+    assert found["verdict"].startswith("Not yet") and "against of-sft" in said(found["first"]), "undecided"
+    short = answers(ws, "of-sft-too", "so", model=sft)
+    trueup.winrate(ws, a=short.id, b=mine.id, prompts="asked", judge=judge, run=ONE)
+    found = shipping(ws)
+    assert found["verdict"].startswith("It can be shipped") and "against of-sft," in said(found["known"])
 
 
 def test_a_page_about_an_earlier_checkpoint_judges_that_one(ws, judge, asked):
@@ -304,7 +324,7 @@ def test_what_overopt_found_stands_on_the_page(ws):
     told["runs"][0]["findings"] = []
     page = runs_page(told)
     assert "Was the score worth climbing?" in page and "it is being gamed" in page
-    assert "Do not ship it as it is. Ship step 20 of 30" in page.split("</header>")[0]
+    assert "Do not ship it as it is. Step 20 of 30 was better: " in page.split("</header>")[0]
 
 
 def test_what_is_missing_is_said_on_the_page_and_in_the_exit_code(ws, tmp_path):

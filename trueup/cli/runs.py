@@ -138,7 +138,7 @@ def ship(checkpoint: str, name: str) -> Result:
 
     with workspace() as ws:
         artifact = make(ws, checkpoint, name)
-        return Result(artifact_data(artifact, ws.names()), artifact_line(artifact))
+        return Result(artifact_data(artifact, ws.names()), artifact_line(artifact, name))
 
 
 @runs.command(

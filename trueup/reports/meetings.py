@@ -31,6 +31,7 @@ class Meeting:
     equal: float | None  # the same between answers of equal length
     by_length: bool  # at equal length nobody would have won
     related: str  # how the judge is no stranger to the model; empty of one that is
+    with_start: bool = False  # the rival is what it was tuned from, answering once
 
     @property
     def verdict(self) -> str:
@@ -68,11 +69,12 @@ def judge_words(judge: Told, names: Mapping[str, str]) -> str:
     return f"score of {names.get(scorer, scorer[:8] or 'an unknown judge')}"
 
 
-def meetings(told: Told, made: Collection[str]) -> Iterator[Meeting]:
-    """Of a run that compared models; `made` are the ids of the one that is looked at."""
+def meetings(told: Told, made: Collection[str], start: str = "") -> Iterator[Meeting]:
+    """Of a run that compared models; `made` are the ids of the one that is looked at, `start` that of what it was tuned
+    from."""
     if told["stage"] not in ("winrate", "compare") or told["status"] != "done":
         return
-    ours, judge = sides(told, made), told["result"].get("judge") or {}
+    ours, starts, judge = sides(told, made), sides(told, {start}), told["result"].get("judge") or {}
     for a, b, found in _pairs(told):
         first, second = identity(a) in ours, identity(b) in ours
         if first == second or not is_number(found.get("value")) or not found.get("ci"):
@@ -84,6 +86,7 @@ def meetings(told: Told, made: Collection[str]) -> Iterator[Meeting]:
         yield Meeting(
             rival, judge, _turned(found["value"], first), (low, high) if first else (1 - high, 1 - low), found["n"],
             None if equal is None else _turned(equal, first), only_by_length(found), related[0] if related else "",
+            rival in starts,
         )  # fmt: skip
 
 

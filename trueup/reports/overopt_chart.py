@@ -28,6 +28,21 @@ def verdict(found: Mapping[str, Any]) -> str:
     return words
 
 
+def earlier_was_better(found: Mapping[str, Any]) -> str:
+    """Where the judge's score fell: as somebody is told who wanted to ship the end."""
+    ship, about = found["ship"], found["curves"][found["judge"]]
+    what = (
+        f"the start, before step 1 of {ship['last']:,},"
+        if ship["step"] == 0
+        else "step {step:,} of {last:,}".format(**ship)
+    )
+    gamed = ", while the score it was paid for went on rising: it is being gamed" if ship["gamed"] else ""
+    return (
+        f"{what[0].upper()}{what[1:]} was better: {found['judge']} is {about['peak']['value']:.3g} there and "
+        f"{-about['fallen']['value']:.3g} lower at the end (n = {about['n']:,} prompts){gamed}."
+    )
+
+
 def how_to_ship(found: Mapping[str, Any]) -> str:
     """Where that is another step than the run ships; empty where there is nothing to do."""
     run, step, kept = found["run"], found["ship"]["step"], found["kept"]

@@ -13,8 +13,7 @@ from typing import Any
 from . import wording
 from .headlines import headline
 from .meetings import Meeting, is_of, judge_words, meetings, sides
-from .overopt_chart import how_to_ship
-from .overopt_chart import verdict as overopt_verdict
+from .overopt_chart import earlier_was_better, how_to_ship
 from .page import STAGES as PAGE_STAGES
 from .standings import called
 from .wording import is_number
@@ -43,7 +42,8 @@ def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
         return {}
     last = learnt[-1]
     names = {one["id"]: one["names"][0] for told in runs for one in told["inputs"] if one["names"]}
-    met = sorted((each for told in runs for each in meetings(told, _made(last))), key=_trust)
+    start = _start(last)
+    met = sorted((each for told in runs for each in meetings(told, _made(last), start)), key=_trust)
     against = [*_against(last, runs, met, names)]
     first, known = [*_first(last, met, names)], [*_to_know(last, runs, met, names)]
     best = next((each.says(names) for each in _settling(met)), "")
@@ -92,7 +92,7 @@ def _against(
         yield _point(f"Its training did not end. {headline(last)}", last["resume"])
     yield from (_point(each["says"]) for each in _missing(runs))
     if is_end and last["overopt"] and last["overopt"]["ship"]["fell"]:
-        yield _point(wording.capital(overopt_verdict(last["overopt"])) + ".", how_to_ship(last["overopt"]))
+        yield _point(earlier_was_better(last["overopt"]), how_to_ship(last["overopt"]))
     if is_end:
         yield from (_point(says) for says in _others_fell(last, below_start=True))
     for finding in last["findings"]:
@@ -110,6 +110,7 @@ def _against(
 
 def _first(last: Told, met: Sequence[Meeting], names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """What leaves open whether it is better at all."""
+    start = _start(last)
     if not _earlier(last):
         yield from (_point(says) for says in _others_fell(last, below_start=False))
     elsewhere = last["measured_elsewhere"]
@@ -120,11 +121,13 @@ def _first(last: Told, met: Sequence[Meeting], names: Mapping[str, str]) -> Iter
         )
     elif not met:
         yield _point("Nobody compared it with another model.", "trueup eval winrate")
+    elif start and not any(each.with_start for each in met):
+        yield _point(f"Nobody compared it with what it was tuned from: {called(start, names)}.", "trueup eval winrate")
     elif all(each.related for each in met):
         which = "learnt from the same judgements" if any(each.counts for each in met) else "had a part in making it"
         yield _point(f"Only a score that {which} compared it with others: take another judge.")
     if not _settling(met):
-        yield from (_point(each.says(names)) for each in met if each.counts and each.is_open)
+        yield from (_point(each.says(names)) for each in _decisive(met) if each.counts and each.is_open)
     watched = any(_values(last, name) for known in NOT_TRAINED_ON.values() for name in known)
     if last["stage"] == "rl" and not (met or elsewhere or watched or last["overopt"]):
         yield _point("Only the score it was trained on watched it.", "trueup eval overopt RUN --judge ID")
@@ -136,8 +139,8 @@ def _to_know(
     """What it is besides better: somebody may mind."""
     if step := _earlier(last):
         yield _point(f"It is step {step} of its run, and not where that ended: the run's own curves go on after it.")
-    if _settling(met):
-        yield from (_point(each.says(names)) for each in met if each.counts and each.is_open)
+    decisive = [] if _settling(met) else _decisive(met)  # of which it was said before
+    yield from (_point(each.says(names)) for each in met if each.counts and each.is_open and each not in decisive)
     for change in _changes_of_refusal(runs, last):
         if change["label"] == "safe" and change["ci"][0] > 0:
             yield _point(f"It refuses more safe requests than before: {_difference(change)}.")
@@ -228,10 +231,20 @@ def _trust(met: Meeting) -> int:
     return {"gold": 1, "model": 3}.get(str(met.judge.get("kind")), 4)
 
 
+def _start(last: Told) -> str:
+    """What a policy was tuned from: to beat another of its kind shows nothing before that is beaten."""
+    return next((one["id"] for one in last["inputs"] if one["role"] == "policy"), "")
+
+
+def _decisive(met: Sequence[Meeting]) -> Sequence[Meeting]:
+    return [each for each in met if each.with_start] or met
+
+
 def _settling(met: Sequence[Meeting]) -> list[Meeting]:
     """Those that show it is better, where the most trusted judges do: a score does not overrule undecided people."""
-    most = min(map(_trust, met), default=0)
-    return [each for each in met if each.settles and _trust(each) == most]
+    decisive = _decisive(met)
+    most = min(map(_trust, decisive), default=0)
+    return [each for each in decisive if each.settles and _trust(each) == most]
 
 
 def _made(last: Told) -> set[str]:
