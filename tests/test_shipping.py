@@ -177,7 +177,12 @@ def test_faults_and_a_run_that_did_not_end_speak_against_it(ws):
 
 def test_it_is_too_early_while_it_runs(ws):
     run = rl_run(ws)
-    assert before_shipping(reporting.report(ws, [run.id])["runs"])["verdict"].startswith("Too early")
+    found = before_shipping(reporting.report(ws, [run.id])["runs"])
+    assert found["verdict"].startswith("Too early") and found["reason"].startswith("The held-out score went")
+    assert not found["first"], "nobody compares what goes on"
+    told = reporting.report(ws, [run.id])["runs"]
+    told[0]["findings"] = [{"code": "collapsed", "severity": "fault", "says": "It collapsed.", "tries": ["stop"]}]
+    assert before_shipping(told)["reason"] == "It collapsed.", "what is wrong is said all the same"
     run.finish({})
 
 

@@ -44,13 +44,13 @@ def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
     names = {one["id"]: one["names"][0] for told in runs for one in told["inputs"] if one["names"]}
     start = _start(last)
     met = sorted((each for told in runs for each in meetings(told, _made(last), start)), key=_trust)
-    against = [*_against(last, runs, met, names)]
-    first, known = [*_first(last, met, names)], [*_to_know(last, runs, met, names)]
+    against, known = [*_against(last, runs, met, names)], [*_to_know(last, runs, met, names)]
+    first = [] if _goes_on(last) else [*_first(last, met, names)]
     best = next((each.says(names) for each in _settling(met)), "")
     return {
         "run": last["id"],
         "verdict": _sentence(last, against, first, known),
-        "reason": against[0]["says"] if against else best or ("" if _earlier(last) else headline(last)),
+        "reason": next((each["says"] for each in (*against, *first)), best or headline(last)),
         "against": against,
         "first": first,
         "known": known,
@@ -74,7 +74,7 @@ def _what_it_is(last: Told) -> str:
 
 
 def _sentence(last: Told, against: Sequence[Any], first: Sequence[Any], known: Sequence[Any]) -> str:
-    if last["status"] == "running" and not _earlier(last):
+    if _goes_on(last):
         return "Too early to say: it is still running."
     if against:
         return "Do not ship it as it is."
@@ -229,6 +229,10 @@ def _trust(met: Meeting) -> int:
     if met.judge.get("kind") == "verdicts":
         return 0 if "human" in met.judge["sources"] else 2
     return {"gold": 1, "model": 3}.get(str(met.judge.get("kind")), 4)
+
+
+def _goes_on(last: Told) -> bool:
+    return last["status"] == "running" and not _earlier(last)
 
 
 def _start(last: Told) -> str:
