@@ -150,12 +150,16 @@ def test_each_stage_says_what_came_of_it(ws):
         assert words in runs_page(told(ws, run.id)), stage
     found = told(ws, finished(rl_run(ws), best_step=12).id)
     found["runs"][0]["findings"] = []  # of a made run the doctor has its doubts
-    lead = re.search(r'class="lead">(.*?)</p>', runs_page(found))
-    assert lead and lead[1] == ("Not yet: two things to settle first. Nobody compared it with another model.")
+    page = runs_page(found)
+    assert re.search(
+        r'class="lead">Not yet: two things to settle first\.</p>\n'
+        r'<p class="why">Nobody compared it with another model\. <span class="note">Try: trueup eval winrate</span>',
+        page,
+    )
     assert (
         "The held-out score went from 0.1 to 7.5 (n = 4 prompts) at a KL of 1.33 nats a completion; "
         "step 12 of 12 is kept."
-    ) in runs_page(found)
+    ) in page
 
 
 def test_a_broken_run_says_so_and_how_to_go_on(ws):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from shutil import rmtree
 from typing import Any
 
@@ -90,7 +91,12 @@ def test_runs_that_made_no_model_are_not_asked_about(ws, judge, asked):
 @pytest.mark.parametrize(
     ("text", "verdict", "rate", "sentence"),
     [
-        ("rather long an answer", "better", "100.0%", "It can be shipped, as far as this page goes."),
+        (
+            "rather long an answer",
+            "better",
+            "100.0%",
+            "It may be shipped, as far as scores can tell: no people judged it.",
+        ),
         ("no", "worse", "0.0%", "Do not ship it as it is."),
         ("plain one", "undecided", "50.0%", "Not yet: one thing to settle first."),
     ],
@@ -149,16 +155,34 @@ def test_the_page_says_it_before_everything_else(ws, judge, asked):
     answers(ws, "of-tuned", "rather long an answer", model=run.outputs["model"]), answers(ws, "of-sft", "short")
     trueup.winrate(ws, a="of-tuned", b="of-sft", prompts="asked", judge=judge, run=ONE)
     page = runs_page(reporting.report(ws, ["tuned"]))
-    assert "It can be shipped" in page.split("</header>")[0] and "It won 100.0%" in page.split("</header>")[0]
+    assert "It may be shipped" in page.split("</header>")[0] and "It won 100.0%" in page.split("</header>")[0]
     assert page.index("Before it is shipped") < page.index("What the words mean") < page.index("The runs")
     assert page.index('id="run-0"') < page.index('id="run-1"'), "the run that made it is the first to be read"
+
+
+def test_what_stands_at_the_top_is_not_said_twice(ws):
+    run = tuned(ws)
+    told = reporting.report(ws, [run.id])
+    faults = [
+        {"code": c, "severity": "fault", "says": f"It {c}.", "tries": [f"mend {c}"]} for c in ("collapsed", "fell")
+    ]
+    told["runs"][0]["findings"] = faults
+    page = runs_page(told)
+    assert page.count("It collapsed.") == page.count("Try: mend collapsed") == 2, "and once with its run"
+    assert "Also against it" in page and page.index("It collapsed.") < page.index("Also against it") < page.index(
+        "It fell."
+    )
+    told["runs"][0]["findings"] = faults[:1]
+    assert "gainst it</h3>" not in runs_page(told)
 
 
 def test_a_score_that_rose_is_no_headline_where_something_speaks_against_it(ws):
     run = tuned(ws)
     told = reporting.report(ws, [run.id])
     told["runs"][0]["findings"] = [{"code": "collapsed", "severity": "fault", "says": "It collapsed.", "tries": ["x"]}]
-    assert "Do not ship it as it is. It collapsed." in runs_page(told).split("</header>")[0]
+    assert re.search(
+        r"Do not ship it as it is\.</p>\n<p class=.why.>It collapsed\.", runs_page(told).split("</header>")[0]
+    )
 
 
 def test_faults_and_a_run_that_did_not_end_speak_against_it(ws):
@@ -196,7 +220,7 @@ def test_of_several_models_each_pair_with_it_counts(ws, judge, asked):
         ("of-sft", "better"),
         ("of-other", "worse"),
     }
-    assert found["verdict"] == "Do not ship it as it is." and "against of-other" in said(found["against"])
+    assert found["verdict"] == "Do not ship it as it is." and "against 'of-other'" in said(found["against"])
 
 
 def test_one_table_counts_too_and_what_stands_out_there_is_looked_at(ws, judge, asked):
@@ -209,7 +233,7 @@ def test_one_table_counts_too_and_what_stands_out_there_is_looked_at(ws, judge, 
     found = shipping(ws)
     assert [(row["rival"], row["verdict"]) for row in found["compared"]] == [("of-sft", "better")]
     assert "times as much" in said(found["known"])
-    assert "undecided at equal length" in said(found["first"])
+    assert "which is undecided" in said(found["first"])
 
 
 PEOPLE = {"kind": "verdicts", "sources": {"human": 80}}
@@ -219,10 +243,10 @@ SCORE = {"kind": "scorer", "id": "a" * 16}
 @pytest.mark.parametrize(
     ("met", "verdict", "to_settle", "to_know"),
     [
-        ([(PEOPLE, (0.55, 0.75), ""), (SCORE, (0.4, 0.6), "")], "It can be shipped", 0, 1),
+        ([(PEOPLE, (0.55, 0.75), ""), (SCORE, (0.4, 0.6), "")], "It may be shipped", 0, 1),
         ([(PEOPLE, (0.4, 0.6), ""), (SCORE, (0.8, 0.9), "")], "Not yet", 1, 0),  # no score overrules people
         ([(PEOPLE, (0.2, 0.4), ""), (SCORE, (0.8, 0.9), "")], "Do not ship", 0, 0),
-        ([(SCORE, (0.8, 0.9), "")], "It can be shipped", 0, 0),
+        ([(SCORE, (0.8, 0.9), "")], "It may be shipped", 0, 0),
         ([(SCORE, (0.8, 0.9), RELATED["cousins"])], "Not yet", 1, 0),
         ([(SCORE, (0.8, 0.9), RELATED["shaped"])], "Not yet", 1, 0),
         ([(SCORE, (0.2, 0.4), RELATED["shaped"])], "Do not ship", 1, 0),
@@ -232,7 +256,7 @@ def test_the_most_trusted_judge_decides(ws, monkeypatch, met, verdict, to_settle
     run = tuned(ws)
     told = reporting.report(ws, [run.id])["runs"]
     told[0]["measured_elsewhere"] = 0
-    found = [Meeting("r" * 16, judge, sum(ci) / 2, ci, 80, None, False, related) for judge, ci, related in met]
+    found = [Meeting("r" * 16, judge, sum(ci) / 2, ci, 80, None, None, False, related) for judge, ci, related in met]
     monkeypatch.setattr(shipping_module, "meetings", lambda told, made, start: iter(found))
     page = before_shipping(told)
     assert page["verdict"].startswith(verdict)
@@ -278,11 +302,15 @@ def test_what_it_was_tuned_from_is_what_it_must_beat(ws, judge, asked):
     start = answers(ws, "of-sft", "middling two", model=sft)
     trueup.winrate(ws, a=start.id, b=mine.id, prompts="asked", judge=judge, run=ONE)
     found = shipping(ws)
-    assert found["verdict"].startswith("Not yet") and "against of-sft" in said(found["first"]), "undecided"
+    assert found["verdict"].startswith("Not yet") and "against 'of-sft (texts of sft)'" in said(found["first"]), (
+        "undecided"
+    )
     short = answers(ws, "of-sft-too", "so", model=sft)
     trueup.winrate(ws, a=short.id, b=mine.id, prompts="asked", judge=judge, run=ONE)
     found = shipping(ws)
-    assert found["verdict"].startswith("It can be shipped") and "against of-sft," in said(found["known"])
+    assert found["verdict"].startswith("It may be shipped") and "against 'of-sft (texts of sft)'" in said(
+        found["known"]
+    )
 
 
 def test_a_page_about_an_earlier_checkpoint_judges_that_one(ws, judge, asked):
@@ -301,10 +329,18 @@ def test_a_page_about_an_earlier_checkpoint_judges_that_one(ws, judge, asked):
         made["findings"] = [{"code": "collapsed", "severity": "fault", "says": "It collapsed.", "tries": []}]
         made["metrics"]["gold"] = [2.0, 4.0, 1.0]
     of_early, of_tuned, of_run = (before_shipping(runs) for runs in told.values())
-    assert of_early["verdict"].startswith("It can be shipped") and [row["rate"] for row in of_early["compared"]] == [
+    assert of_early["verdict"].startswith("It may be shipped") and [row["rate"] for row in of_early["compared"]] == [
         "100.0%"
     ]
     assert "step 6 of its run" in said(of_early["known"])
+    page = runs_page(reporting.report(ws, ["early"]))
+    assert "dotted: step 6, the model" in page and "This model stands at the dotted line" in page
+    assert "step 6, the model" in page and "step 12" not in re.sub(
+        r"(?s)<svg.*?</svg>", "", page.split("The runs</h2>")[0]
+    )
+    of_end = runs_page(reporting.report(ws, ["tuned"]))
+    assert "dotted: step 12, the model" in of_end and "step 12, the model" in of_end
+    assert "This model stands at" not in of_end
     assert "It collapsed" in said(of_tuned["against"]) and [row["rate"] for row in of_tuned["compared"]] == ["0.0%"]
     assert "went from 2 up to 4" in said(of_run["against"]) and not of_run["compared"]
     assert "One evaluation of it: on another page" in said(of_run["first"])
@@ -329,7 +365,9 @@ def test_what_overopt_found_stands_on_the_page(ws):
     told["runs"][0]["findings"] = []
     page = runs_page(told)
     assert "Was the score worth climbing?" in page and "it is being gamed" in page
-    assert "Do not ship it as it is. Step 20 of 30 was better: " in page.split("</header>")[0]
+    assert re.search(
+        r"Do not ship it as it is\.</p>\n<p class=.why.>Step 20 of 30 was better: ", page.split("</header>")[0]
+    )
 
 
 def test_what_is_missing_is_said_on_the_page_and_in_the_exit_code(ws, tmp_path):

@@ -5,7 +5,7 @@ It reads what the runs left and loads no model: torch is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from .auditing import latest_audit
@@ -40,8 +40,7 @@ def report(ws: Workspace, refs: Sequence[str]) -> dict[str, Any]:
     told = []
     with track(len(chosen), "report") as advance:
         for run in sorted(chosen.values(), key=lambda run: (run.row.started, run.id)):
-            told.append(about(run))
-            told[-1]["asked"] = [each["id"] for each in told[-1]["outputs"] if each["id"] in asked]
+            told.append(about(run, asked))
             advance()
     _note_what_is_elsewhere(ws, told)
     return {
@@ -60,9 +59,13 @@ def _note_what_is_elsewhere(ws: Workspace, told: Sequence[dict[str, Any]]) -> No
         each["measured_elsewhere"] = sum(any(_measures(run, of) for of in made) for run in others)
 
 
-def about(run: Run) -> dict[str, Any]:
-    """All that a page says of one run, as JSON."""
+def about(run: Run, asked: Collection[str] = ()) -> dict[str, Any]:
+    """All that a page says of one run, as JSON. `step` is that of the model it is about: of one of its outputs that was
+    asked for, else of what it made in the end."""
     metrics, events, result = run.metrics(), run.events(), dict(run.result)
+    chosen = {role: one for role, one in run.row.outputs.items() if one in asked}
+    earlier = [int(role.partition("@")[2]) for role in chosen if "@" in role]
+    step = earlier[0] if earlier else result.get("best_step")
     return {
         "id": run.id,
         "stage": run.stage,
@@ -83,13 +86,14 @@ def about(run: Run) -> dict[str, Any]:
         "findings": _findings(run),
         "rollouts": distributions(run),
         "evaluations": distributions(run, heldout=True),
-        "samples": _with_prompts(side_by_side(run, result.get("best_step")), run),
+        "samples": _with_prompts(side_by_side(run, step, until=earlier[0] if earlier else None), run),
         "meetings": _meetings(run),
         "reward_models": _reward_models(run),
         "overopt": overopt_of(run),
         "missing": _missing(run, metrics),
         "measured_elsewhere": 0,
-        "asked": [],
+        "asked": sorted(chosen.values()),
+        "step": step,
         "cost": cost_of(run, metrics),
         "config": dict(run.config),
         "changed": _changed(run),

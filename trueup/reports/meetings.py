@@ -29,9 +29,11 @@ class Meeting:
     ci: tuple[float, float]
     n: int
     equal: float | None  # the same between answers of equal length
+    equal_ci: tuple[float, float] | None
     by_length: bool  # at equal length nobody would have won
     related: str  # how the judge is no stranger to the model; empty of one that is
     with_start: bool = False  # the rival is what it was tuned from, answering once
+    more: int = 0  # about so many pairs more would settle it
 
     @property
     def verdict(self) -> str:
@@ -52,15 +54,31 @@ class Meeting:
         return self.verdict == "better" and not self.by_length and not self.related
 
     def says(self, names: Mapping[str, str]) -> str:
-        against = f"against {called(self.rival, names)}, by the {judge_words(self.judge, names)}"
+        against = f"against {quoted(self.rival, names)}, by the {judge_words(self.judge, names)}"
         rate = f"{wording.percent(self.value)} of {self.n:,} pairs (95% interval {wording.percent_range(self.ci)})"
-        return f"It won {rate} {against}: {self.verdict}{', but undecided at equal length' if self.by_length else ''}."
+        if self.by_length:
+            but = f", but with answers of equal length {self.equal_words}, which is undecided"
+        else:
+            but = (
+                f"; about {self.more:,} more pairs would settle it" if self.verdict == "undecided" and self.more else ""
+            )
+        return f"It won {rate} {against}: {self.verdict}{but}."
+
+    @property
+    def equal_words(self) -> str:
+        return wording.percent(self.equal) + (f" ({wording.percent_range(self.equal_ci)})" if self.equal_ci else "")
+
+
+def quoted(model: str, names: Mapping[str, str]) -> str:
+    """In a sentence, where a name may be a word like any other."""
+    name, comma, how = called(model, names).partition(",")
+    return f"'{name}'{comma}{how}"
 
 
 def judge_words(judge: Told, names: Mapping[str, str]) -> str:
     kind = judge.get("kind")
     if kind == "gold":
-        return "true score of the built-in world"
+        return "true score (gold) of the built-in world"
     if kind == "verdicts":
         return wording.listed([f"{n:,} {source} judgements" for source, n in judge["sources"].items()])
     if kind == "model":
@@ -81,12 +99,12 @@ def meetings(told: Told, made: Collection[str], start: str = "") -> Iterator[Mee
             continue
         own, rival = (a, b) if first else (b, a)
         related = [words for key, words in RELATED.items() if identity(own) in judge.get(key, ())]
-        equal = (found.get("length_controlled") or {}).get("value")
-        low, high = found["ci"]
+        controlled = found.get("length_controlled") or {}
+        equal, equal_ci = controlled.get("value"), controlled.get("ci")
         yield Meeting(
-            rival, judge, _turned(found["value"], first), (low, high) if first else (1 - high, 1 - low), found["n"],
-            None if equal is None else _turned(equal, first), only_by_length(found), related[0] if related else "",
-            rival in starts,
+            rival, judge, _turned(found["value"], first), _ends(found["ci"], first), found["n"],
+            None if equal is None else _turned(equal, first), equal_ci and _ends(equal_ci, first),
+            only_by_length(found), related[0] if related else "", rival in starts, found.get("pairs_to_settle") or 0,
         )  # fmt: skip
 
 
@@ -114,6 +132,11 @@ def _pairs(told: Told) -> Iterator[tuple[str, str, Told]]:
     else:
         roles = {one["role"]: one["id"] for one in told["inputs"]}  # where the result does not name them
         yield (*(models or (roles.get("a", ""), roles.get("b", ""))), result)
+
+
+def _ends(ci: Sequence[float], ours_first: bool) -> tuple[float, float]:
+    low, high = ci
+    return (low, high) if ours_first else (1 - high, 1 - low)
 
 
 def _turned(rate: float, ours_first: bool) -> float:

@@ -37,8 +37,9 @@ def earlier_was_better(found: Mapping[str, Any]) -> str:
         else "step {step:,} of {last:,}".format(**ship)
     )
     gamed = ", while the score it was paid for went on rising: it is being gamed" if ship["gamed"] else ""
+    judge = "the true score (gold)" if found["judge"] == "gold" else f"'{found['judge']}'"
     return (
-        f"{what[0].upper()}{what[1:]} was better: {found['judge']} is {about['peak']['value']:.3g} there and "
+        f"{what[0].upper()}{what[1:]} was better: {judge} is {about['peak']['value']:.3g} there and "
         f"{-about['fallen']['value']:.3g} lower at the end (n = {about['n']:,} prompts){gamed}."
     )
 
@@ -51,7 +52,7 @@ def how_to_ship(found: Mapping[str, Any]) -> str:
     if step == 0:
         return "keep what it started from"
     if step in kept:
-        return f"trueup runs ship {run}@{step} --name NAME"
+        return f"make a model of it: trueup runs ship {run}@{step} --name NAME"
     return (
         f"no weights of step {step:,} are kept: train again with --set run.keep_weights=true, then "
         f"trueup runs ship RUN@{step}"

@@ -265,9 +265,23 @@ def _against_kl(told: Told, metric: str) -> Chart:
         lines.append(_on_way(HELDOUT, [0, *steps], kl, values, _kept(told, held)))
     lines = [line for line in lines if line.x]
     band = "whisker: 95% interval" if any(line.band() for line in lines) else ""
-    note = _noted(_n_of(told, metric), _held_n(told, metric), band)
+    mark = _at_model(told)
+    here = f"dotted: step {told['step']:,}, the model" if mark else ""
+    note = _noted(_n_of(told, metric), _held_n(told, metric), band, here)
     name, unit, percent = named(metric, told["stage"])
-    return Chart(lines, "√KL, √nats", unit, f"{capital(name)} against √KL", percent, run=told["id"], note=note)
+    return Chart(lines, "√KL, √nats", unit, f"{capital(name)} against √KL", percent, mark, told["id"], note)
+
+
+def _at_model(told: Told) -> list[float]:
+    """Where on the axis of √KL the model is that the page is about."""
+    metrics, step = told["metrics"], told["step"]
+    if step is None or step not in metrics["step"]:
+        return []
+    place = metrics["step"].index(step)
+    known = [
+        metrics[name][place] for name in ("heldout_kl", "kl") if is_number((metrics.get(name) or {place: None})[place])
+    ]
+    return [math.sqrt(max(known[0], 0.0))] if known else []
 
 
 def _on_way(

@@ -112,7 +112,7 @@ def view(told: Told, number: int = 0) -> dict[str, Any]:
         "contest": contest(told),
         "refusals": refusals.section(told),
         "besides": besides.section(told),
-        "samples": _samples(told["samples"], best=told["result"].get("best_step")),
+        "samples": _samples(told["samples"], best=told["step"]),
         "reward_models": [_reward_model(each) for each in told["reward_models"]],
         "figures": _figures(told["metrics"]),
         "result": flat_rows(told["result"]),
@@ -148,10 +148,9 @@ def _called(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _lead(runs: Sequence[Told], shipping: Mapping[str, Any]) -> str:
-    """Whether to ship, and why: a score that rose is no headline where something speaks against it. Of runs that made
-    no model, what the last of them found."""
+    """Whether to ship; of runs that made no model, what the last of them found."""
     if shipping:
-        return f"{shipping['verdict']} {shipping['reason']}"
+        return str(shipping["verdict"])
     judged = [told for told in runs if told["stage"] == "winrate" and told["status"] == "done"]
     return headline((judged or list(runs))[-1])
 
@@ -166,12 +165,24 @@ def _shipping(runs: Sequence[Told], views: Mapping[str, dict[str, Any]]) -> dict
     samples = view["samples"] or {"rows": [], "of_all": 0, "of": ""}
     both_ends = [row for row in samples["rows"] if len(row["entries"]) > 1]
     curves, view["against"] = view["against"], []
+    weightiest = next(iter(found["against"] or found["first"]), None)  # which stands above the lists
+    lists = [(key, also if weightiest in found[key] else title, [each for each in found[key] if each is not weightiest])
+             for key, title, also in _LISTS]  # fmt: skip
     return {
         **found,
+        "tries": weightiest["tries"] if weightiest else (),
+        "lists": [each for each in lists if each[2]],
         "curves": curves,
         "samples": evenly(both_ends, FIRST_LOOK),
         "samples_of": f"{samples['of_all']:,} {samples['of']}",
     }
+
+
+_LISTS = (
+    ("against", "Against it", "Also against it"),
+    ("first", "To settle first", "Also to settle first"),
+    ("known", "Good to know", ""),
+)
 
 
 def _overopt(told: Told) -> dict[str, Any] | None:
@@ -307,7 +318,7 @@ def newest(found: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _moment(step: int, best: int | None) -> str:
-    return f"step {step:,}" + (", before" if step == 0 else ", kept" if step == best else "")
+    return f"step {step:,}" + (", before" if step == 0 else ", the model" if step == best else "")
 
 
 def _kinds(entries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -41,20 +41,21 @@ def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
     if not learnt or learnt[-1]["stage"] == "reward":  # which nobody ships: it has its own gate
         return {}
     last = learnt[-1]
-    names = {one["id"]: one["names"][0] for told in runs for one in told["inputs"] if one["names"]}
+    names = _names(runs, _made(last))
     start = _start(last)
     met = sorted((each for told in runs for each in meetings(told, _made(last), start)), key=_trust)
     against, known = [*_against(last, runs, met, names)], [*_to_know(last, runs, met, names)]
     first = [] if _goes_on(last) else [*_first(last, met, names)]
-    best = next((each.says(names) for each in _settling(met)), "")
+    best = next(iter(_settling(met)), None)
     return {
         "run": last["id"],
-        "verdict": _sentence(last, against, first, known),
-        "reason": next((each["says"] for each in (*against, *first)), best or headline(last)),
+        "verdict": _sentence(last, against, first, best),
+        "reason": next((each["says"] for each in (*against, *first)), best.says(names) if best else headline(last)),
         "against": against,
         "first": first,
         "known": known,
         "compared": list({tuple(row.values()): row for each in met for row in [_row(each, names)]}.values()),
+        "earlier": _earlier(last),
         "what": _what_it_is(last),
         "words": WORDS,
     }
@@ -67,21 +68,28 @@ def _what_it_is(last: Told) -> str:
     words = str(PAGE_STAGES.get(last["stage"], last["stage"])) + (f" from {start}" if start else "")
     words += f", on {parts.get('prompts') or parts.get('data')}" if {"prompts", "data"} & parts.keys() else ""
     for model in last["reward_models"]:
-        words += f", by the score of {parts.get(model['role'], model['role'])}"
+        words += f", by the score of '{parts.get(model['role'], model['role'])}'"
         if is_number(model["result"].get("accuracy")):
+            most = model["result"].get("ceiling")
+            ceiling = f", nobody more than {wording.percent(most)}" if is_number(most) else ""
             words += f", which foresees {wording.percent(model['result']['accuracy'])} of held-out judgements"
+            words += f" (a coin 50%{ceiling})"
     return words + "."
 
 
-def _sentence(last: Told, against: Sequence[Any], first: Sequence[Any], known: Sequence[Any]) -> str:
+def _sentence(last: Told, against: Sequence[Any], first: Sequence[Any], best: Meeting | None) -> str:
     if _goes_on(last):
         return "Too early to say: it is still running."
     if against:
         return "Do not ship it as it is."
-    if first:
+    if first or best is None:
         return f"Not yet: {wording.counted(len(first), 'thing')} to settle first."
-    knowing = f", once {wording.counted(len(known), 'remark')} below {'is' if len(known) == 1 else 'are'} read"
-    return f"It can be shipped, as far as this page goes{knowing if known else ''}."
+    if best.judge.get("kind") == "gold":
+        return "It may be shipped, as far as the built-in world can tell: no people judged it."
+    if best.judge.get("kind") == "verdicts" and "human" in best.judge["sources"]:
+        rival = "what it was tuned from" if best.with_start else "another model"
+        return f"It may be shipped: people found it better than {rival}."
+    return "It may be shipped, as far as scores can tell: no people judged it."
 
 
 def _against(
@@ -127,7 +135,8 @@ def _first(last: Told, met: Sequence[Meeting], names: Mapping[str, str]) -> Iter
         which = "learnt from the same judgements" if any(each.counts for each in met) else "had a part in making it"
         yield _point(f"Only a score that {which} compared it with others: take another judge.")
     if not _settling(met):
-        yield from (_point(each.says(names)) for each in _decisive(met) if each.counts and each.is_open)
+        settles = "more prompts, or people as judges: trueup eval winrate"
+        yield from (_point(each.says(names), settles) for each in _decisive(met) if each.counts and each.is_open)
     watched = any(_values(last, name) for known in NOT_TRAINED_ON.values() for name in known)
     if last["stage"] == "rl" and not (met or elsewhere or watched or last["overopt"]):
         yield _point("Only the score it was trained on watched it.", "trueup eval overopt RUN --judge ID")
@@ -144,11 +153,11 @@ def _to_know(
     for change in _changes_of_refusal(runs, last):
         if change["label"] == "safe" and change["ci"][0] > 0:
             yield _point(f"It refuses more safe requests than before: {_difference(change)}.")
-    again = _ends(last, "duplicates")
+    again, each = _ends(last, "duplicates"), last["config"].get("samples_per_prompt")
     if again and not _earlier(last) and again[1] > max(SAID_BEFORE, 2 * again[0]):
         yield _point(
-            f"It repeats itself more: completions that equal another of their step went from "
-            f"{wording.percent(again[0])} to {wording.percent(again[1])}."
+            f"It varies less: of {each or 'several'} answers to one prompt, {wording.percent(again[1])} say to the "
+            f"letter what another one says; {wording.percent(again[0])} did at first."
         )
     ours, stands_out = _made(last), dict[str, None]()
     for told in runs:
@@ -216,7 +225,7 @@ def _row(met: Meeting, names: Mapping[str, str]) -> dict[str, str]:
         "rate": wording.percent(met.value),
         "ci": wording.percent_range(met.ci),
         "n": f"{met.n:,}",
-        "equal": wording.percent(met.equal),
+        "equal": met.equal_words,
         "verdict": met.verdict if met.counts else "",
         "remark": met.related or ("undecided at equal length" if met.by_length else ""),
     }
@@ -229,6 +238,18 @@ def _trust(met: Meeting) -> int:
     if met.judge.get("kind") == "verdicts":
         return 0 if "human" in met.judge["sources"] else 2
     return {"gold": 1, "model": 3}.get(str(met.judge.get("kind")), 4)
+
+
+def _names(runs: Sequence[Told], ours: set[str]) -> dict[str, str]:
+    """Of artifacts, by id; of texts with whose they are."""
+    inputs = [one for told in runs for one in told["inputs"]]
+    names = {one["id"]: one["names"][0] for one in inputs if one["names"]}
+    texts = {
+        one["id"]: f"{names[one['id']]} (texts of {names[one['written_by']]})"
+        for one in inputs
+        if one["id"] in names and one["written_by"] in names.keys() - ours
+    }
+    return names | texts
 
 
 def _goes_on(last: Told) -> bool:

@@ -57,16 +57,19 @@ def _derived(row: Mapping[str, Any]) -> dict[str, float]:
     return found | ({"repetition": repetition(row["tokens"])} if isinstance(row.get("tokens"), list) else {})
 
 
-def side_by_side(run: Run, best_step: int | None = None) -> dict[str, Any]:
-    """Completions to the same prompts at different times: of evaluations where there are two, else of rollouts.
+def side_by_side(run: Run, best_step: int | None = None, until: int | None = None) -> dict[str, Any]:
+    """Completions to the same prompts at different times: of evaluations where there are two, else of rollouts. What
+    came after the step `until` is left out.
 
     Which prompts: those whose completions differ most in what is measured, and evenly chosen ones.
     """
-    heldout = run.sample_steps(heldout=True)
+    heldout, rollouts = (
+        [step for step in run.sample_steps(heldout=which) if until is None or step <= until] for which in (True, False)
+    )
     if len(heldout) > 1:
         steps = sorted({heldout[0], *({best_step} & {*heldout} if best_step is not None else ()), heldout[-1]})
         return _chosen([_by_prompt(run, [step], heldout=True) for step in steps], "held-out prompts")
-    early, late = _ends(run.sample_steps())
+    early, late = _ends(rollouts)
     if not early:
         return dict(NOTHING)
     return _chosen([_by_prompt(run, early), _by_prompt(run, late[::-1])], "prompts of rollouts")
