@@ -16,7 +16,7 @@ from trueup.cli.main import root
 from trueup.loading import put_records, read_prompts
 from trueup.records import Prompt
 from trueup.reports import shipping as shipping_module
-from trueup.reports.meetings import RELATED, Meeting
+from trueup.reports.meetings import RELATED, Meeting, meetings
 from trueup.reports.run_page import runs_page
 from trueup.reports.shipping import before_shipping
 from trueup.runs import Run
@@ -257,7 +257,7 @@ def test_the_most_trusted_judge_decides(ws, monkeypatch, met, verdict, to_settle
     told = reporting.report(ws, [run.id])["runs"]
     told[0]["measured_elsewhere"] = 0
     found = [Meeting("r" * 16, judge, sum(ci) / 2, ci, 80, None, None, False, related) for judge, ci, related in met]
-    monkeypatch.setattr(shipping_module, "meetings", lambda told, made, start: iter(found))
+    monkeypatch.setattr(shipping_module, "meetings", lambda told, made, start, learnt_on: iter(found))
     page = before_shipping(told)
     assert page["verdict"].startswith(verdict)
     assert (len(page["first"]), len(page["known"])) == (to_settle, to_know), page
@@ -313,6 +313,88 @@ def test_what_it_was_tuned_from_is_what_it_must_beat(ws, judge, asked):
     )
 
 
+LENGTH = {"value": 0.13, "ci": (0.08, 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict", "words"),
+    [
+        ({}, "It may be shipped: people found it better than what it was tuned from", ""),
+        ({"equal": 0.13, "equal_ci": (0.08, 0.2), "by_length": True}, "Do not ship", "which is the other way round"),
+        ({"equal": 0.55, "equal_ci": (0.4, 0.7), "by_length": True}, "Not yet", "which is undecided"),
+        ({"way": "best of 8"}, "Not yet", "Its best of 8 won"),
+        ({"seen": True}, "Not yet", "on prompts that it was trained on"),
+        (
+            {"judge": {"kind": "verdicts", "sources": {"ai": 319, "human": 1}}},
+            "It may be shipped, as far as scores",
+            "",
+        ),
+        ({"related": RELATED["shaped"]}, "Not yet", "Only a score that had a part in making it"),
+    ],
+)
+def test_what_only_looks_like_a_win_does_not_settle(ws, monkeypatch, changed, verdict, words):
+    """Beside it another score's win over another model, which must not settle it either."""
+    run = tuned(ws, policy=ws.put("model", {"weights": b"sft"}, name="sft"))
+    told = reporting.report(ws, [run.id])["runs"]
+    told[0]["measured_elsewhere"] = 0
+    fine = {"rival": "s" * 16, "judge": PEOPLE, "value": 0.6, "ci": (0.55, 0.65), "n": 320, "equal": None,
+            "equal_ci": None, "by_length": False, "related": "", "with_start": True}  # fmt: skip
+    other = Meeting(**fine | {"rival": "o" * 16, "judge": SCORE, "with_start": False})
+    monkeypatch.setattr(shipping_module, "meetings", lambda *args: iter([Meeting(**fine | changed), other]))
+    found = before_shipping(told)
+    assert found["verdict"].startswith(verdict) and words in said(found["against"] + found["first"])
+    assert "no things" not in found["verdict"]
+
+
+def test_how_it_answered_and_on_what_is_read_off_the_evaluation(ws, judge, asked):
+    sft = ws.put("model", {"weights": b"sft"}, name="sft")
+    run = tuned(ws, policy=sft, prompts=asked)
+    mine = answers(ws, "of-tuned", "a very long answer", model=run.outputs["model"])
+    chosen = answers(
+        ws, "chosen", "a very long answer indeed", model=run.outputs["model"], reward=ws.put("reward", {"w": b""})
+    )
+    start = answers(ws, "of-sft", "no", model=sft)
+    for one in (mine, chosen):
+        trueup.winrate(ws, a=start.id, b=one.id, prompts="asked", judge=judge, run=ONE)
+    made = {run.outputs["model"].id}
+    known = reporting.report(ws, ["tuned"])["runs"]
+    first, second = [met for told in known for met in meetings(told, made, sft.id, [asked.id])]
+    assert (first.way, second.way) == ("", "best of several") and first.seen and first.with_start
+    assert not any(met.seen for told in known for met in meetings(told, made, sft.id))
+    assert not any(met.with_start for told in known for met in meetings(told, made)), "nothing is known of its start"
+
+
+def test_texts_and_evaluations_of_an_earlier_step_are_about_that_step(ws, judge, asked):
+    run = tuned(ws)
+    early = ws.put("model", {"weights": b"early"})
+    ws.add_run_output(run.id, "model@6", early.id)
+    mine, other = answers(ws, "of-early", "rather long an answer", model=early), answers(ws, "of-sft", "plain")
+    trueup.winrate(ws, a=mine.id, b=other.id, prompts="asked", judge=judge, run=ONE)
+    evaluation = ws.run_rows()[-1].outputs["evaluation"]
+    for ref in ("of-early", evaluation, early.id):
+        made = next(each for each in reporting.report(ws, [ref])["runs"] if each["id"] == run.id)
+        assert (made["asked"], made["step"]) == ([early.id], 6), ref
+
+
+@pytest.mark.parametrize(
+    ("gold", "key", "words"),
+    [
+        ([2.0] + [3.0] * 5 + [1.0] * 6, "", ""),
+        ([2.0] + [1.0] * 5 + [3.0] * 6, "against", "went from 2 down to 1"),
+    ],
+)
+def test_of_an_earlier_step_counts_what_was_logged_up_to_it(ws, gold, key, words):
+    run = tuned(ws)
+    early = ws.put("model", {"weights": b"early"}, name="early")
+    ws.add_run_output(run.id, "model@6", early.id)
+    told = reporting.report(ws, ["early"])["runs"]
+    told[0]["metrics"]["gold"] = gold
+    found = before_shipping(told)
+    assert words in said(found["against"]) and bool(found["against"]) is bool(key)
+    told[0]["overopt"] = {"ship": {"step": 3, "last": 12, "fell": True, "gamed": True}}
+    assert "names step 3 of its run, not step 6" in said(before_shipping(told)["first"])
+
+
 def test_a_page_about_an_earlier_checkpoint_judges_that_one(ws, judge, asked):
     """What its run did afterwards is no matter, nor how the model at its end fared; and the other way round."""
     run = tuned(ws)
@@ -327,7 +409,7 @@ def test_a_page_about_an_earlier_checkpoint_judges_that_one(ws, judge, asked):
     for runs in told.values():
         made = next(each for each in runs if each["id"] == run.id)
         made["findings"] = [{"code": "collapsed", "severity": "fault", "says": "It collapsed.", "tries": []}]
-        made["metrics"]["gold"] = [2.0, 4.0, 1.0]
+        made["metrics"]["gold"] = [2.0] + [4.0] * 10 + [1.0]
     of_early, of_tuned, of_run = (before_shipping(runs) for runs in told.values())
     assert of_early["verdict"].startswith("It may be shipped") and [row["rate"] for row in of_early["compared"]] == [
         "100.0%"

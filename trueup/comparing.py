@@ -154,7 +154,7 @@ def _by_people(run: Run, sides: Sides, last: bool) -> tuple[list[Match], dict[st
     about = {
         "kind": "verdicts",
         "id": run.inputs["verdicts"].id,
-        "sources": dict(sorted(Counter(judgement.source for judgement in judgements).items())),
+        "sources": found.sources,
         "judges": len(people),
         "waiting": found.waiting,
         "elsewhere": found.elsewhere,

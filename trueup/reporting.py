@@ -30,13 +30,13 @@ def report(ws: Workspace, refs: Sequence[str]) -> dict[str, Any]:
     """Runs, by their ids, and of artifacts the runs that led to them, with what measured the result: oldest first."""
     chosen: dict[str, Run] = {}
     roots: dict[str, Artifact] = {}
-    asked: set[str] = set()  # those that were asked for by themselves
+    asked: set[str] = set()  # those that were asked for by themselves, with what they were made from
     for ref in refs:
         run = _run(ws, ref)
         found, made = ([run], _around(run)) if run else _behind(ws, ws.get(ref))
         chosen |= {each.id: each for each in found}
         roots |= {artifact.id: artifact for artifact in made}
-        asked |= set() if run else {artifact.id for artifact in made}
+        asked |= set() if run else {one for artifact in made for one in ws.lineage(artifact.id).nodes}
     told = []
     with track(len(chosen), "report") as advance:
         for run in sorted(chosen.values(), key=lambda run: (run.row.started, run.id)):
@@ -64,7 +64,10 @@ def about(run: Run, asked: Collection[str] = ()) -> dict[str, Any]:
     asked for, else of what it made in the end."""
     metrics, events, result = run.metrics(), run.events(), dict(run.result)
     chosen = {role: one for role, one in run.row.outputs.items() if one in asked}
-    earlier = [int(role.partition("@")[2]) for role in chosen if "@" in role]
+    if "model" in chosen:  # of several the end
+        chosen = {"model": chosen["model"]}
+    earlier = sorted(int(role.partition("@")[2]) for role in chosen if "@" in role)[-1:]
+    chosen = {f"model@{step}": chosen[f"model@{step}"] for step in earlier} or chosen
     step = earlier[0] if earlier else result.get("best_step")
     return {
         "id": run.id,
@@ -179,8 +182,13 @@ def artifacts_of(ws: Workspace, ids: Mapping[str, str]) -> list[dict[str, Any]]:
     for role, identity in ids.items():
         artifact = ws.get(identity)
         called = sorted(name for name, of in names.items() if of == identity)
-        wrote = artifact.parents.get("model", "") if artifact.kind == "completions" else ""
-        found.append({"role": role, "id": identity, "kind": artifact.kind, "names": called, "written_by": wrote})
+        texts = artifact.parents if artifact.kind == "completions" else {}
+        found.append(
+            {
+                "role": role, "id": identity, "kind": artifact.kind, "names": called,
+                "written_by": texts.get("model", ""), "chosen": any(kind_of_role(each) == "reward" for each in texts),
+            }
+        )  # fmt: skip
     return found
 
 

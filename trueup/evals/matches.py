@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -63,22 +63,25 @@ def by_scores(sides: Sides, scorer: Scorer, last: bool = False) -> list[Match]:
 
 @dataclass(frozen=True)
 class Judged:
-    """`waiting` counts meetings nobody has judged yet, `elsewhere` those of texts that no model wrote."""
+    """`waiting` counts meetings nobody has judged yet, `elsewhere` verdicts about texts that no model wrote, `sources`
+    those that count by who gave them."""
 
     matches: list[Match]
     waiting: int
     elsewhere: int
+    sources: dict[str, int]
 
 
 def by_judgements(sides: Sides, judgements: Sequence[Judgement], last: bool = False) -> Judged:
     """What people said of these very texts, each person for themselves. A text is known by its prompt and its words."""
-    said: defaultdict[tuple[str, str, str], list[tuple[float, str]]] = defaultdict(list)
+    said: defaultdict[tuple[str, str, str], list[tuple[float, str, str]]] = defaultdict(list)
     for judgement in judgements:
         words = [text.strip() for text in judgement.completions]
         for i, j, target in judgement.pairs():
             points = 1.0 if target > 0.5 else 0.0 if target < 0.5 else 0.5
-            said[judgement.prompt.id, words[i], words[j]].append((points, judgement.judge))
+            said[judgement.prompt.id, words[i], words[j]].append((points, judgement.judge, judgement.source))
     matches: list[Match] = []
+    sources: Counter[str] = Counter()
     waiting, used = 0, set()
     for i, j, a, b in meetings(sides, last):
         one, other = a.text.strip(), b.text.strip()
@@ -87,8 +90,9 @@ def by_judgements(sides: Sides, judgements: Sequence[Judgement], last: bool = Fa
             continue
         keys = (a.prompt.id, one, other), (a.prompt.id, other, one)
         used |= set(keys)
-        found = [(points, judge) for points, judge in said.get(keys[0], ())]
-        found += [(1 - points, judge) for points, judge in said.get(keys[1], ())]
+        found = [*said.get(keys[0], ()), *((1 - points, *who) for points, *who in said.get(keys[1], ()))]
         waiting += not found
-        matches += [Match(i, j, a, b, points, judge) for points, judge in found]
-    return Judged(matches, waiting, sum(len(votes) for key, votes in said.items() if key not in used))
+        matches += [Match(i, j, a, b, points, judge) for points, judge, _ in found]
+        sources.update(source for _, _, source in found)
+    elsewhere = sum(len(votes) for key, votes in said.items() if key not in used)
+    return Judged(matches, waiting, elsewhere, dict(sorted(sources.items())))

@@ -96,7 +96,8 @@ def _entries(told: Told, model: str) -> Iterator[str]:
     names = standings.names_in(told)
     for rate in meetings(told, {model}):
         rival = standings.called(rate.rival, names)
-        called = " ".join(filter(None, (f"Win rate against {rival}, ties half.", _who(told, names))))
+        way = f" of its {rate.way}" if rate.way else ""
+        called = " ".join(filter(None, (f"Win rate{way} against {rival}, ties half.", _who(told, names))))
         yield _entry("text-generation", where, which, _metric("win-rate", rate.value, called, rate.n, rate.ci))
     if told["stage"] == "safety":
         for label, one in _refused(told, model).items():

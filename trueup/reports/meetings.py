@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import wording
-from .standings import called, only_by_length
+from .standings import at_equal_length, called, only_by_length
 from .wording import is_number
 
 Told = Mapping[str, Any]
@@ -30,10 +30,12 @@ class Meeting:
     n: int
     equal: float | None  # the same between answers of equal length
     equal_ci: tuple[float, float] | None
-    by_length: bool  # at equal length nobody would have won
+    by_length: bool  # at equal length it would not surely have ended so
     related: str  # how the judge is no stranger to the model; empty of one that is
     with_start: bool = False  # the rival is what it was tuned from, answering once
     more: int = 0  # about so many pairs more would settle it
+    way: str = ""  # how the model answered where that is not by itself: "best of 8"
+    seen: bool = False  # on prompts that it was trained on
 
     @property
     def verdict(self) -> str:
@@ -46,23 +48,32 @@ class Meeting:
 
     @property
     def is_open(self) -> bool:
-        return self.verdict == "undecided" or self.by_length
+        """Whether it leaves open who is better."""
+        return self.verdict != "worse" and not self.reversed and not self.settles and not self.related
 
     @property
     def settles(self) -> bool:
         """That it is better, by somebody who had no part in it and not by its length alone."""
-        return self.verdict == "better" and not self.by_length and not self.related
+        return self.verdict == "better" and not (self.by_length or self.related or self.way or self.seen)
+
+    @property
+    def reversed(self) -> bool:
+        """Won by length, and surely lost without it."""
+        return self.verdict == "better" and self.equal_ci is not None and self.equal_ci[1] < 0.5
 
     def says(self, names: Mapping[str, str]) -> str:
         against = f"against {quoted(self.rival, names)}, by the {judge_words(self.judge, names)}"
         rate = f"{wording.percent(self.value)} of {self.n:,} pairs (95% interval {wording.percent_range(self.ci)})"
         if self.by_length:
-            but = f", but with answers of equal length {self.equal_words}, which is undecided"
+            which = at_equal_length(self.equal_ci or (0.0, 1.0))
+            but = f", but with answers of equal length {self.equal_words}, {which}"
         else:
             but = (
                 f"; about {self.more:,} more pairs would settle it" if self.verdict == "undecided" and self.more else ""
             )
-        return f"It won {rate} {against}: {self.verdict}{but}."
+        where = ", on prompts that it was trained on" if self.seen else ""
+        way = f"Its {self.way}" if self.way else "It"
+        return f"{way} won {rate} {against}{where}: {self.verdict}{but}."
 
     @property
     def equal_words(self) -> str:
@@ -87,12 +98,15 @@ def judge_words(judge: Told, names: Mapping[str, str]) -> str:
     return f"score of {names.get(scorer, scorer[:8] or 'an unknown judge')}"
 
 
-def meetings(told: Told, made: Collection[str], start: str = "") -> Iterator[Meeting]:
+def meetings(told: Told, made: Collection[str], start: str = "", trained_on: Collection[str] = ()) -> Iterator[Meeting]:
     """Of a run that compared models; `made` are the ids of the one that is looked at, `start` that of what it was tuned
-    from."""
+    from, `trained_on` those of what it learnt on."""
     if told["stage"] not in ("winrate", "compare") or told["status"] != "done":
         return
-    ours, starts, judge = sides(told, made), sides(told, {start}), told["result"].get("judge") or {}
+    ours, starts = sides(told, made), sides(told, {start}) if start else set()
+    judge = told["result"].get("judge") or {}
+    seen = any(one["role"] == "prompts" and one["id"] in trained_on for one in told["inputs"])
+    chosen = {one["id"] for one in told["inputs"] if one["chosen"]}  # the best of several
     for a, b, found in _pairs(told):
         first, second = identity(a) in ours, identity(b) in ours
         if first == second or not is_number(found.get("value")) or not found.get("ci"):
@@ -104,7 +118,8 @@ def meetings(told: Told, made: Collection[str], start: str = "") -> Iterator[Mee
         yield Meeting(
             rival, judge, _turned(found["value"], first), _ends(found["ci"], first), found["n"],
             None if equal is None else _turned(equal, first), equal_ci and _ends(equal_ci, first),
-            only_by_length(found), related[0] if related else "", rival in starts, found.get("pairs_to_settle") or 0,
+            only_by_length(found), related[0] if related else "", rival in starts - chosen,
+            found.get("pairs_to_settle") or 0, _way(own, chosen), seen,
         )  # fmt: skip
 
 
@@ -132,6 +147,11 @@ def _pairs(told: Told) -> Iterator[tuple[str, str, Told]]:
     else:
         roles = {one["role"]: one["id"] for one in told["inputs"]}  # where the result does not name them
         yield (*(models or (roles.get("a", ""), roles.get("b", ""))), result)
+
+
+def _way(model: str, chosen: Collection[str]) -> str:
+    how = model.partition(",")[2].strip()
+    return how or ("best of several" if identity(model) in chosen else "")
 
 
 def _ends(ci: Sequence[float], ours_first: bool) -> tuple[float, float]:

@@ -23,6 +23,7 @@ Told = Mapping[str, Any]
 LEARNS = ("pretrain", "sft", "rl", "dpo", "kto", "ilql")
 NOT_TRAINED_ON = {"The judge's score": ("heldout_judge",), "The true score": ("heldout_gold", "gold")}
 HEIGHT_LOST = 0.25  # of what was gained on the way up: so much below its highest point is worth a look
+SETTLES = "more prompts, or people as judges: trueup eval winrate"
 SAID_BEFORE = 0.3  # share of completions that repeat another of their step, and twice what it was: worth a look
 WORDS = {  # what a page calls things, for whoever sees one for the first time
     "proxy, score": "what the reward model gives a text; the model was trained to raise it: alone it says little",
@@ -42,14 +43,17 @@ def before_shipping(runs: Sequence[Told]) -> dict[str, Any]:
         return {}
     last = learnt[-1]
     names = _names(runs, _made(last))
-    start = _start(last)
-    met = sorted((each for told in runs for each in meetings(told, _made(last), start)), key=_trust)
+    last = _until(last)
+    start, learnt_on = _start(last), [one["id"] for one in last["inputs"] if one["kind"] not in ("model", "reward")]
+    met = sorted((each for told in runs for each in meetings(told, _made(last), start, learnt_on)), key=_trust)
     against, known = [*_against(last, runs, met, names)], [*_to_know(last, runs, met, names)]
     first = [] if _goes_on(last) else [*_first(last, met, names)]
     best = next(iter(_settling(met)), None)
+    if not (against or first or best or _goes_on(last)):
+        first = [_point("Nothing on this page shows that it is better than what it was tuned from.", SETTLES)]
     return {
         "run": last["id"],
-        "verdict": _sentence(last, against, first, best),
+        "verdict": _sentence(last, against, first, met, best),
         "reason": next((each["says"] for each in (*against, *first)), best.says(names) if best else headline(last)),
         "against": against,
         "first": first,
@@ -77,19 +81,26 @@ def _what_it_is(last: Told) -> str:
     return words + "."
 
 
-def _sentence(last: Told, against: Sequence[Any], first: Sequence[Any], best: Meeting | None) -> str:
+def _sentence(
+    last: Told, against: Sequence[Any], first: Sequence[Any], met: Sequence[Meeting], best: Meeting | None
+) -> str:
     if _goes_on(last):
         return "Too early to say: it is still running."
     if against:
         return "Do not ship it as it is."
     if first or best is None:
         return f"Not yet: {wording.counted(len(first), 'thing')} to settle first."
-    if best.judge.get("kind") == "gold":
-        return "It may be shipped, as far as the built-in world can tell: no people judged it."
-    if best.judge.get("kind") == "verdicts" and "human" in best.judge["sources"]:
+    if _is_human(best):
         rival = "what it was tuned from" if best.with_start else "another model"
         return f"It may be shipped: people found it better than {rival}."
-    return "It may be shipped, as far as scores can tell: no people judged it."
+    who = "the built-in world" if best.judge.get("kind") == "gold" else "scores"
+    nobody = "" if any(map(_is_human, met)) else ": no people judged it"
+    return f"It may be shipped, as far as {who} can tell{nobody}."
+
+
+def _is_human(met: Meeting) -> bool:
+    """Of a mixture nobody knows whose verdicts decided."""
+    return met.judge.get("kind") == "verdicts" and [*met.judge["sources"]] == ["human"]
 
 
 def _against(
@@ -101,12 +112,11 @@ def _against(
     yield from (_point(each["says"]) for each in _missing(runs))
     if is_end and last["overopt"] and last["overopt"]["ship"]["fell"]:
         yield _point(earlier_was_better(last["overopt"]), how_to_ship(last["overopt"]))
-    if is_end:
-        yield from (_point(says) for says in _others_fell(last, below_start=True))
+    yield from (_point(says) for says in _others_fell(last, below_start=True))
     for finding in last["findings"]:
         if is_end and finding["severity"] == "fault":
             yield _point(finding["says"], *finding["tries"][:1])
-    yield from (_point(each.says(names)) for each in met if each.verdict == "worse")
+    yield from (_point(each.says(names)) for each in met if each.verdict == "worse" or each.reversed)
     for model in last["reward_models"]:
         failed = [each["name"] for each in _conditions(model) if each["met"] is False]
         if failed:
@@ -119,8 +129,9 @@ def _against(
 def _first(last: Told, met: Sequence[Meeting], names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """What leaves open whether it is better at all."""
     start = _start(last)
-    if not _earlier(last):
-        yield from (_point(says) for says in _others_fell(last, below_start=False))
+    yield from (_point(says) for says in _others_fell(last, below_start=False))
+    if _earlier(last) and last["overopt"] and str(named := last["overopt"]["ship"]["step"]) != _earlier(last):
+        yield _point(f"`trueup eval overopt` names step {named:,} of its run, not step {_earlier(last)}.")
     elsewhere = last["measured_elsewhere"]
     if elsewhere:
         yield _point(
@@ -131,12 +142,12 @@ def _first(last: Told, met: Sequence[Meeting], names: Mapping[str, str]) -> Iter
         yield _point("Nobody compared it with another model.", "trueup eval winrate")
     elif start and not any(each.with_start for each in met):
         yield _point(f"Nobody compared it with what it was tuned from: {called(start, names)}.", "trueup eval winrate")
-    elif all(each.related for each in met):
-        which = "learnt from the same judgements" if any(each.counts for each in met) else "had a part in making it"
+    elif all(each.related for each in _decisive(met)):
+        counts = any(each.counts for each in _decisive(met))
+        which = "learnt from the same judgements" if counts else "had a part in making it"
         yield _point(f"Only a score that {which} compared it with others: take another judge.")
     if not _settling(met):
-        settles = "more prompts, or people as judges: trueup eval winrate"
-        yield from (_point(each.says(names), settles) for each in _decisive(met) if each.counts and each.is_open)
+        yield from (_point(each.says(names), SETTLES) for each in _decisive(met) if each.counts and each.is_open)
     watched = any(_values(last, name) for known in NOT_TRAINED_ON.values() for name in known)
     if last["stage"] == "rl" and not (met or elsewhere or watched or last["overopt"]):
         yield _point("Only the score it was trained on watched it.", "trueup eval overopt RUN --judge ID")
@@ -236,7 +247,7 @@ def _trust(met: Meeting) -> int:
     if met.related:
         return 5
     if met.judge.get("kind") == "verdicts":
-        return 0 if "human" in met.judge["sources"] else 2
+        return 0 if _is_human(met) else 2
     return {"gold": 1, "model": 3}.get(str(met.judge.get("kind")), 4)
 
 
@@ -250,6 +261,16 @@ def _names(runs: Sequence[Told], ours: set[str]) -> dict[str, str]:
         if one["id"] in names and one["written_by"] in names.keys() - ours
     }
     return names | texts
+
+
+def _until(last: Told) -> Told:
+    """Of an earlier step what its run logged up to it."""
+    step = _earlier(last)
+    if not step:
+        return last
+    keep = [place for place, at in enumerate(last["metrics"].get("step") or []) if at <= int(step)]
+    cut = {name: [values[place] for place in keep] for name, values in last["metrics"].items()}
+    return {**last, "metrics": cut}
 
 
 def _goes_on(last: Told) -> bool:

@@ -31,14 +31,21 @@ def sentence(found: Found, a: str, b: str) -> str:
     equal = found.get("length_controlled") or {}
     if equal.get("value") is not None:
         words += f"; at equal length {wording.percent(equal['value'])} ({wording.percent_range(equal.get('ci'))})"
-        words += ", which is undecided" if only_by_length(found) else ""
+        words += f", {at_equal_length(equal['ci'])}" if only_by_length(found) else ""
     return words + "."
 
 
 def only_by_length(found: Found) -> bool:
-    """Whether one won, and at equal length neither would have: the difference may be nothing but length."""
+    """Whether one won, and at equal length would not surely have: the difference may be nothing but length."""
     ci = (found.get("length_controlled") or {}).get("ci")
-    return found.get("verdict") in ("a", "b") and ci is not None and bool(ci[0] <= 0.5 <= ci[1])
+    if ci is None or found.get("verdict") not in ("a", "b"):
+        return False
+    return bool(ci[0] <= 0.5 if found["verdict"] == "a" else ci[1] >= 0.5)
+
+
+def at_equal_length(ci: Sequence[float]) -> str:
+    """What that would be for whoever won."""
+    return "which is undecided" if ci[0] <= 0.5 <= ci[1] else "which is the other way round"
 
 
 def order(found: Found, names: Mapping[str, str]) -> str:
