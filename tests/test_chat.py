@@ -84,6 +84,12 @@ def test_a_judgement_says_how_long_the_replies_were_looked_at(two, workspace):
     assert sorted(j.meta["seconds"] for j in judged) == [7.5, 90_000.0]
 
 
+def test_odd_words_end_no_conversation(workspace, checkpoint):
+    lines = ["/temperature inf", "/temperature nan", "/edit", "hello", "/edit"]
+    done = talk(workspace, [str(checkpoint("Llama")), "--max-new-tokens", "4", "--threads", "1", "--keep"], lines)
+    assert done.stderr.count("a temperature is a number") == 2 and "say the text: /edit TEXT" in done.stderr
+
+
 def test_of_two_the_better_one_is_chosen_without_knowing_whose_it_is(two, workspace):
     orders = set()
     for turn in range(6):

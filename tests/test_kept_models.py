@@ -159,6 +159,43 @@ def test_commands_take_a_checkpoint_as_it_is(workspace, data, checkpoint, monkey
     assert "runs ship" in error.value.hint, "a plan writes nothing"
 
 
+def test_a_damaged_spare_copy_ends_no_run_and_one_that_is_gone_is_said(workspace):
+    run = Run.start(workspace, "sft", {"run": {"keep_weights": True}}, {}, seed=0)
+
+    def write(folder):
+        (folder / "weights.safetensors").write_text("w")
+
+    run.checkpoint(1, write, score=1.0)
+    for name in ("checkpoint.json", "weights.safetensors"):
+        (run.weights()[1] / name).unlink()
+        run.checkpoint(2, write, score=2.0)
+        assert set(run.weights()) == {1, 2}
+        remove(run._weights.all()[0][1])
+        run.checkpoint(1, write, score=1.0)
+    state = run.checkpoints()[0][1] / "checkpoint.json"
+    state.write_text(state.read_text().replace("1.0", '"x"'))
+    assert [each.ref for each in kept_checkpoints(workspace)], "a score that is no number takes nobody else away"
+    with pytest.raises(NotFoundError, match="the checkpoint of step 5"):
+        shipped(workspace, f"{run.id}@5")
+    with pytest.raises(NotFoundError, match="names no step"):
+        ship(workspace, run.id)
+    run.interrupted()
+
+
+def test_the_card_of_an_earlier_step_tells_of_that_step(workspace, data, checkpoint, tmp_path):
+    api.sft(
+        workspace, base=str(checkpoint("Llama", 1)), data="demonstrations", heldout=0.3, name="tuned",
+        **KEEP, model=WHOLE,
+    )  # fmt: skip
+    (run,) = runs(workspace)
+    for ref, folder in ((f"{run.id}@2", "early"), ("tuned", "end")):
+        api.export(workspace, ref, tmp_path / folder)
+    early, end = ((tmp_path / folder / "README.md").read_text() for folder in ("early", "end"))
+    loss = {row["step"]: row["heldout_loss"] for row in run.metrics()}
+    assert "It is step 2 of that run" in early and "of that run, and not" not in end
+    assert f"{loss[2]:.4g}"[:5] in early and "best_step" not in early and "best_step" in end
+
+
 @pytest.mark.parametrize("ref", ("nobody@3", "./folder@3", "http://127.0.0.1:9/v1#m@3", "owner/name@3", "tuned"))
 def test_other_references_stay_what_they_are(workspace, ref):
     assert shipped(workspace, ref) is ref

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
+from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_adapters import GROUPS, LORA, PLAIN, PROMPTS, disturb
 
 from trueup.config import Sampling
 from trueup.engines import shared_base
 from trueup.engines.shared_base import Bases, Writer
+from trueup.errors import ModelError
 from trueup.models.load import load_model, save_model
 
 GREEDY = Sampling(max_new_tokens=12, temperature=0)
@@ -86,3 +91,42 @@ def test_who_else_asks_in_between_changes_nothing(folder, adapters):
         before = writer.model.logprobs(rows)
         said(writer)
         assert torch.equal(writer.model.logprobs(rows), before)
+
+
+def cut(folder: Path) -> None:
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def narrower(folder: Path) -> None:
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"r": 3}))
+
+
+def not_a_number(folder: Path) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({key: tensor * float("nan") for key, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (cut, "cannot be read"),
+        (narrower, "does not fit"),
+        (not_a_number, "holds NaN or infinity"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be read"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{"), "cannot be read"),
+    ],
+)
+def test_an_adapter_that_is_damaged_is_no_matter_to_others(folder, adapters, tmp_path, damage, words, first):
+    broken = tmp_path / "broken"
+    copytree(adapters[0], broken)
+    damage(broken)
+    bases = Bases(PLAIN)
+    before = bases.writer([folder] if first else [folder, adapters[0]])
+    with pytest.raises(ModelError, match=words):
+        bases.writer([folder, str(broken)])
+    after = bases.writer([folder, adapters[1]])
+    assert said(before)[0] == alone([folder] if first else [folder, adapters[0]])[0]
+    assert said(after)[0] == alone([folder, adapters[1]])[0]

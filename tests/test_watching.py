@@ -195,12 +195,27 @@ def test_runs_are_listed_page_by_page_and_those_that_go_on_first(ws):
         ended.append(Run.start(ws, "sample", {}, {}, seed=0))
         ended[-1].finish({})
     going = Run.start(ws, "sft", {}, {}, seed=0)
-    pages = [watching.listed(ws, page) for page in (1, 2, 3)]
+    pages = [watching.listed(ws, page) for page in (1, 2)]
     assert [each["id"] for each in pages[0]["going"]] == [going.id] and pages[1]["going"] == []
     listed = [each["id"] for page in pages for each in page["ended"]]
     assert len(pages[0]["ended"]) == watching.A_PAGE and pages[0]["pages"] == 2
     assert sorted(listed) == sorted(run.id for run in ended)
     going.finish({})
+
+
+@pytest.mark.parametrize("line", ['{"step": "x"}', "[" * 60_000, '{"step": 1', "null"])
+def test_one_damaged_run_takes_no_other_from_the_list(ws, line, monkeypatch):
+    good, bad = rl_run(ws), rl_run(ws)
+    good.finish({"best_step": 12}), bad.finish({"best_step": 12})
+    with open(bad.path / "metrics.jsonl", "a") as file:
+        file.write(line + "\n")
+    found = {each["id"]: each for each in watching.listed(ws)["ended"]}
+    assert found[good.id]["step"] == 12 and found[bad.id]["step"] is None
+    real = watching.standing
+    monkeypatch.setattr(watching, "standing", lambda run: real(run) if run.id == good.id else [][0])
+    found = {each["id"]: each for each in watching.listed(ws)["ended"]}
+    assert found[good.id]["status"] == "done" and "cannot be read: IndexError" in found[bad.id]["error"]
+    assert found[bad.id].keys() == found[good.id].keys()
 
 
 def test_watching_needs_no_torch(ws):

@@ -85,7 +85,10 @@ def overopt(
 def overopt_of(run: Run) -> dict[str, Any] | None:
     """What was last found of a run; None where nobody asked."""
     path = run.path / KEPT_AS
-    found: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+    try:
+        found: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+    except ValueError:  # torn, or changed from outside: it can be asked for again
+        return None
     return found
 
 

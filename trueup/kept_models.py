@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,9 +113,11 @@ def ship(ws: Workspace, ref: str, name: str = "") -> Artifact:
 def shipped(ws: Workspace, ref: Ref) -> Ref:
     """Any reference; one to a checkpoint becomes one to a model of it."""
     if isinstance(ref, str) and (found := CHECKPOINT.fullmatch(ref)):
-        with suppress(NotFoundError):  # a folder or a server may be called so, too
+        try:
             ws.run_row(found[1])
-            return ship(ws, ref)
+        except NotFoundError:  # a folder or a server may be called so, too
+            return ref
+        return ship(ws, ref)
     return ref
 
 
@@ -186,7 +187,9 @@ def _put(tensors: Mapping[str, torch.Tensor], model: LanguageModel, what: str) -
 
 
 def _row_and_step(ws: Workspace, ref: str) -> tuple[RunRow, int]:
-    run, _, step = ref.rpartition("@")
+    run, at, step = ref.rpartition("@")
+    if not at:
+        raise NotFoundError(f"'{ref}' names no step", "a checkpoint is RUN@STEP")
     row = ws.run_row(run)
     if row.stage not in STARTS:
         raise TrueupError(f"what a {row.stage} run keeps writes no text", f"one of {', '.join(STARTS)} does")

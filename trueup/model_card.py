@@ -21,6 +21,7 @@ from .config import STAGES, as_toml, flat
 from .records import Prompt
 from .reporting import about, measuring
 from .reports import measured
+from .runs import Run
 from .store import Artifact, Lineage, Workspace
 from .text.chat import PromptFormat
 
@@ -227,7 +228,11 @@ def _run(ws: Workspace, artifact: Artifact, lineage: Lineage) -> Iterator[str]:
         return
     row = ws.run_row(maker["id"])
     yield f"Run `{row.id}`, stage `{row.stage}`, seed {row.seed}."
-    if results := {key: _shown(value) for key, value in flat(row.result).items() if key not in INTERNAL}:
+    found = flat(row.result)
+    if step := next((role.partition("@")[2] for role, made in row.outputs.items() if made == artifact.id), ""):
+        yield f"It is step {step} of that run, and not the model that the run itself ended with."
+        found = next((each for each in Run(ws, row).metrics() if each.get("step") == int(step)), {})
+    if results := {key: _shown(value) for key, value in found.items() if key not in INTERNAL}:
         yield "Results, as the run recorded them:"
         yield _table(("result", "value"), results)
     yield "Settings:"

@@ -83,7 +83,7 @@ def about(run: Run, asked: Collection[str] = ()) -> dict[str, Any]:
         "inputs": artifacts_of(run.workspace, run.row.inputs),
         "outputs": artifacts_of(run.workspace, run.row.outputs),
         "metrics": columns(metrics),
-        "start": next((event for event in events if event["kind"] == "start"), {}),
+        "start": next((event for event in events if event.get("kind") == "start"), {}),
         "result": result,
         "events": events,
         "findings": _findings(run),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import STAGES, flat
-from .errors import ConfigError, RunError
+from .errors import ConfigError, RunError, brief
 from .loading import prompts_of
 from .records import digest
 from .reporting import LEARNS, about, artifacts_of
@@ -51,12 +51,14 @@ def listed(ws: Workspace, page: int = 1) -> dict[str, Any]:
     """The runs, newest first; those that go on stand before all others."""
     going = [run for row in ws.newest_runs(status="running") if (run := Run(ws, row)).status == "running"]
     alive, of_all = [run.id for run in going], ws.count_runs()
+    pages = max(1, -(-(of_all - len(alive)) // A_PAGE))
+    page = max(1, min(page, pages))
     ended = ws.newest_runs(without=alive, offset=(page - 1) * A_PAGE, most=A_PAGE)
     return {
-        "going": [_brief(run) for run in going] if page == 1 else [],
-        "ended": [_brief(Run(ws, row)) for row in ended],
+        "going": [_card(run) for run in going] if page == 1 else [],
+        "ended": [_card(Run(ws, row)) for row in ended],
         "page": page,
-        "pages": max(1, -(-(of_all - len(alive)) // A_PAGE)),
+        "pages": pages,
         "of_all": of_all,
     }
 
@@ -84,6 +86,21 @@ def standing(run: Run) -> dict[str, Any]:
     }
 
 
+def _card(run: Run) -> dict[str, Any]:
+    """One run whose files are damaged must not take the list of all others away."""
+    try:
+        return _brief(run)
+    except Exception as error:
+        why = f"its files cannot be read: {type(error).__name__}: {brief(str(error), 200, 2)}"
+        row = run.row
+        return {
+            "id": run.id, "stage": run.stage, "name": row.name, "note": row.note, "started": row.started,
+            "ended": row.ended, "error": why, "step": None, "last": [], "found": "", "status": "failed", "meters": [],
+            "silent": None, "seems_stuck": False, "cores": None, "mib": None, "gpu_mib": None, "pid": None,
+            "stop_asked": False, "learns": False, "can_go_on": False,
+        }  # fmt: skip
+
+
 def _brief(run: Run) -> dict[str, Any]:
     last = last_row(run.path / STREAMS[0])
     shown = [(name, last[name]) for name in SHOWN if isinstance(last.get(name), int | float)]
@@ -95,7 +112,7 @@ def _brief(run: Run) -> dict[str, Any]:
         "started": run.row.started,
         "ended": run.row.ended,
         "error": run.row.error,
-        "step": last.get("step"),
+        "step": step if isinstance(step := last.get("step"), int) else None,
         "last": shown[:2],
         "found": _found(run),
         **standing(run),

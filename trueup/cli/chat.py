@@ -137,6 +137,9 @@ class Talk:
 
     def edit(self, text: str) -> None:
         if self._about(1):
+            if not text and not sys.stdin.isatty():
+                _say("say the text: /edit TEXT")
+                return
             written = text or click.edit(self.chat.shown[0][1].text) or ""
             if not written.strip():
                 _say("nothing was changed")
@@ -165,7 +168,7 @@ class Talk:
 
     def warm(self, said: str) -> None:
         with suppress(ValueError):
-            if (value := float(said)) >= 0:
+            if 0 <= (value := float(said)) < float("inf"):
                 self.chat.sampling = self.chat.sampling.model_copy(update={"temperature": value})
                 _say(f"temperature {value:g}")
                 return

@@ -29,8 +29,9 @@ class Bases:
         """For a folder or hub id with weights, then adapters: all but the last of them are folded in."""
         on_top = len(chain) > 1 and (Path(chain[-1]) / CONFIG_FILE).is_file()
         below, folder = (tuple(chain[:-1]), chain[-1]) if on_top else (tuple(chain), None)
-        base = self._held.get(below) or SharedBase(below, self.settings)
-        self._held[below] = base
+        base = self._held.get(below)
+        if base is None or base.is_spoilt:
+            base = self._held[below] = SharedBase(below, self.settings)
         return Writer(base, folder, source)
 
 
@@ -40,12 +41,17 @@ class SharedBase:
         self.model = load_model(chain, settings)
         self._adapter = None  # peft's object, once there is an adapter
         self._names: dict[str, str] = {}  # of the adapters in memory, by folder
+        self.is_spoilt = False  # by an adapter that did not fit: what it left behind would be in the way of others
 
     def named(self, folder: str) -> str:
         """The name under which the adapter in `folder` can be switched on."""
         if folder not in self._names:
             name = f"adapter{len(self._names)}"
-            self._adapter = put_on(self.model.network, self._adapter, name, folder)
+            try:
+                self._adapter = put_on(self.model.network, self._adapter, name, folder)
+            except BaseException:
+                self.is_spoilt = True
+                raise
             self._names[folder] = name
         return self._names[folder]
 

@@ -134,6 +134,7 @@ def load_loras(network: Any, folders: Sequence[str]) -> Any:
 
 def put_on(network: Any, adapter: Any, name: str, folder: str) -> Any:
     """A stored adapter on a network, beside those of `adapter` where it has some; returns peft's object."""
+    _check_readable(folder)
     with _hushed(), _fitting(folder):
         if adapter is None:
             adapter = _peft().PeftModel.from_pretrained(network, folder, adapter_name=name)
@@ -236,6 +237,22 @@ def _fitting(folder: str) -> Iterator[None]:
         if "size mismatch" not in str(error):
             raise
         raise _does_not_fit(folder, str(error).strip().splitlines()[-1].strip()) from error
+
+
+def _check_readable(folder: str) -> None:
+    """Before anything is changed for it: peft takes a missing file for a hub's, and a torn one for a bug."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        stored_config(folder)
+        with safe_open(Path(folder) / WEIGHTS_FILE, "pt") as tensors:
+            broken = [key for key in tensors.keys() if not tensors.get_tensor(key).isfinite().all()]  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"the adapter in '{folder}' cannot be read: {_first_line(error)}", "it may be damaged"
+        ) from error
+    if broken:
+        raise ModelError(f"the adapter in '{folder}' holds NaN or infinity: {broken[0]}", "use an earlier one")
 
 
 def _does_not_fit(folder: str, why: str) -> ModelError:

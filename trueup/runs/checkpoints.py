@@ -119,7 +119,10 @@ def read(folder: Path) -> Checkpoint:
     """What a checkpoint says of itself."""
     try:
         state = json.loads((folder / _STATE).read_bytes())
-        return Checkpoint(**(state | {"samples": tuple(state["samples"])}))
+        found = Checkpoint(**(state | {"samples": tuple(state["samples"])}))
+        if not isinstance(found.step, int) or not isinstance(found.score, int | float | None):
+            raise TypeError
+        return found
     except FileNotFoundError as error:
         raise _damaged(folder, f"{_STATE}: missing") from error
     except (ValueError, TypeError, KeyError) as error:

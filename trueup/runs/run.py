@@ -251,10 +251,10 @@ class Run:
         """Of every evaluation, where that is wanted. A kill may have come between a checkpoint and this."""
         if not self.config.get("run", {}).get("keep_weights"):
             return
-        there = {step: checkpoints.read(folder).files[WEIGHTS] for step, folder in self._weights.all()}
+        there = dict(self._weights.all())
         for step, folder in self._checkpoints.all():
             state = checkpoints.read(folder)
-            if state.score is not None and there.get(step) != state.files[WEIGHTS]:
+            if state.score is not None and not _holds(there.get(step), state.files[WEIGHTS]):
                 self._weights.write(step, weights_of(folder), state.score, state.streams, state.samples)
 
     def need_space(self, size: int) -> None:
@@ -325,7 +325,7 @@ class Run:
         return self.path / "samples"
 
     def _sample_files(self, heldout: bool) -> list[Path]:
-        return sorted(self._samples.glob(f"{_kind(heldout)}-*.jsonl.gz"), key=_step_of)
+        return sorted(self._samples.glob(f"{_kind(heldout)}-[0-9]*[0-9].jsonl.gz"), key=_step_of)
 
     def _fresh_row(self) -> RunRow:
         self.row = self.workspace.run_row(self.id)
@@ -462,6 +462,14 @@ def _kind(heldout: bool) -> str:
 
 def _step_of(path: Path) -> int:
     return int(path.name.removesuffix(".jsonl.gz").rpartition("-")[2])
+
+
+def _holds(folder: Path | None, weights: Mapping[str, Any]) -> bool:
+    """Whether a spare copy is there; one that somebody damaged is made again and ends no run."""
+    try:
+        return folder is not None and checkpoints.read(folder).files[WEIGHTS] == weights
+    except (RunError, KeyError):
+        return False
 
 
 def runs(workspace: Workspace) -> list[Run]:

@@ -55,9 +55,12 @@ class Stream:
 
 def read_stream(path: Path) -> list[dict[str, Any]]:
     """All complete lines; one that is just being written is not there yet."""
-    if not path.exists():
+    try:
+        complete, _, torn = path.read_bytes().rpartition(b"\n")
+    except FileNotFoundError:
         return []
-    complete, _, torn = path.read_bytes().rpartition(b"\n")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}", "look at who may read it") from error
     rows = [_row(line, path, number) for number, line in enumerate(complete.splitlines(), 1)]
     if torn and not torn.startswith(b"{"):
         raise _damaged(path, len(rows) + 1)
@@ -71,11 +74,14 @@ def last_row(path: Path) -> dict[str, Any]:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL))
             lines = file.read().rpartition(b"\n")[0].splitlines()
-    except FileNotFoundError:
+    except OSError:  # not there, or not to be read by whoever looks
         return {}
     try:
         row = json.loads(lines[-1]) if lines else {}
-    except ValueError:  # longer than what was read of it, or damaged: whoever reads all of it will say so
+    except (
+        ValueError,
+        RecursionError,
+    ):  # longer than what was read of it, or damaged: whoever reads all of it will say so
         return {}
     return row if isinstance(row, dict) else {}
 
