@@ -202,8 +202,8 @@ def _others_fell(last: Told, below_start: bool) -> Iterator[str]:
     """Scores that nothing was trained on: ended below where they began, or well below their highest point."""
     for words, names in NOT_TRAINED_ON.items():
         known = [_values(last, name) for name in names]
-        values = next((each for each in known if len(each) > 2), [])
-        if not values:
+        values = next((each for each in known if len(each) > 1), [])  # of rollouts only where nothing was held out
+        if len(values) < 3:
             continue
         first, top, end = values[0], max(values), values[-1]
         if below_start and end < first:
@@ -238,8 +238,17 @@ def _row(met: Meeting, names: Mapping[str, str]) -> dict[str, str]:
         "n": f"{met.n:,}",
         "equal": met.equal_words,
         "verdict": met.verdict if met.counts else "",
-        "remark": met.related or ("undecided at equal length" if met.by_length else ""),
+        "remark": met.related or ", ".join(_remarks(met)),
     }
+
+
+def _remarks(met: Meeting) -> Iterator[str]:
+    if met.by_length:
+        yield "the other way round at equal length" if met.reversed else "undecided at equal length"
+    if met.way:
+        yield f"its {met.way}"
+    if met.seen:
+        yield "on prompts of its training"
 
 
 def _trust(met: Meeting) -> int:
