@@ -106,7 +106,7 @@ def meetings(told: Told, made: Collection[str], start: str = "", trained_on: Col
     ours, starts = sides(told, made), sides(told, {start}) if start else set()
     judge = told["result"].get("judge") or {}
     seen = any(one["role"] == "prompts" and one["id"] in trained_on for one in told["inputs"])
-    chosen = {one["id"] for one in told["inputs"] if one["chosen"]}  # the best of several
+    chosen = {one["id"] for one in told["inputs"] if one.get("chosen")}  # the best of several
     for a, b, found in _pairs(told):
         first, second = identity(a) in ours, identity(b) in ours
         if first == second or not is_number(found.get("value")) or not found.get("ci"):
