@@ -313,9 +313,6 @@ def test_what_it_was_tuned_from_is_what_it_must_beat(ws, judge, asked):
     )
 
 
-LENGTH = {"value": 0.13, "ci": (0.08, 0.2)}
-
-
 @pytest.mark.parametrize(
     ("changed", "verdict", "words"),
     [
